@@ -1,0 +1,40 @@
+"""Fixtures that many tests need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import trio.testing
+
+
+@pytest.fixture
+def patient_clock() -> trio.testing.MockClock:
+    """A virtual clock for tests over TCP.
+
+    It jumps only when nothing has happened for a moment of real time, so that bytes which the
+    kernel is still carrying over loopback are not jumped over. (Over a socket pair they arrive
+    within the call that sends them: there, `autojump_clock` will do.)
+    """
+    return trio.testing.MockClock(autojump_threshold=0.02)
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """No test leaves a file descriptor behind."""
+    before = _descriptors()
+    yield
+    left = {fd: name for fd, name in _descriptors().items() if before.get(fd) != name}
+    sockets = {fd: name for fd, name in left.items() if "socket:" in name}
+    assert not sockets, f"sockets left open: {sockets}"
+
+
+def _descriptors() -> dict[str, str]:
+    names = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            names[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:  # the one that listed them
+            continue
+    return names

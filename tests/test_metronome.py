@@ -1,0 +1,295 @@
+"""The shared clock, on a virtual one: 64 slots in 4 seconds, a tick every 1/16 of a second."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_beat._metronome import Beat, Metronome
+
+INTERVAL = 4.0
+SLOTS = 64
+TICK = INTERVAL / SLOTS
+
+
+class Heard(NamedTuple):
+    """A beat that a seat was told of."""
+
+    seat: int
+    time: float
+    beat: Beat
+
+
+class Orchestra:
+    """Seats that note their beats."""
+
+    def __init__(self, metronome: Metronome) -> None:
+        self.metronome = metronome
+        self.heard: list[Heard] = []
+        self._next = 0
+
+    async def play(self) -> None:
+        """Take a seat and note its beats until cancelled."""
+        number, self._next = self._next, self._next + 1
+        seat = self.metronome.seat()
+        try:
+            while True:
+                beat = await seat.beat()
+                self.heard.append(Heard(number, trio.current_time(), beat))
+        finally:
+            seat.leave()
+
+    async def start(self, nursery: trio.Nursery, seats: int) -> None:
+        """Start seats, and wait until all of them are parked."""
+        for _ in range(seats):
+            nursery.start_soon(self.play)
+        await wait_all_tasks_blocked()
+
+    def of_each_seat(self) -> list[list[Heard]]:
+        """What was heard, for one seat after the other."""
+        return [[heard for heard in self.heard if heard.seat == i] for i in range(self._next)]
+
+
+def next_deadline() -> float:
+    """Seconds after which Trio has something to wake for."""
+    return trio.lowlevel.current_statistics().seconds_to_next_deadline
+
+
+@pytest.mark.parametrize(
+    ("interval", "slots"), [(0.001, 4), (0.25, 4), (1.0, 16), (4.0, 64), (64.0, 1024), (3600, 1024)]
+)
+def test_slots_are_a_sixteenth_of_a_second_within_bounds(interval: float, slots: int) -> None:
+    assert Metronome(interval).seats == [0] * slots
+
+
+def test_as_many_seats_as_slots_fill_them_evenly() -> None:
+    metronome = Metronome(INTERVAL)
+    for _ in range(10 * SLOTS):
+        metronome.seat()
+    assert metronome.seats == [10] * SLOTS
+
+
+def test_spread_withstands_a_pattern_of_coming_and_going() -> None:
+    """Whoever stays came in the same slot's turn: by turns alone that slot would have them all."""
+    metronome = Metronome(INTERVAL)
+    for _ in range(4 * SLOTS):
+        metronome.seat()
+        for passer_by in [metronome.seat() for _ in range(SLOTS - 1)]:
+            passer_by.leave()
+    assert sum(metronome.seats) == 4 * SLOTS
+    assert max(metronome.seats) <= 24
+
+
+async def test_beats_are_spread_over_the_interval(autojump_clock: MockClock) -> None:
+    orchestra = Orchestra(Metronome(INTERVAL))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(orchestra.metronome.run)
+        await orchestra.start(nursery, 4 * SLOTS)
+        seats = orchestra.metronome.seats
+        await trio.sleep(INTERVAL + TICK / 2)
+        nursery.cancel_scope.cancel()
+    times = [heard.time for heard in orchestra.heard]
+    # The first slot's turn at 0 had passed before anybody sat there.
+    assert [times.count(tick * TICK) for tick in range(1, SLOTS + 1)] == [*seats[1:], seats[0]]
+    assert len(times) == 4 * SLOTS
+
+
+async def test_seat_has_its_first_beat_within_one_interval_and_then_one_each(
+    autojump_clock: MockClock,
+) -> None:
+    orchestra = Orchestra(Metronome(INTERVAL))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(orchestra.metronome.run)
+        await trio.sleep(1.01)
+        await orchestra.start(nursery, 100)
+        await trio.sleep(10 * INTERVAL)
+        nursery.cancel_scope.cancel()
+    for heard in orchestra.of_each_seat():
+        assert len(heard) == 10
+        assert 1.01 < heard[0].time <= 1.01 + INTERVAL
+        assert {b.time - a.time for a, b in pairwise(heard)} == {INTERVAL}
+        assert {b.beat.number - a.beat.number for a, b in pairwise(heard)} == {SLOTS}
+        assert all(beat.whole for _, _, beat in heard)
+
+
+async def test_seats_that_were_parked_before_the_clock_runs_are_served(
+    autojump_clock: MockClock,
+) -> None:
+    orchestra = Orchestra(Metronome(INTERVAL))
+    async with trio.open_nursery() as nursery:
+        await orchestra.start(nursery, SLOTS)
+        await nursery.start(orchestra.metronome.run)
+        await trio.sleep(INTERVAL - TICK / 2)
+        nursery.cancel_scope.cancel()
+    assert [len(heard) for heard in orchestra.of_each_seat()] == [1] * SLOTS
+
+
+@pytest.mark.parametrize("late", [TICK, 1.0, INTERVAL / 2])
+async def test_late_ticks_are_made_up_for_at_once(autojump_clock: MockClock, late: float) -> None:
+    """The next tick is due one sixteenth after the clock jumps, so it is late by less than half."""
+    orchestra = Orchestra(Metronome(INTERVAL))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(orchestra.metronome.run)
+        await orchestra.start(nursery, 4 * SLOTS)
+        await trio.sleep(2 * INTERVAL)
+        await wait_all_tasks_blocked()
+        seats = orchestra.metronome.seats
+        orchestra.heard.clear()
+        autojump_clock.jump(late)
+        await wait_all_tasks_blocked()
+        ticks = round(late / TICK)
+        numbers = [heard.beat.number for heard in orchestra.heard]
+        made_up = range(2 * SLOTS + 1, 2 * SLOTS + 1 + ticks)
+        assert [numbers.count(number) for number in made_up] == seats[1 : ticks + 1]
+        assert set(numbers) == set(made_up)
+        assert all(beat.whole for _, _, beat in orchestra.heard)
+        # From then on everybody is in time again.
+        orchestra.heard.clear()
+        await trio.sleep(INTERVAL + TICK / 2)
+        nursery.cancel_scope.cancel()
+    assert len(orchestra.heard) == 4 * SLOTS
+    assert all(time == beat.number * TICK for _, time, beat in orchestra.heard)
+
+
+@pytest.mark.parametrize("stall", [INTERVAL / 2 + TICK, INTERVAL, 1000 * INTERVAL])
+async def test_ticks_of_a_stall_are_skipped_and_one_revolution_is_not_whole(
+    autojump_clock: MockClock, stall: float
+) -> None:
+    orchestra = Orchestra(Metronome(INTERVAL))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(orchestra.metronome.run)
+        await orchestra.start(nursery, 4 * SLOTS)
+        await trio.sleep(2 * INTERVAL)
+        await wait_all_tasks_blocked()
+        orchestra.heard.clear()
+        autojump_clock.jump(stall)
+        await wait_all_tasks_blocked()
+        assert orchestra.heard == []  # no burst
+        await trio.sleep(3 * INTERVAL + TICK / 2)
+        nursery.cancel_scope.cancel()
+    for heard in orchestra.of_each_seat():
+        assert [beat.whole for _, _, beat in heard] == [False, True, True]
+    assert all(time == beat.number * TICK for _, time, beat in orchestra.heard)
+
+
+@settings(deadline=None)
+@given(
+    jumps=st.lists(
+        st.tuples(st.integers(1, 160), st.integers(1, 160)).map(
+            lambda ticks: (ticks[0] * TICK / 2, ticks[1] * TICK / 2)
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_the_clock_does_seats_keep_their_slots_and_learn_of_stalls(
+    jumps: list[tuple[float, float]],
+) -> None:
+    """Each jump stands behind some time in which the clock is in order."""
+    clock = MockClock(autojump_threshold=0)
+    orchestra = Orchestra(Metronome(INTERVAL))
+    stalls: list[tuple[float, float]] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(orchestra.metronome.run)
+            await orchestra.start(nursery, 8)
+            for quiet, jump in jumps:
+                await trio.sleep(quiet)
+                await wait_all_tasks_blocked()
+                before = trio.current_time()
+                clock.jump(jump)
+                await wait_all_tasks_blocked()
+                due = (math.floor(before / TICK) + 1) * TICK
+                if trio.current_time() - due >= INTERVAL / 2:
+                    stalls.append((before, trio.current_time()))
+            await trio.sleep(2 * INTERVAL)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=clock)
+    for heard in orchestra.of_each_seat():
+        assert all(0 <= time - beat.number * TICK < INTERVAL / 2 for _, time, beat in heard)
+        for (_, begin, last), (_, end, beat) in pairwise(heard):
+            assert beat.number > last.number
+            assert (beat.number - last.number) % SLOTS == 0
+            assert beat.whole == (not any(begin <= a and b <= end for a, b in stalls))
+            assert beat.number == last.number + SLOTS or not beat.whole
+
+
+async def test_without_seats_there_is_nothing_to_wake_for(autojump_clock: MockClock) -> None:
+    metronome = Metronome(INTERVAL)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(metronome.run)
+        await wait_all_tasks_blocked()
+        assert next_deadline() == math.inf
+        seat = metronome.seat()
+        await wait_all_tasks_blocked()
+        assert next_deadline() <= TICK
+        seat.leave()
+        await trio.sleep(TICK)
+        await wait_all_tasks_blocked()
+        assert next_deadline() == math.inf
+        nursery.cancel_scope.cancel()
+
+
+async def test_time_without_seats_is_no_stall(autojump_clock: MockClock) -> None:
+    orchestra = Orchestra(Metronome(INTERVAL))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(orchestra.metronome.run)
+        await trio.sleep(100.01 * INTERVAL)
+        await orchestra.start(nursery, SLOTS)
+        assert orchestra.heard == []  # nor is anything made up for
+        await trio.sleep(INTERVAL)
+        nursery.cancel_scope.cancel()
+    for heard in orchestra.of_each_seat():
+        assert [(beat.number * TICK, beat.whole) for _, _, beat in heard] == [(heard[0].time, True)]
+
+
+async def test_cancelled_while_parked_leaves_nothing(autojump_clock: MockClock) -> None:
+    orchestra = Orchestra(Metronome(INTERVAL))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(orchestra.metronome.run)
+        async with trio.open_nursery() as seats:
+            await orchestra.start(seats, 4 * SLOTS)
+            seats.cancel_scope.cancel()
+        assert orchestra.metronome.seats == [0] * SLOTS
+        assert orchestra.metronome._slots == [[] for _ in range(SLOTS)]
+        await trio.sleep(2 * INTERVAL)
+        assert orchestra.heard == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_beat_that_is_on_its_way_is_not_lost_to_a_cancellation(
+    autojump_clock: MockClock,
+) -> None:
+    """The first of a slot to run cancels all: the rest of its slot was woken with it."""
+    metronome = Metronome(interval=0.1)
+    beats: list[Beat] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(metronome.run)
+        async with trio.open_nursery() as seats:
+
+            async def play_once() -> None:
+                seat = metronome.seat()
+                try:
+                    beats.append(await seat.beat())
+                    seats.cancel_scope.cancel()
+                finally:
+                    seat.leave()
+
+            for _ in range(100):
+                seats.start_soon(play_once)
+            await wait_all_tasks_blocked()
+            seated = metronome.seats
+        assert len(set(beats)) == 1
+        assert len(beats) == seated[beats[0].number % len(seated)] > 1
+        assert metronome.seats == [0] * len(seated)
+        assert metronome._slots == [[] for _ in seated]
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,21 @@
+"""A WebSocket server for Trio in which every connection knows when it is dead."""
+
+from ._exceptions import (
+    BackendError,
+    Closed,
+    ConnectionClosed,
+    EndReason,
+    TrioBeatError,
+    UnknownBackend,
+)
+from ._heartbeat import Heartbeat
+
+__all__ = [
+    "Heartbeat",
+    "Closed",
+    "EndReason",
+    "TrioBeatError",
+    "ConnectionClosed",
+    "BackendError",
+    "UnknownBackend",
+]

@@ -1,0 +1,103 @@
+"""The grammar of a connection's URL, that of ws4redis.
+
+::
+
+    /ws/<facility>?subscribe-broadcast&publish-broadcast&echo
+
+An audience that a connection subscribes to, or publishes to, is a channel with the key
+``<audience>:<facility>``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+#: Audiences, and whether they need to know who the peer is.
+AUDIENCES: Final = {"broadcast": False, "user": True, "group": True, "session": True}
+_VERBS: Final = ("subscribe-", "publish-")
+
+
+class Channels(NamedTuple):
+    """What a connection's URL asks for."""
+
+    facility: str
+    subscribe: tuple[str, ...]  #: keys of the channels that it hears
+    publish: tuple[str, ...]  #: keys of the channels that its messages go to
+    echo: bool  #: it gets its own messages back
+
+
+class ChannelError(ValueError):
+    """A URL asks for what does not exist, or is not allowed.
+
+    Attributes:
+        status: HTTP status code of the refusal.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def channel_key(audience: str, facility: str) -> str:
+    """The key of an audience's channel at a facility."""
+    return f"{audience}:{facility}"
+
+
+def parse_facility(quoted: str) -> str:
+    """Decode and check a facility's name as it stands in a URL's path.
+
+    Raises:
+        ChannelError: 400; it is missing, not UTF-8, or has control characters.
+    """
+    try:
+        facility = unquote(quoted, errors="strict")
+    except UnicodeDecodeError:
+        raise ChannelError(400, f"facility {quoted!r} is not UTF-8") from None
+    if not facility:
+        raise ChannelError(400, "facility missing, expected /<prefix>/<facility>")
+    if any(unicodedata.category(character) == "Cc" for character in facility):
+        raise ChannelError(400, f"facility {facility!r} has control characters")
+    return facility
+
+
+@lru_cache(maxsize=1024)
+def parse_target(target: str, prefix: str) -> Channels:
+    """Parse a request's target.
+
+    Equal targets give the same object, so that many connections share it.
+
+    Args:
+        target: path and query, as sent.
+        prefix: what the path begins with.
+
+    Returns:
+        The channels; unknown parameters are ignored.
+
+    Raises:
+        ChannelError: 404 for another prefix, 400 for a bad facility or a misspelt audience, 403
+            for an audience that needs an identity.
+    """
+    path, _, query = target.partition("?")
+    if not path.startswith(prefix):
+        raise ChannelError(404, f"nothing at {path!r}, expected {prefix}<facility>")
+    facility = parse_facility(path.removeprefix(prefix))
+    names = [parameter.partition("=")[0] for parameter in query.split("&")]
+    chosen: dict[str, list[str]] = {verb: [] for verb in _VERBS}
+    for name in names:
+        verb = next((verb for verb in _VERBS if name.startswith(verb)), None)
+        if verb is None:
+            continue
+        audience = name.removeprefix(verb)
+        if audience not in AUDIENCES:
+            allowed = ", ".join(verb + known for known in AUDIENCES)
+            raise ChannelError(400, f"unknown parameter {name!r}, allowed are {allowed}")
+        if AUDIENCES[audience]:
+            raise ChannelError(403, f"{name!r} needs an identity, which this server cannot give")
+        key = channel_key(audience, facility)
+        if key not in chosen[verb]:
+            chosen[verb].append(key)
+    subscribe, publish = (tuple(chosen[verb]) for verb in _VERBS)
+    return Channels(facility, subscribe, publish, "echo" in names)

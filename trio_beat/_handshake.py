@@ -1,0 +1,181 @@
+"""The opening handshake, decided from bytes alone (RFC 6455, section 4.2).
+
+Whatever is wrong with a request has an answer of its own, a `Refusal`.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from websockets.datastructures import Headers
+from websockets.exceptions import (
+    HeaderLineTooLong,
+    InvalidHandshake,
+    InvalidHeader,
+    RequestLineTooLong,
+    TooManyHeaders,
+)
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
+from websockets.typing import Subprotocol
+
+#: Bytes that a request's line and its header block may have.
+MAX_TARGET: Final = 8 * 1024
+MAX_HEADERS: Final = 16 * 1024
+
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}( |$)")
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_ORIGIN_FORM: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+#: What goes with every 426 (RFC 9110, section 15.5.22).
+_UPGRADE: Final = {
+    "Connection": "Upgrade, close",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error
+    """A peer is not let in.
+
+    Attributes:
+        status: HTTP status code.
+        text: what was wrong and what is allowed, for people.
+        headers: that go with the answer.
+    """
+
+    def __init__(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers or {}
+
+    def response(self) -> bytes:
+        """The answer, as it goes over the wire."""
+        body = f"{self.text}\n".encode()
+        headers = Headers(
+            {
+                "Date": email.utils.formatdate(usegmt=True),
+                "Connection": "close",
+                "Content-Length": str(len(body)),
+                "Content-Type": "text/plain; charset=utf-8",
+                **self.headers,
+            }
+        )
+        phrase = http.HTTPStatus(self.status).phrase
+        return Response(self.status, phrase, headers, body).serialize()
+
+
+class Head(NamedTuple):
+    """A request's line and headers."""
+
+    raw: bytes  #: the whole of it, with the blank line
+    target: str  #: path and query
+
+
+def find_head(data: bytes | bytearray) -> Head | None:
+    """Find a request's line and headers in the bytes that have come so far.
+
+    Args:
+        data: from the first byte on.
+
+    Returns:
+        The head, or None while more bytes are needed.
+
+    Raises:
+        Refusal: 400 for what is not HTTP, 414 for too long a target, 431 for too many headers.
+    """
+    if _METHOD.match(data) is None:
+        raise Refusal(400, "not HTTP: expected a request such as GET /ws/news HTTP/1.1")
+    line_end = data.find(b"\n")
+    if (line_end if line_end >= 0 else len(data)) > MAX_TARGET + 64:
+        raise Refusal(414, f"request target is over {MAX_TARGET} bytes")
+    blank = _BLANK_LINE.search(data)
+    if (blank.end() if blank else len(data)) - (line_end + 1) > MAX_HEADERS:
+        raise Refusal(431, f"header block is over {MAX_HEADERS} bytes")
+    if blank is None:
+        return None
+    try:
+        _, target, version = bytes(data[:line_end]).decode("ascii").rstrip("\r").split(" ")
+    except ValueError:
+        raise Refusal(400, "not HTTP: expected <method> <target> HTTP/1.1") from None
+    if not version.startswith("HTTP/"):
+        raise Refusal(400, f"not HTTP: {version!r} stands where HTTP/1.1 is expected")
+    if len(target) > MAX_TARGET:
+        raise Refusal(414, f"request target is over {MAX_TARGET} bytes")
+    return Head(bytes(data[: blank.end()]), _ORIGIN_FORM.sub("", target, count=1))
+
+
+def accept(head: Head, subprotocols: Sequence[str]) -> tuple[bytes, str | None]:
+    """Answer a WebSocket handshake.
+
+    Args:
+        head: the request.
+        subprotocols: that the server speaks, the preferred one first; the first that the client
+            offers too is agreed on, and none where there is no such (section 4.2.2).
+
+    Returns:
+        The response to send, and the subprotocol or None.
+
+    Raises:
+        Refusal: the request is not a valid WebSocket handshake.
+    """
+    request = _parse(head)
+    if len(request.headers.get_all("Host")) != 1:
+        raise Refusal(400, "exactly one Host header is required (RFC 9112, section 3.2)")
+    protocol = ServerProtocol(
+        subprotocols=[Subprotocol(name) for name in subprotocols],
+        select_subprotocol=_select_subprotocol,
+    )
+    try:
+        key, _, subprotocol = protocol.process_request(request)
+    except InvalidHandshake as exc:
+        raise _refusal(protocol, request, exc) from None
+    headers = Headers()
+    headers["Upgrade"] = "websocket"
+    headers["Connection"] = "Upgrade"
+    headers["Sec-WebSocket-Accept"] = key
+    if subprotocol is not None:
+        headers["Sec-WebSocket-Protocol"] = subprotocol
+    return Response(101, "Switching Protocols", headers).serialize(), subprotocol
+
+
+def _refusal(protocol: ServerProtocol, request: Request, wrong: InvalidHandshake) -> Refusal:
+    """Turn the answer that the layer below would give into a refusal."""
+    if isinstance(wrong, InvalidHeader) and wrong.name == "Sec-WebSocket-Version":
+        # Section 4.4 wants the versions that are spoken, with 426.
+        return Refusal(426, f"{wrong}; expected 13", _UPGRADE)
+    response = protocol.accept(request)
+    headers = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
+    if response.status_code == 426:
+        headers |= _UPGRADE
+    return Refusal(response.status_code, bytes(response.body).decode().strip(), headers)
+
+
+def _parse(head: Head) -> Request:
+    reader = StreamReader()
+    reader.feed_data(head.raw)
+    reader.feed_eof()
+    try:
+        next(Request.parse(reader.read_line))
+    except StopIteration as parsed:
+        request: Request = parsed.value
+        return request
+    except RequestLineTooLong:
+        raise Refusal(414, f"request line is over {MAX_TARGET} bytes") from None
+    except (HeaderLineTooLong, TooManyHeaders) as exc:
+        raise Refusal(431, str(exc)) from None
+    except (ValueError, EOFError, NotImplementedError) as exc:
+        raise Refusal(400, f"bad request: {exc.__cause__ or exc}") from None
+    raise AssertionError("the whole of a request was there to be parsed")
+
+
+def _select_subprotocol(
+    protocol: ServerProtocol, offered: Sequence[Subprotocol]
+) -> Subprotocol | None:
+    available = protocol.available_subprotocols or ()
+    return next((name for name in available if name in offered), None)

@@ -1,0 +1,100 @@
+"""What the heartbeat decides, apart from when and over what.
+
+The idea: silence counts only while we were listening. A beat is *missed* when, from one beat to
+the next, the reader stood waiting for bytes without a break and none came. Everything else (the
+application had not taken the last message, the process was frozen, output to the peer was still
+moving) is our silence and not the peer's: such a beat neither counts as missed nor forgives the
+beats that were.
+
+1. `Verdict.heard` - bytes came: the peer lives, and whoever read them has stopped waiting.
+2. `Verdict.listen` - the reader waits for bytes from now on.
+3. `Verdict.beat` - a beat has passed: judge it, begin the next one.
+
+Bytes of any kind prove life, not only a pong. After `misses` missed beats in a row the peer is
+dead; as the first of them began after its last byte, that is more than `misses` and at most
+`misses + 1` intervals after that byte.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """How a connection beats, and when it counts as dead.
+
+    Args:
+        interval: seconds from one beat to the next; more than 0.
+        misses: how many beats in a row the peer may miss before it is dead; 1 or more. A peer
+            that falls silent is gone no later than ``(misses + 1) * interval`` seconds later.
+        message: text that is sent as a message of its own on every beat, for peers that cannot
+            see a PING, such as a script in a browser; a received message that equals it proves
+            life and goes no further. None: such messages are neither sent nor expected.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+
+    interval: float = 4.0
+    misses: int = 3
+    message: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.interval < math.inf):
+            raise ValueError(f"interval is {self.interval!r}; it must be a number of seconds > 0")
+        if self.misses < 1:
+            raise ValueError(f"misses is {self.misses!r}; it must be 1 or more")
+        if self.message == "":
+            raise ValueError("message is empty; it must be a text, or None for no text heartbeat")
+
+    @property
+    def patience(self) -> float:
+        """Seconds after its last byte by which a silent peer is gone."""
+        return (self.misses + 1) * self.interval
+
+
+class Verdict:
+    """Whether a peer is still alive. Pure: it knows neither clock nor socket.
+
+    Args:
+        misses: how many missed beats in a row make a peer dead.
+    """
+
+    __slots__ = ("_limit", "_listening", "missed", "silent")
+
+    def __init__(self, misses: int) -> None:
+        self._limit = misses
+        self._listening = False
+        #: Beats missed in a row so far.
+        self.missed = 0
+        #: The reader has been waiting ever since the last beat, and nothing came.
+        #: Invariant: only true while `_listening` is; a connection begins with false, because
+        #: its first beat is a part of one.
+        self.silent = False
+
+    def heard(self) -> None:
+        """Bytes of any kind came from the peer; the reader is busy with them until `listen`."""
+        self.missed = 0
+        self.silent = False
+        self._listening = False
+
+    def listen(self) -> None:
+        """The reader waits for bytes from now on."""
+        self._listening = True
+
+    def beat(self, *, fair: bool = True) -> bool:
+        """A beat has passed.
+
+        Args:
+            fair: False when the silence of this beat may be ours in a way that the reader cannot
+                know: the process stood still, or the peer has not yet had all that we sent.
+
+        Returns:
+            Whether the peer is dead.
+        """
+        if self.silent and fair:
+            self.missed += 1
+        self.silent = self._listening
+        return self.missed >= self._limit

@@ -1,0 +1,136 @@
+"""One clock for all heartbeats.
+
+The interval is divided into slots, and one task wakes one slot after the other. A heartbeat parks
+in its slot until its turn, which costs a list entry: no cancel scope, no deadline in Trio's heap.
+
+1. A seat keeps its slot, so its beats are one interval apart.
+2. New seats go to the emptier of two slots, one taken in turn and one by chance: beats stay spread
+   evenly whatever the pattern in which connections come and go.
+3. A tick that comes a little late is made up for at once. After a stall - the clock stood still for
+   half an interval or more - the ticks that fell into it are skipped: nobody is beaten in a burst,
+   and every seat learns that the beat it is about to judge was not whole.
+4. With no seats there is nothing to wake for, and the clock stops.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable
+from typing import NamedTuple
+
+import outcome
+import trio
+
+#: Ticks a second: fine enough for an even spread, coarse enough for a tick to be shared by many.
+_TICKS_PER_SECOND = 16
+_FEWEST_SLOTS, _MOST_SLOTS = 4, 1024
+#: A tick that is late by this share of an interval or more means that the process stood still.
+_STALL = 0.5
+
+
+class Beat(NamedTuple):
+    """What a heartbeat is told when its turn has come."""
+
+    #: Counts ticks; the same for all seats of a slot.
+    number: int
+    #: False when the clock stood still at some time since the seat's last beat.
+    whole: bool
+
+
+class Metronome:
+    """Wakes heartbeats, spread evenly over the interval.
+
+    Nothing runs until `run` does.
+
+    Args:
+        interval: seconds between two beats of one seat.
+    """
+
+    def __init__(self, interval: float) -> None:
+        count = min(max(round(interval * _TICKS_PER_SECOND), _FEWEST_SLOTS), _MOST_SLOTS)
+        self._width = interval / count
+        self._stall = interval * _STALL
+        self._slots: list[list[Seat]] = [[] for _ in range(count)]
+        self._seated = [0] * count  # seats of each slot, parked or not
+        self._turn = 0
+        self._occupied = trio.Event()
+        self._random = random.Random()  # noqa: S311 - spreads load, guards nothing
+
+    def seat(self) -> Seat:
+        """Take a place; `Seat.leave` gives it back.
+
+        Returns:
+            A seat whose first beat comes within one interval.
+        """
+        count = len(self._slots)
+        self._turn = (self._turn + 1) % count
+        other = self._random.randrange(count)
+        index = self._turn if self._seated[self._turn] <= self._seated[other] else other
+        self._seated[index] += 1
+        self._occupied.set()
+        return Seat(self, index)
+
+    @property
+    def seats(self) -> list[int]:
+        """How many seats each slot has, in the order of their turns."""
+        return self._seated.copy()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tick until cancelled."""
+        count = len(self._slots)
+        tick, whole_from = 0, 0
+        begin = trio.current_time()
+        task_status.started()
+        while True:
+            if not any(self._seated):
+                self._occupied = trio.Event()
+                await self._occupied.wait()
+                # Ticks that had nobody to wake were neither late nor missed.
+                tick = max(tick, int((trio.current_time() - begin) / self._width) + 1)
+            await trio.sleep_until(begin + tick * self._width)
+            late = trio.current_time() - (begin + tick * self._width)
+            due = tick + int(late / self._width)
+            if late >= self._stall:
+                whole_from, tick = due + 1 + count, due + 1
+                continue
+            while tick <= due:
+                self._wake(tick % count, Beat(tick & 0xFFFFFFFF, tick >= whole_from))
+                tick += 1
+
+    def _wake(self, index: int, beat: Beat) -> None:
+        parked, self._slots[index] = self._slots[index], []
+        for seat in parked:
+            trio.lowlevel.reschedule(seat.task, outcome.Value(beat))
+
+
+class Seat:
+    """One heartbeat's place in a metronome."""
+
+    __slots__ = ("_index", "_metronome", "task")
+
+    #: The task that is parked here. Invariant: meaningful only while the seat is in its slot.
+    task: trio.lowlevel.Task
+
+    def __init__(self, metronome: Metronome, index: int) -> None:
+        self._metronome = metronome
+        self._index = index
+
+    def beat(self) -> Awaitable[Beat]:
+        """Wait for the next beat.
+
+        Not a coroutine function, so that a parked heartbeat keeps no frame for it.
+
+        Returns:
+            An awaitable of the `Beat` whose turn has come.
+        """
+        self.task = trio.lowlevel.current_task()
+        self._metronome._slots[self._index].append(self)  # noqa: SLF001 - one mechanism, two classes
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._metronome._seated[self._index] -= 1  # noqa: SLF001
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._metronome._slots[self._index].remove(self)  # noqa: SLF001
+        return trio.lowlevel.Abort.SUCCEEDED
