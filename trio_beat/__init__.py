@@ -1,5 +1,6 @@
 """A WebSocket server for Trio in which every connection knows when it is dead."""
 
+from ._connection import Connection, SlowPolicy, Statistics
 from ._exceptions import (
     BackendError,
     Closed,
@@ -18,4 +19,7 @@ __all__ = [
     "ConnectionClosed",
     "BackendError",
     "UnknownBackend",
+    "Connection",
+    "SlowPolicy",
+    "Statistics",
 ]

@@ -1,0 +1,184 @@
+"""A connection over a socket pair, with everything that a server would give it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+
+import trio
+import trio.testing
+import trustme
+from websockets.frames import Opcode
+
+from tests.peer import Peer, socket_pair
+from trio_beat._connection import Connection, Consumer, SlowPolicy, Terms
+from trio_beat._exceptions import Closed
+from trio_beat._handler import Handler, HandlerConsumer
+from trio_beat._heartbeat import Heartbeat
+from trio_beat._metronome import Metronome
+from trio_beat.transports import Transport
+from trio_beat.transports._framing import Wire
+from trio_beat.transports._poller import Poller
+from trio_beat.transports.native import NativeTransport
+from trio_beat.transports.tls import TLSTransport, tls_stream
+
+INTERVAL = 4.0
+#: Seconds after which the first connection of a metronome has its first beat: the width of a slot.
+FIRST_BEAT = 1 / 16
+#: Virtual seconds after which a test hangs.
+HANGS = 1000.0
+
+
+@cache
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context, and that of a client that trusts it."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+def tcp_pair() -> tuple[Peer, socket.socket]:
+    """Like `socket_pair`, over TCP: for what only TCP can do. Use it with `patient_clock`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return Peer(trio.SocketStream(trio.socket.from_stdlib_socket(ours))), theirs
+
+
+async def tls_pair(wire: Wire, received: bytes = b"") -> tuple[Peer, TLSTransport]:
+    """A peer and a transport whose TLS handshake is done, over a socket pair."""
+    server, client = tls_contexts()
+    plain, sock = socket_pair()
+    assert isinstance(plain.stream, trio.SocketStream)
+    ours = trio.SSLStream(plain.stream, client, server_hostname="localhost")
+    theirs = tls_stream(sock, server)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.do_handshake)
+        nursery.start_soon(theirs.do_handshake)
+    return Peer(ours), TLSTransport(theirs, wire, received)
+
+
+class Link:
+    """A connection that runs, and its peer."""
+
+    def __init__(
+        self, peer: Peer, transport: Transport, terms: Terms, consumer: Consumer, greeting: bytes
+    ) -> None:
+        self.peer = peer
+        self.terms = terms
+        self.connection = Connection(transport, terms, consumer, path="/ws/x", greeting=greeting)
+        #: Cancels the connection, and nothing else.
+        self.scope = trio.CancelScope()
+        #: What `Connection.run` raised.
+        self.error: BaseException | None = None
+        self.ended_at: float | None = None
+        self._ended = trio.Event()
+        #: Whose descendants are the connection's tasks.
+        self.task: trio.lowlevel.Task | None = None
+
+    async def run(self) -> None:
+        self.task = trio.lowlevel.current_task()
+        try:
+            with self.scope:
+                await self.connection.run()
+        except Exception as exc:  # for the test to look at
+            self.error = exc
+        finally:
+            self.ended_at = trio.current_time()
+            self._ended.set()
+
+    async def ended(self) -> Closed:
+        """Wait until the connection has ended."""
+        await self._ended.wait()
+        assert self.connection.closed is not None
+        return self.connection.closed
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.is_set()
+
+    def clog(self) -> int:
+        """Send until something waits in the outbox; returns how many messages it took."""
+        count = 0
+        while not self.connection.statistics().outbox:
+            self.connection.send_nowait(b"\0" * 10_000)
+            count += 1
+        return count
+
+    async def answer(self, after: float = 0.0) -> None:
+        """Be a peer that is alive: answer every PING, some seconds later."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while (frame := await self.peer.frame()) is not None:
+                if frame.opcode is Opcode.PING:
+                    await trio.sleep(after)
+                    await self.peer.pong(frame)
+
+
+async def idle(_: Connection) -> None:
+    """A handler that does not care."""
+    await trio.sleep_forever()
+
+
+async def take_all(connection: Connection) -> None:
+    """A handler that reads until the peer closes."""
+    async for _ in connection:
+        pass
+
+
+async def echo(connection: Connection) -> None:
+    """A handler that sends back what comes."""
+    async for message in connection:
+        await connection.send(message)
+
+
+@asynccontextmanager
+async def linked(
+    handler: Handler = idle,
+    *,
+    consumer: Consumer | None = None,
+    heartbeat: Heartbeat = Heartbeat(INTERVAL),  # noqa: B008 - immutable
+    outbox: int = 2**20,
+    slow_policy: SlowPolicy = SlowPolicy.DISCONNECT,
+    inbound: int = 16,
+    message_size: int = 2**20,
+    greeting: bytes = b"",
+    received: bytes = b"",
+    pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
+    secure: bool = False,
+) -> AsyncIterator[Link]:
+    """Run a connection while the context lasts, and check that nothing of it is left behind."""
+    metronome, poller, wire = Metronome(heartbeat.interval), Poller(), Wire(message_size)
+    terms = Terms(heartbeat, metronome, outbox, slow_policy)
+    consumer = consumer or HandlerConsumer(handler, inbound)
+    with trio.fail_after(HANGS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(metronome.run)
+            await nursery.start(poller.run)
+            transport: Transport
+            if secure:
+                peer, tls = await tls_pair(wire, received)
+                transport, sock = tls, tls._stream.transport_stream.raw
+            else:
+                peer, sock = pair()
+                transport = NativeTransport(sock, wire, poller, received)
+            link = Link(peer, transport, terms, consumer, greeting)
+            nursery.start_soon(link.run)
+            try:
+                yield link
+            finally:
+                link.scope.cancel()
+                with trio.fail_after(HANGS, shield=True):
+                    await link.ended()
+                    await peer.aclose()
+                nursery.cancel_scope.cancel()
+    assert not any(metronome.seats), "seats left in the metronome"
+    assert not poller._watches, "watches left in the poller"
+    assert sock.fileno() == -1, "socket left open"

@@ -1,0 +1,145 @@
+"""The other end of a connection, at the level of frames, with a will of its own."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import trio
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import CLIENT, OPEN, Protocol
+
+HANDSHAKE = (
+    "GET {target} HTTP/1.1\r\n"
+    "Host: localhost\r\n"
+    "Upgrade: websocket\r\n"
+    "Connection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    "Sec-WebSocket-Version: 13\r\n"
+    "{headers}\r\n"
+)
+
+
+class Peer:
+    """Reads and writes frames; answers nothing unless told to.
+
+    Args:
+        stream: connected to a trio-beat connection.
+    """
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream]):
+        self.stream = stream
+        self._protocol = Protocol(CLIENT, state=OPEN, max_size=None)
+        self._frames: list[Frame] = []
+        #: The peer closed its side.
+        self.eof = False
+
+    async def send(self, data: bytes) -> None:
+        """Send raw bytes."""
+        await self.stream.send_all(data)
+
+    async def send_frame(self, opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> None:
+        """Send one masked frame."""
+        await self.send(Frame(opcode, data, fin).serialize(mask=True))
+
+    async def send_text(self, text: str) -> None:
+        """Send a text message."""
+        await self.send_frame(Opcode.TEXT, text.encode())
+
+    async def pong(self, ping: Frame) -> None:
+        """Answer a PING."""
+        assert ping.opcode is Opcode.PING
+        await self.send_frame(Opcode.PONG, bytes(ping.data))
+
+    async def send_close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a close frame."""
+        await self.send_frame(Opcode.CLOSE, Close(code, reason).serialize())
+
+    async def frame(self) -> Frame | None:
+        """The next frame; None at the end of the stream."""
+        while not self._frames and not self.eof:
+            data = await self.stream.receive_some(65536)
+            if data:
+                self._protocol.receive_data(bytes(data))
+            else:
+                self.eof = True
+            for event in self._protocol.events_received():
+                assert isinstance(event, Frame)
+                self._frames.append(event)
+        return self._frames.pop(0) if self._frames else None
+
+    async def text(self) -> str:
+        """The next text message, skipping PINGs."""
+        while True:
+            frame = await self.frame()
+            assert frame is not None, "stream ended"
+            if frame.opcode is not Opcode.PING:
+                assert frame.opcode is Opcode.TEXT, frame
+                return bytes(frame.data).decode()
+
+    async def closed(self) -> Close | None:
+        """Read on until the close frame; None when the stream ends without one.
+
+        A reset counts as an end.
+        """
+        try:
+            while (frame := await self.frame()) is not None:
+                if frame.opcode is Opcode.CLOSE:
+                    return Close.parse(bytes(frame.data))
+        except trio.BrokenResourceError:
+            self.eof = True
+        return None
+
+    async def aclose(self) -> None:
+        """Close the socket without a word."""
+        await trio.aclose_forcefully(self.stream)
+
+
+def socket_pair() -> tuple[Peer, socket.socket]:
+    """A peer, and the non-blocking socket that a transport can be made of.
+
+    Bytes arrive within the call that sends them, so tests on them can use `autojump_clock`.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    return Peer(trio.SocketStream(_trio_socket(ours))), theirs
+
+
+def _trio_socket(sock: socket.socket) -> trio.socket.SocketType:
+    sock.setblocking(False)
+    return trio.socket.from_stdlib_socket(sock)
+
+
+async def dial(
+    port: int,
+    target: str = "/ws/news?subscribe-broadcast&publish-broadcast",
+    *,
+    headers: str = "",
+    ssl_context: ssl.SSLContext | None = None,
+) -> Peer:
+    """Open a connection to a server on this machine.
+
+    Args:
+        headers: more of them, each with its line's end.
+        ssl_context: speak TLS, to "localhost".
+    """
+    tcp = await trio.open_tcp_stream("127.0.0.1", port)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = tcp
+    if ssl_context is not None:
+        stream = trio.SSLStream(
+            tcp, ssl_context, server_hostname="localhost", https_compatible=True
+        )
+    await stream.send_all(HANDSHAKE.format(target=target, headers=headers).encode())
+    response = bytearray()
+    while b"\r\n\r\n" not in response:
+        data = await stream.receive_some(4096)
+        assert data, f"server closed during the handshake: {response!r}"
+        response += data
+    head, _, rest = bytes(response).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 "), response
+    peer = Peer(stream)
+    peer._protocol.receive_data(rest)
+    for event in peer._protocol.events_received():
+        assert isinstance(event, Frame)
+        peer._frames.append(event)
+    return peer

@@ -1,0 +1,164 @@
+"""What waits for a socket: whole frames, in order, whatever is dropped."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from websockets.frames import Frame
+from websockets.protocol import CLIENT, OPEN, Protocol
+
+from trio_beat._outbox import Outbox
+from trio_beat.transports._framing import message_frame
+
+#: Lengths of payloads around those at which a frame's header grows (RFC 6455, section 5.2).
+SIZES = st.sampled_from([1, 2, 10, 125, 126, 300, 65535, 65536])
+
+
+def make_frame(number: int, size: int = 1) -> bytes:
+    return message_frame(f"{number},{'x' * size}")
+
+
+def write(outbox: Outbox, count: int | None = None) -> bytes:
+    """Let a socket take bytes; None: as many as it is offered."""
+    data = b"".join(outbox.buffers())[:count]
+    outbox.taken(len(data))
+    return data
+
+
+def test_gathering_write_has_at_most_64_buffers() -> None:
+    frames = [make_frame(number) for number in range(100)]
+    outbox = Outbox(frames[0])
+    for frame in frames[1:]:
+        outbox.append(frame)
+    assert outbox.buffers() == frames[:64]
+    assert write(outbox) == b"".join(frames[:64])
+    assert outbox.buffers() == frames[64:]
+
+
+def test_buffers_begin_with_the_rest_of_the_first_frame() -> None:
+    outbox = Outbox(b"first", taken=2)
+    outbox.append(b"second")
+    assert outbox.size == 9
+    assert [bytes(buffer) for buffer in outbox.buffers()] == [b"rst", b"second"]
+    outbox.taken(4)
+    assert outbox.size == 5
+    assert [bytes(buffer) for buffer in outbox.buffers()] == [b"econd"]
+
+
+def test_drop_oldest_stops_below_its_limit() -> None:
+    outbox = Outbox(b"aaaa")
+    for frame in (b"bbbb", b"cccc"):
+        outbox.append(frame)
+    assert outbox.drop_oldest(13) == 0
+    assert outbox.drop_oldest(12) == 1
+    assert outbox.size == 8
+    assert outbox.buffers() == [b"bbbb", b"cccc"]
+
+
+def test_frame_that_the_peer_has_a_part_of_is_kept() -> None:
+    outbox = Outbox(b"aaaa", taken=1)
+    outbox.append(b"bbbb")
+    outbox.drop_all()
+    assert outbox.size == 3
+    assert write(outbox) == b"aaa"
+
+
+def test_frame_that_is_to_be_kept_is_kept_until_the_peer_has_it() -> None:
+    outbox = Outbox(b"greeting", keep=True)
+    outbox.append(b"aaaa")
+    outbox.drop_all()
+    assert outbox.buffers() == [b"greeting"]
+    outbox.append(b"bbbb")
+    outbox.taken(len(b"greeting"))
+    outbox.drop_all()
+    assert outbox.buffers() == []
+    assert outbox.size == 0
+
+
+def test_contains_knows_which_frames_wait() -> None:
+    outbox = Outbox(b"aaaa", taken=1)
+    outbox.append(b"bbbb")
+    assert b"aaaa" in outbox
+    assert b"bbbb" in outbox
+    outbox.taken(3)
+    assert b"aaaa" not in outbox
+    outbox.drop_all()
+    assert b"bbbb" not in outbox
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """A peer parses what the socket takes; a plain list says what it should get."""
+
+    @initialize(size=SIZES, taken=st.integers(0, 70_000), keep=st.booleans())
+    def open(self, size: int, taken: int, keep: bool) -> None:
+        frame = make_frame(0, size)
+        taken = min(taken, len(frame) - 1)
+        self.outbox = Outbox(frame, taken, keep=keep)
+        self.frames = 1
+        #: What waits, as number and bytes left, and how many of them may not be dropped.
+        self.waiting = [(0, len(frame) - taken)]
+        self.fixed = int(keep or taken > 0)
+        self.expected: list[int] = []
+        self.peer = Protocol(CLIENT, state=OPEN, max_size=None)
+        self.got: list[int] = []
+        self.receive(frame[:taken])
+
+    def receive(self, data: bytes) -> None:
+        self.peer.receive_data(data)
+        for frame in self.peer.events_received():
+            assert isinstance(frame, Frame)
+            self.got.append(int(bytes(frame.data).partition(b",")[0]))
+        assert self.peer.state is OPEN, self.peer.close_exc
+
+    @rule(size=SIZES)
+    def append(self, size: int) -> None:
+        frame = make_frame(self.frames, size)
+        self.outbox.append(frame)
+        self.waiting.append((self.frames, len(frame)))
+        self.frames += 1
+
+    @precondition(lambda self: self.outbox.size)
+    @rule(count=st.sampled_from([1, 2, 100, 70_000, None]) | st.integers(1, 70_000))
+    def take(self, count: int | None) -> None:
+        data = write(self.outbox, count)
+        self.receive(data)
+        left = len(data)
+        while left:
+            number, size = self.waiting[0]
+            if left < size:
+                self.waiting[0] = (number, size - left)
+                self.fixed = 1
+                break
+            left -= size
+            self.expected.append(number)
+            del self.waiting[0]
+            self.fixed = 0
+
+    @rule(limit=st.integers(0, 200_000))
+    def drop_oldest(self, limit: int) -> None:
+        dropped = 0
+        while sum(size for _, size in self.waiting) >= limit and len(self.waiting) > self.fixed:
+            del self.waiting[self.fixed]
+            dropped += 1
+        assert self.outbox.drop_oldest(limit) == dropped
+
+    @rule()
+    def drop_all(self) -> None:
+        del self.waiting[self.fixed :]
+        self.outbox.drop_all()
+
+    @invariant()
+    def size_is_exact(self) -> None:
+        assert self.outbox.size == sum(size for _, size in self.waiting)
+
+    @invariant()
+    def peer_got_whole_frames_in_order(self) -> None:
+        assert self.got == self.expected
+
+    def teardown(self) -> None:
+        while self.outbox.size:
+            self.receive(write(self.outbox))
+        assert self.got == self.expected + [number for number, _ in self.waiting]
+
+
+TestOutbox = OutboxMachine.TestCase

@@ -1,0 +1,496 @@
+"""Frames in every form, cut in every way; and the parser that is made and let go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Close, Frame, Opcode
+
+from trio_beat._outbox import Outbox
+from trio_beat.transports import Event, Failure, PeerClose, Pong, Reply
+from trio_beat.transports._framing import (
+    FramingTransport,
+    Wire,
+    beat_frames,
+    check_close,
+    message_frame,
+)
+
+LIMIT = 1000
+
+
+class Fed(FramingTransport):
+    """A transport that is given its bytes by hand."""
+
+    peer = "a test"
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        super().__init__(Wire(limit))
+
+    def feed(self, data: bytes) -> list[Event]:
+        return list(self._parse(data))
+
+    @property
+    def has_parser(self) -> bool:
+        return self._protocol is not None
+
+    def idle(self) -> None:
+        """Two beats without a byte: the first may still belong to what came before."""
+        self.rest()
+        self.rest()
+
+    async def wait_readable(self) -> None: ...
+    def receive_nowait(self) -> list[Event]: ...  # type: ignore[empty-body]
+    def write_nowait(self, data: bytes) -> int: ...  # type: ignore[empty-body]
+    async def drain(self, outbox: Outbox) -> None: ...
+    def stirring(self) -> bool: ...  # type: ignore[empty-body]
+    def abort(self) -> None: ...
+    async def _linger(self) -> None: ...
+
+
+def masked(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+def plain(opcode: Opcode, data: bytes = b"") -> bytes:
+    return Frame(opcode, data).serialize(mask=False)
+
+
+def closing(code: int = 1000, reason: str = "") -> bytes:
+    return masked(Opcode.CLOSE, Close(code, reason).serialize())
+
+
+def fragments(opcode: Opcode, *parts: bytes) -> list[bytes]:
+    opcodes = [opcode, *[Opcode.CONT] * (len(parts) - 1)]
+    last = len(parts) - 1
+    return [
+        masked(opcode, part, fin=index == last)
+        for index, (opcode, part) in enumerate(zip(opcodes, parts, strict=True))
+    ]
+
+
+class TestWhatComes:
+    @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, LIMIT])
+    def test_text_and_binary_of_every_length_encoding(self, size: int) -> None:
+        assert Fed().feed(masked(Opcode.TEXT, b"x" * size)) == ["x" * size]
+        events = Fed().feed(masked(Opcode.BINARY, b"\xff" * size))
+        assert events == [b"\xff" * size]
+        assert type(events[0]) is bytes
+
+    def test_lengths_of_eight_bytes(self) -> None:
+        assert Fed(70_000).feed(masked(Opcode.BINARY, b"x" * 70_000)) == [b"x" * 70_000]
+
+    @pytest.mark.parametrize("data", [b"", b"abc", b"x" * 125])
+    def test_a_ping_is_answered_with_its_payload(self, data: bytes) -> None:
+        assert Fed().feed(masked(Opcode.PING, data)) == [Reply(plain(Opcode.PONG, data))]
+
+    def test_a_pong_of_ours_carries_its_number(self) -> None:
+        assert Fed().feed(masked(Opcode.PONG, b"\0\0\1\2")) == [Pong(0x102)]
+
+    @pytest.mark.parametrize("data", [b"", b"abc", b"abcde", b"x" * 125])
+    def test_a_pong_that_answers_no_ping_of_ours_has_no_number(self, data: bytes) -> None:
+        assert Fed().feed(masked(Opcode.PONG, data)) == [Pong(-1)]
+
+    def test_a_close_frame_is_echoed(self) -> None:
+        frame = plain(Opcode.CLOSE, Close(1001, "bye").serialize())
+        assert Fed().feed(closing(1001, "bye")) == [PeerClose(1001, "bye", frame)]
+
+    def test_a_close_frame_without_a_code_is_echoed_without_one(self) -> None:
+        expected = PeerClose(1005, "", plain(Opcode.CLOSE))
+        assert Fed().feed(masked(Opcode.CLOSE)) == [expected]
+
+    def test_pings_before_a_close_frame_are_answered_before_it(self) -> None:
+        [event] = Fed().feed(masked(Opcode.PING, b"1") + closing(1000))
+        assert isinstance(event, PeerClose)
+        pong = plain(Opcode.PONG, b"1")
+        assert event.frame == pong + plain(Opcode.CLOSE, Close(1000, "").serialize())
+
+    def test_nothing_behind_a_close_frame_counts(self) -> None:
+        [event] = Fed().feed(closing() + masked(Opcode.TEXT, b"late") + b"\xff\xff")
+        assert isinstance(event, PeerClose)
+
+    def test_messages_come_in_their_order(self) -> None:
+        data = b"".join(
+            [
+                masked(Opcode.TEXT, b"1"),
+                masked(Opcode.BINARY, b"2"),
+                *fragments(Opcode.TEXT, b"3", b"4"),
+                masked(Opcode.TEXT, b"5"),
+            ]
+        )
+        assert Fed().feed(data) == ["1", b"2", "34", "5"]
+
+
+class TestFragments:
+    def test_are_put_together(self) -> None:
+        fed = Fed()
+        frames = fragments(Opcode.BINARY, b"a", b"", b"b", b"c")
+        assert [fed.feed(frame) for frame in frames] == [[], [], [], [b"abc"]]
+
+    def test_may_have_control_frames_between_them(self) -> None:
+        fed = Fed()
+        first, second = fragments(Opcode.TEXT, b"a", b"b")
+        events = fed.feed(first + masked(Opcode.PING, b"p") + masked(Opcode.PONG) + second)
+        assert events == [Reply(plain(Opcode.PONG, b"p")), Pong(-1), "ab"]
+
+    def test_may_cut_a_character(self) -> None:
+        euro = "€".encode()
+        assert Fed().feed(b"".join(fragments(Opcode.TEXT, euro[:1], euro[1:2], euro[2:]))) == ["€"]
+
+    def test_a_message_in_fragments_does_not_colour_the_next(self) -> None:
+        fed = Fed()
+        for _ in range(2):
+            assert fed.feed(b"".join(fragments(Opcode.TEXT, b"a", b"b"))) == ["ab"]
+            assert fed.feed(b"".join(fragments(Opcode.BINARY, b"a", b"b"))) == [b"ab"]
+
+
+def failure(events: list[Event]) -> Failure:
+    last = events[-1]
+    assert isinstance(last, Failure), events
+    assert last.frame == plain(Opcode.CLOSE, Close(last.code, last.reason).serialize())
+    return last
+
+
+class TestInvalidText:
+    """RFC 6455, section 8.1."""
+
+    def test_is_1007(self) -> None:
+        assert failure(Fed().feed(masked(Opcode.TEXT, b"ok \xff"))).code == 1007
+
+    def test_what_came_before_is_delivered(self) -> None:
+        events = Fed().feed(masked(Opcode.TEXT, b"good") + masked(Opcode.TEXT, b"\xff"))
+        assert events[0] == "good"
+        assert failure(events).code == 1007
+
+    def test_fails_in_the_frame_in_which_it_is(self) -> None:
+        fed = Fed()
+        first, second, _ = fragments(Opcode.TEXT, b"ok", b"\xff", b"")
+        assert fed.feed(first) == []
+        assert failure(fed.feed(second)).code == 1007
+
+    def test_a_character_that_ends_too_early_fails_in_the_last_frame(self) -> None:
+        fed = Fed()
+        first, second = fragments(Opcode.TEXT, "€".encode()[:2], b"")
+        assert fed.feed(first) == []
+        assert failure(fed.feed(second)).code == 1007
+
+    def test_surrogates_are_not_utf8(self) -> None:
+        assert failure(Fed().feed(masked(Opcode.TEXT, b"\xed\xa0\x80"))).code == 1007
+
+    def test_a_close_frame_behind_it_changes_nothing(self) -> None:
+        events = Fed().feed(masked(Opcode.TEXT, b"\xff") + closing(1000))
+        assert [failure(events).code] == [1007]
+        assert len(events) == 1
+
+    def test_in_a_close_reason_is_1007(self) -> None:
+        assert failure(Fed().feed(masked(Opcode.CLOSE, b"\x03\xe8\xff"))).code == 1007
+
+    def test_binary_may_be_anything(self) -> None:
+        assert Fed().feed(b"".join(fragments(Opcode.BINARY, b"\xff", b"\xfe"))) == [b"\xff\xfe"]
+
+
+class TestOversize:
+    @pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+    @pytest.mark.parametrize("excess", [1, 124, 125, 126, 5000])
+    def test_one_frame_over_the_limit_is_1009(self, opcode: Opcode, excess: int) -> None:
+        assert failure(Fed().feed(masked(opcode, b"x" * (LIMIT + excess)))).code == 1009
+
+    def test_the_head_of_a_frame_far_too_big_is_enough(self) -> None:
+        assert failure(Fed().feed(b"\x82\xff" + (2**40).to_bytes(8, "big"))).code == 1009
+
+    @pytest.mark.parametrize("first", [0, 1, LIMIT - 1, LIMIT])
+    def test_fragments_at_the_limit_pass(self, first: int) -> None:
+        parts = b"x" * first, b"x" * (LIMIT - first)
+        assert Fed().feed(b"".join(fragments(Opcode.TEXT, *parts))) == ["x" * LIMIT]
+
+    @pytest.mark.parametrize("first", [0, 1, LIMIT - 1, LIMIT, LIMIT + 1])
+    def test_fragments_over_the_limit_are_1009(self, first: int) -> None:
+        parts = b"x" * first, b"x" * (LIMIT + 1 - first)
+        assert failure(Fed().feed(b"".join(fragments(Opcode.TEXT, *parts)))).code == 1009
+
+    def test_fragments_fail_as_soon_as_they_are_too_many(self) -> None:
+        fed = Fed()
+        first, second, _ = fragments(Opcode.BINARY, b"x" * LIMIT, b"x", b"")
+        assert fed.feed(first) == []
+        assert failure(fed.feed(second)).code == 1009
+
+    @pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG])
+    def test_a_control_frame_between_them_does_not_count(self, opcode: Opcode) -> None:
+        first, second = fragments(Opcode.TEXT, b"x" * LIMIT, b"")
+        events = Fed().feed(first + masked(opcode, b"c" * 125) + second)
+        assert "x" * LIMIT in events
+
+    def test_the_limit_is_each_message_s(self) -> None:
+        fed = Fed()
+        for _ in range(3):
+            assert fed.feed(masked(Opcode.TEXT, b"x" * LIMIT)) == ["x" * LIMIT]
+
+
+MASK = b"\0\0\0\0"
+VIOLATIONS = {
+    "control frame over 125 bytes": b"\x89\xfe\x00\x7e" + MASK + b"x" * 126,
+    "fragmented ping": b"\x09\x80" + MASK,
+    "fragmented close": b"\x08\x80" + MASK,
+    "reserved bit 1": b"\xc1\x80" + MASK,
+    "reserved bit 2": b"\xa1\x80" + MASK,
+    "reserved bit 3": b"\x91\x80" + MASK,
+    "unmasked text": b"\x81\x01x",
+    "unmasked pong": b"\x8a\x04\0\0\0\1",
+    "bad data opcode": b"\x83\x80" + MASK,
+    "bad control opcode": b"\x8b\x80" + MASK,
+    "continuation of nothing": masked(Opcode.CONT, b"x"),
+    "text inside a fragmented message": masked(Opcode.TEXT, b"a", fin=False)
+    + masked(Opcode.TEXT, b"b"),
+    "binary inside a fragmented message": masked(Opcode.TEXT, b"a", fin=False)
+    + masked(Opcode.BINARY, b"b"),
+    "close inside a fragmented message": masked(Opcode.TEXT, b"a", fin=False) + closing(1000),
+    "close payload of one byte": masked(Opcode.CLOSE, b"\x03"),
+    **{
+        f"close code {code}": masked(Opcode.CLOSE, code.to_bytes(2, "big"))
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
+    },
+}
+violations = pytest.mark.parametrize("data", VIOLATIONS.values(), ids=VIOLATIONS.keys())
+
+
+class TestViolations:
+    @violations
+    def test_are_1002(self, data: bytes) -> None:
+        assert failure(Fed().feed(data)).code == 1002
+
+    @violations
+    def test_byte_by_byte_too(self, data: bytes) -> None:
+        fed = Fed()
+        ends = (events for byte in data if (events := fed.feed(bytes([byte]))))
+        assert failure(next(ends)).code == 1002
+
+    @violations
+    def test_what_came_before_is_delivered(self, data: bytes) -> None:
+        events = Fed().feed(masked(Opcode.TEXT, b"before") + data)
+        assert events[0] == "before"
+        assert failure(events).code == 1002
+
+    @pytest.mark.parametrize("code", [1000, 1003, 1007, 1014, 3000, 4999])
+    def test_valid_close_codes_pass(self, code: int) -> None:
+        [event] = Fed().feed(closing(code))
+        assert isinstance(event, PeerClose)
+        assert event.code == code
+
+
+class TestParser:
+    def test_a_lone_pong_needs_none(self) -> None:
+        fed = Fed()
+        for number in (0, 1, 2**32 - 1):
+            payload = number.to_bytes(4, "big")
+            assert fed.feed(masked(Opcode.PONG, payload)) == [Pong(number)]
+        assert not fed.has_parser
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            masked(Opcode.PONG, b"abc"),
+            masked(Opcode.PONG, b"abcd")[:9],
+            masked(Opcode.PONG, b"abcd") * 2,
+            masked(Opcode.PING, b"abcd"),
+            masked(Opcode.TEXT, b"abcd"),
+            b"\x8a\x85" + masked(Opcode.PONG, b"abcde")[2:10],
+        ],
+    )
+    def test_anything_else_does(self, data: bytes) -> None:
+        fed = Fed()
+        fed.feed(data)
+        assert fed.has_parser
+
+    def test_is_let_go_after_an_idle_beat(self) -> None:
+        fed = Fed()
+        fed.feed(masked(Opcode.TEXT, b"x"))
+        fed.rest()
+        assert fed.has_parser  # it was used in the beat that has passed
+        fed.rest()
+        assert not fed.has_parser
+        assert fed.feed(masked(Opcode.TEXT, b"y")) == ["y"]
+
+    def test_pongs_do_not_keep_it(self) -> None:
+        fed = Fed()
+        fed.feed(masked(Opcode.TEXT, b"x"))
+        fed.rest()
+        fed.feed(masked(Opcode.PONG, b"\0\0\0\1"))
+        fed.rest()
+        assert not fed.has_parser
+
+    @pytest.mark.parametrize("length", range(1, len(masked(Opcode.TEXT, b"x" * 130))))
+    def test_is_kept_inside_a_frame(self, length: int) -> None:
+        fed, frame = Fed(), masked(Opcode.TEXT, b"x" * 130)
+        assert fed.feed(frame[:length]) == []
+        fed.idle()
+        assert fed.has_parser
+        assert fed.feed(frame[length:]) == ["x" * 130]
+
+    def test_is_kept_inside_a_message(self) -> None:
+        fed = Fed()
+        first, second = fragments(Opcode.TEXT, b"a", b"b")
+        fed.feed(first)
+        fed.idle()
+        assert fed.has_parser
+        assert fed.feed(second) == ["ab"]
+        fed.idle()
+        assert not fed.has_parser
+
+    def test_a_pong_inside_a_frame_is_not_taken_for_one(self) -> None:
+        fed, pong = Fed(), masked(Opcode.PONG, b"\0\0\0\1")
+        frame = b"\x82\x8a" + MASK
+        assert fed.feed(frame) == []
+        assert fed.feed(pong) == [pong]
+
+
+class Sent(NamedTuple):
+    """Some of what a peer sends, and what becomes of it."""
+
+    frames: list[bytes]
+    events: list[object] = []  # noqa: RUF012 - never changed
+    replies: bytes = b""
+
+
+def _ping(data: bytes) -> Sent:
+    return Sent([masked(Opcode.PING, data)], [], plain(Opcode.PONG, data))
+
+
+def _pong(data: bytes) -> Sent:
+    number = int.from_bytes(data, "big") if len(data) == 4 else -1
+    return Sent([masked(Opcode.PONG, data)], [Pong(number)])
+
+
+def _message(message: str | bytes, cuts: list[int], between: list[list[Sent]]) -> Sent:
+    data = message.encode() if isinstance(message, str) else message
+    opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    parts = fragments(opcode, *(data[a:b] for a, b in pairwise(edges)))
+    sent = Sent(parts[:1], [], b"")
+    for part, controls in zip(parts[1:], between, strict=False):
+        for control in controls:
+            sent = _join(sent, control)
+        sent = _join(sent, Sent([part]))
+    return _join(sent, Sent([], [message]))
+
+
+def _join(*parts: Sent) -> Sent:
+    return Sent(
+        [frame for part in parts for frame in part.frames],
+        [event for part in parts for event in part.events],
+        b"".join(part.replies for part in parts),
+    )
+
+
+control = st.builds(_ping, st.binary(max_size=125)) | st.builds(_pong, st.binary(max_size=6))
+message = st.builds(
+    _message,
+    st.text(max_size=200) | st.binary(max_size=300),
+    st.lists(st.integers(0, 1000), max_size=3),
+    st.lists(st.lists(control, max_size=2), min_size=3, max_size=3),
+)
+conversation = st.builds(lambda parts: _join(*parts), st.lists(message | control, max_size=5))
+
+
+def _pieces(data: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
+    edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
+    return (data[a:b] for a, b in pairwise(edges) if a < b)
+
+
+def _outcome(fed: Fed, pieces: Iterable[bytes], *, resting: bool = False) -> Sent:
+    events: list[object] = []
+    replies = b""
+    for piece in pieces:
+        for event in fed.feed(piece):
+            match event:
+                case Reply(frame):
+                    replies += frame
+                case PeerClose(code, reason, frame) | Failure(code, reason, frame):
+                    return Sent([], [*events, (type(event), code, reason)], replies + frame)
+                case _:
+                    events.append(event)
+        if resting:
+            fed.idle()
+    return Sent([], events, replies)
+
+
+class TestHoweverItIsCut:
+    @given(conversation, st.lists(st.integers(0, 10_000), max_size=20))
+    def test_the_events_are_the_same(self, sent: Sent, cuts: list[int]) -> None:
+        data, expected = b"".join(sent.frames), Sent([], sent.events, sent.replies)
+        assert _outcome(Fed(), [data]) == expected
+        assert _outcome(Fed(), (bytes([byte]) for byte in data)) == expected
+        assert _outcome(Fed(), sent.frames) == expected
+        assert _outcome(Fed(), _pieces(data, cuts)) == expected
+
+    @given(conversation, st.lists(st.integers(0, 10_000), max_size=20))
+    def test_idle_beats_in_between_change_nothing(self, sent: Sent, cuts: list[int]) -> None:
+        fed, data = Fed(), b"".join(sent.frames)
+        expected = Sent([], sent.events, sent.replies)
+        assert _outcome(fed, _pieces(data, cuts), resting=True) == expected
+        fed.idle()
+        assert not fed.has_parser
+
+    @given(conversation, message, st.data())
+    def test_the_beginning_of_another_frame_changes_nothing(
+        self, sent: Sent, following: Sent, draw: st.DataObject
+    ) -> None:
+        rest = b"".join(following.frames)
+        split = draw.draw(st.integers(1, len(following.frames[0]) - 1))
+        fed = Fed()
+        data = b"".join(sent.frames)
+        assert _outcome(fed, [data + rest[:split]]) == Sent([], sent.events, sent.replies)
+        fed.idle()
+        assert _outcome(fed, [rest[split:]]) == Sent([], following.events, following.replies)
+
+    @given(
+        conversation,
+        st.sampled_from([1000, 1001, 3000, 4999]),
+        st.text(max_size=30),
+        st.binary(max_size=40),
+    )
+    def test_a_close_frame_ends_it_whatever_follows(
+        self, sent: Sent, code: int, reason: str, trailing: bytes
+    ) -> None:
+        data = b"".join(sent.frames) + closing(code, reason)
+        echoed = plain(Opcode.CLOSE, Close(code, reason).serialize())
+        expected = Sent([], [*sent.events, (PeerClose, code, reason)], sent.replies + echoed)
+        assert _outcome(Fed(), [data + trailing]) == expected
+        assert _outcome(Fed(), (bytes([byte]) for byte in data + trailing)) == expected
+
+    @given(conversation, st.sampled_from(list(VIOLATIONS.values())), st.binary(max_size=40))
+    def test_a_violation_ends_it_whatever_follows(
+        self, sent: Sent, violation: bytes, trailing: bytes
+    ) -> None:
+        data = b"".join(sent.frames) + violation + trailing
+        whole = _outcome(Fed(), [data])
+        assert whole.events[:-1] == sent.events
+        assert whole.events[-1][:2] == (Failure, 1002)  # type: ignore[index]
+        assert _outcome(Fed(), (bytes([byte]) for byte in data)) == whole
+
+
+class TestWhatIsSent:
+    def test_messages(self) -> None:
+        assert message_frame("é") == b"\x81\x02\xc3\xa9"
+        assert message_frame(b"\xff") == b"\x82\x01\xff"
+
+    def test_beats(self) -> None:
+        assert beat_frames(258, None) == b"\x89\x04\0\0\1\2"
+        assert beat_frames(0, "hi") == b"\x89\x04\0\0\0\0\x81\x02hi"
+
+    def test_close_frames(self) -> None:
+        assert Fed().close_frame(1013, "slow") == b"\x88\x06\x03\xf5slow"
+
+    @pytest.mark.parametrize("code", [999, 1004, 1005, 1006, 1015, 5000])
+    def test_close_codes_that_may_not_be_sent(self, code: int) -> None:
+        with pytest.raises(ValueError, match=f"close code {code} may not be sent"):
+            check_close(code, "")
+
+    def test_close_reasons_are_limited_in_bytes(self) -> None:
+        check_close(1000, "é" * 61 + "x")
+        with pytest.raises(ValueError, match="takes 124 bytes"):
+            check_close(1000, "é" * 62)

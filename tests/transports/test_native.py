@@ -1,0 +1,330 @@
+"""The transport over a plain socket."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+from websockets.frames import Frame, Opcode
+
+from tests.harness import HANGS, tcp_pair
+from tests.peer import Peer, socket_pair
+from trio_beat._outbox import Outbox
+from trio_beat.transports import END_OF_STREAM, Event
+from trio_beat.transports._framing import Wire, message_frame
+from trio_beat.transports._poller import Poller
+from trio_beat.transports.native import NativeTransport, peer_name
+
+BUFFER = 64
+
+
+class Pair(NamedTuple):
+    peer: Peer
+    sock: socket.socket
+    transport: NativeTransport
+
+    async def receive(self) -> list[Event]:
+        await self.transport.wait_readable()
+        return list(self.transport.receive_nowait())
+
+    def fill(self) -> int:
+        """Write until the socket takes no more; returns how many bytes it took."""
+        total = 0
+        while taken := self.transport.write_nowait(b"\0" * 65536):
+            total += taken
+        return total
+
+
+@asynccontextmanager
+async def paired(
+    received: bytes = b"",
+    pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
+) -> AsyncIterator[Pair]:
+    poller = Poller()
+    peer, sock = pair()
+    with trio.fail_after(HANGS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            transport = NativeTransport(sock, Wire(10**6, BUFFER), poller, received)
+            try:
+                yield Pair(peer, sock, transport)
+            finally:
+                transport.abort()
+                with trio.CancelScope(shield=True):
+                    await peer.aclose()
+            nursery.cancel_scope.cancel()
+    assert not poller._watches
+
+
+def masked(text: str) -> bytes:
+    return Frame(Opcode.TEXT, text.encode()).serialize(mask=True)
+
+
+class TestReceiving:
+    async def test_what_came_with_the_request_is_first(self, autojump_clock: MockClock) -> None:
+        async with paired(masked("early")) as pair:
+            await pair.peer.send_text("late")
+            assert await pair.receive() == ["early"]
+            assert await pair.receive() == ["late"]
+
+    async def test_half_a_frame_may_come_with_the_request(self, autojump_clock: MockClock) -> None:
+        frame = masked("early")
+        async with paired(frame[:4]) as pair:
+            await pair.peer.send(frame[4:])
+            assert await pair.receive() == []
+            assert await pair.receive() == ["early"]
+
+    @pytest.mark.parametrize("excess", [-1, 0, 1, BUFFER - 1, BUFFER, BUFFER + 1])
+    async def test_a_buffer_filled_exactly_loses_nothing(
+        self, excess: int, autojump_clock: MockClock
+    ) -> None:
+        text = "x" * (BUFFER + excess - 6 - 2 * (BUFFER + excess > 131))
+        async with paired() as pair:
+            assert len(masked(text)) == BUFFER + excess
+            await pair.peer.send_text(text)
+            received: list[Event] = []
+            while not received:
+                received = await pair.receive()
+            assert received == [text]
+            await pair.peer.send_text("next")
+            while received != ["next"]:
+                received = await pair.receive()
+
+    async def test_the_end_of_the_stream_behind_data_is_seen(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair:
+            await pair.peer.send_text("last")
+            await pair.peer.aclose()
+            assert await pair.receive() == ["last"]
+            assert await pair.receive() == [END_OF_STREAM]
+
+    async def test_the_end_of_the_stream_behind_a_full_buffer_is_seen(
+        self, autojump_clock: MockClock
+    ) -> None:
+        text = "x" * (BUFFER - 6)
+        async with paired() as pair:
+            await pair.peer.send_text(text)
+            await pair.peer.aclose()
+            assert await pair.receive() == [text]
+            assert await pair.receive() == [END_OF_STREAM]
+
+    async def test_an_end_of_stream_that_comes_alone_is_seen(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                assert await pair.receive() == [END_OF_STREAM]
+
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            await pair.peer.aclose()
+
+    async def test_a_reset_is_an_os_error(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            assert isinstance(pair.peer.stream, trio.SocketStream)
+            pair.peer.stream.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            await pair.peer.aclose()
+            with pytest.raises(ConnectionResetError):
+                await pair.receive()
+
+    async def test_nothing_to_receive_is_no_event(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            assert list(pair.transport.receive_nowait()) == []
+
+
+class TestWriting:
+    async def test_takes_what_the_socket_takes(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            assert pair.transport.write_nowait(b"abc") == 3
+            assert await pair.peer.stream.receive_some() == b"abc"
+            pair.fill()
+            assert pair.transport.write_nowait(b"abc") == 0
+
+    async def test_to_a_peer_that_is_gone_is_an_os_error(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            await pair.peer.aclose()
+            with pytest.raises(BrokenPipeError):
+                pair.transport.write_nowait(b"abc")
+
+    async def test_drain_waits_for_room_and_goes_on_where_it_was(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair:
+            total = pair.fill()
+            frames = [message_frame(bytes([65 + index]) * 5000) for index in range(100)]
+            outbox = Outbox(frames[0])
+            for frame in frames[1:]:
+                outbox.append(frame)
+            with trio.move_on_after(1) as scope:
+                await pair.transport.drain(outbox)
+            assert scope.cancelled_caught
+            assert outbox.size == sum(map(len, frames))
+
+            async def drain() -> None:
+                while outbox.size:
+                    await pair.transport.drain(outbox)
+
+            received = b""
+            expected = b"\0" * total + b"".join(frames)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drain)
+                while len(received) < len(expected):
+                    received += await pair.peer.stream.receive_some(7001)
+            assert received == expected
+
+    async def test_abort_wakes_who_drains_with_an_os_error(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            pair.fill()
+
+            async def drain() -> None:
+                with pytest.raises(ConnectionAbortedError):
+                    await pair.transport.drain(Outbox(b"abc"))
+
+            nursery.start_soon(drain)
+            await wait_all_tasks_blocked()
+            pair.transport.abort()
+
+    async def test_drain_after_abort_is_an_os_error(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            pair.transport.abort()
+            with pytest.raises(ConnectionAbortedError):
+                await pair.transport.drain(Outbox(b"abc"))
+
+
+class TestEnding:
+    async def test_abort_wakes_the_reader_with_an_os_error(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                with pytest.raises(ConnectionAbortedError):
+                    await pair.receive()
+
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            pair.transport.abort()
+
+    async def test_reading_after_abort_is_an_os_error(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            pair.transport.abort()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await pair.receive()
+
+    async def test_abort_twice_is_abort(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            pair.transport.abort()
+            pair.transport.abort()
+            assert await pair.peer.stream.receive_some() == b""
+
+    async def test_finish_waits_for_the_peer_s_close_frame_and_its_end(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            pair.transport.write_nowait(pair.transport.close_frame(1001, ""))
+
+            async def answer() -> None:
+                assert await pair.peer.closed() is not None
+                await trio.sleep(1)
+                await pair.peer.send_text("crosses")
+                await trio.sleep(1)
+                await pair.peer.send_close(1001)
+                assert await pair.peer.frame() is None
+                assert trio.current_time() == 2
+                await trio.sleep(1)
+                await pair.peer.send(b"x" * 1000)
+                await pair.peer.aclose()
+
+            nursery.start_soon(answer)
+            await pair.transport.finish(answered=False)
+            assert trio.current_time() == 3
+
+    async def test_finish_does_not_wait_for_a_close_frame_that_was_read_already(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            await pair.peer.send_close(1000)
+            await pair.receive()
+
+            async def leave() -> None:
+                assert await pair.peer.frame() is None
+                await pair.peer.aclose()
+
+            nursery.start_soon(leave)
+            with trio.fail_after(1):
+                await pair.transport.finish(answered=False)
+
+    async def test_a_peer_that_hangs_up_does_not_answer_any_more(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair:
+            await pair.peer.aclose()
+            await pair.transport.finish(answered=False)
+
+
+class TestStirring:
+    async def test_bytes_in_the_kernel(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            assert not pair.transport.stirring()
+            await pair.peer.send(b"x")
+            assert pair.transport.stirring()
+            await pair.receive()
+            assert not pair.transport.stirring()
+
+    async def test_an_end_of_stream_in_the_kernel(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            await pair.peer.aclose()
+            assert pair.transport.stirring()
+
+    async def test_output_that_moves(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            pair.fill()
+            assert not pair.transport.stirring()  # it may have stood still
+            assert not pair.transport.stirring()  # it did
+            await pair.peer.stream.receive_some(65536)
+            assert pair.transport.stirring()
+            assert not pair.transport.stirring()
+
+    async def test_output_that_was_all_taken_moves_no_more(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            pair.transport.write_nowait(b"abc")
+            assert not pair.transport.stirring()
+            await pair.peer.stream.receive_some()
+            assert not pair.transport.stirring()
+
+    async def test_a_socket_that_failed_is_the_reader_s(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            assert isinstance(pair.peer.stream, trio.SocketStream)
+            pair.peer.stream.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            await pair.peer.aclose()
+            await trio.sleep(1)
+            assert pair.transport.stirring()
+
+
+class TestNames:
+    async def test_of_tcp(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            host, port = pair.sock.getpeername()
+            assert pair.transport.peer == f"{host}:{port}"
+
+    async def test_of_ipv6(self) -> None:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+            port = listener.getsockname()[1]
+            with socket.create_connection(("::1", port)) as sock:
+                assert peer_name(sock) == f"[::1]:{port}"
+
+    async def test_of_socket_pairs_and_of_sockets_that_are_not_connected(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, socket.socket() as unconnected:
+            assert peer_name(ours) == "local"
+            assert peer_name(unconnected) == "unknown"

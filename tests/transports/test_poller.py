@@ -1,0 +1,218 @@
+"""Edges: each is told once, and none may be lost."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.harness import HANGS
+from trio_beat.transports._poller import Poller, Watch
+
+
+class Watched(NamedTuple):
+    ours: socket.socket
+    theirs: socket.socket
+    watch: Watch
+
+    def close(self) -> None:
+        if self.theirs.fileno() != -1:
+            self.watch.close()
+            self.theirs.close()
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[Watched]:
+    poller = Poller()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with trio.fail_after(HANGS), ours:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            it = Watched(ours, theirs, poller.watch(theirs))
+            try:
+                yield it
+            finally:
+                it.close()
+            nursery.cancel_scope.cancel()
+
+
+async def wait(watch: Watch) -> None:
+    await watch.wait()
+
+
+async def wakes(watch: Watch) -> bool:
+    """Whether a wait returns without anything else happening."""
+    with trio.move_on_after(1):
+        await watch.wait()
+        return True
+    return False
+
+
+async def test_data_wakes_who_waits(autojump_clock: MockClock) -> None:
+    async with watched() as it, trio.open_nursery() as nursery:
+        nursery.start_soon(wait, it.watch)
+        await wait_all_tasks_blocked()
+        it.ours.send(b"x")  # without it the nursery would wait for ever
+
+
+async def test_silence_does_not(autojump_clock: MockClock) -> None:
+    async with watched() as it:
+        assert not await wakes(it.watch)
+
+
+async def test_data_before_the_watch_is_told(autojump_clock: MockClock) -> None:
+    poller = Poller()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"x")
+        watch = poller.watch(theirs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller.run)
+            assert await wakes(watch)
+            nursery.cancel_scope.cancel()
+        watch.close()
+
+
+async def test_data_that_comes_while_nobody_waits_is_kept(autojump_clock: MockClock) -> None:
+    async with watched() as it:
+        it.ours.send(b"x")
+        await wait_all_tasks_blocked()
+        assert await wakes(it.watch)
+
+
+async def test_an_edge_is_told_once(autojump_clock: MockClock) -> None:
+    async with watched() as it:
+        it.ours.send(b"x")
+        assert await wakes(it.watch)
+        assert not await wakes(it.watch)
+        it.ours.send(b"x")
+        assert await wakes(it.watch)
+
+
+async def test_more_makes_the_next_wait_return(autojump_clock: MockClock) -> None:
+    async with watched() as it:
+        it.watch.more()
+        assert await wakes(it.watch)
+        assert not await wakes(it.watch)
+
+
+async def test_a_hang_up_is_told_to_every_wait(autojump_clock: MockClock) -> None:
+    async with watched() as it:
+        it.ours.shutdown(socket.SHUT_WR)
+        for _ in range(3):
+            assert await wakes(it.watch)
+
+
+async def test_a_hang_up_while_nobody_waits_is_told_to_every_wait(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched() as it:
+        it.ours.send(b"x")
+        it.ours.close()
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            assert await wakes(it.watch)
+
+
+async def test_a_cancelled_wait_leaves_the_edge_to_the_next(autojump_clock: MockClock) -> None:
+    async with watched() as it:
+        assert not await wakes(it.watch)
+        it.ours.send(b"x")
+        assert await wakes(it.watch)
+
+
+async def test_a_wait_that_is_cancelled_before_it_returns_takes_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched() as it:
+        it.ours.send(b"x")
+        await wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await it.watch.wait()
+        assert scope.cancelled_caught
+        assert await wakes(it.watch)
+
+
+async def test_closing_wakes_who_waits_with_an_error(autojump_clock: MockClock) -> None:
+    async with watched() as it, trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(ConnectionAbortedError):
+                await it.watch.wait()
+
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        it.close()
+
+
+async def test_a_closed_watch_lets_nobody_wait(autojump_clock: MockClock) -> None:
+    async with watched() as it:
+        it.close()
+        assert await wakes(it.watch)
+
+
+async def test_a_descriptor_that_is_used_again_is_another_watch(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched() as it:
+        fd = it.theirs.fileno()
+        it.ours.send(b"for the one that is gone")
+        it.close()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            # The number may have gone to the other end of the new pair.
+            again = theirs if theirs.fileno() == fd else ours
+            assert again.fileno() == fd
+            watch = it.watch._poller.watch(again)
+            assert not await wakes(watch)
+            (ours if again is theirs else theirs).send(b"x")
+            assert await wakes(watch)
+            watch.close()
+
+
+async def test_many_sockets_wake_their_own_readers(autojump_clock: MockClock) -> None:
+    poller = Poller()
+    pairs = [socket.socketpair() for _ in range(100)]
+    woken: list[int] = []
+
+    async def note(index: int, watch: Watch) -> None:
+        await watch.wait()
+        woken.append(index)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(poller.run)
+        watches = [poller.watch(theirs) for _, theirs in pairs]
+        async with trio.open_nursery() as waiting:
+            for index, watch in enumerate(watches):
+                waiting.start_soon(note, index, watch)
+            await wait_all_tasks_blocked()
+            for ours, _ in pairs[::2]:
+                ours.send(b"x")
+            await wait_all_tasks_blocked()
+            assert sorted(woken) == list(range(0, 100, 2))
+            waiting.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+    for (ours, theirs), watch in zip(pairs, watches, strict=True):
+        watch.close()
+        ours.close()
+        theirs.close()
+    assert not poller._watches
+
+
+async def test_watches_may_outlive_the_poller_s_run() -> None:
+    poller = Poller()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        watch = poller.watch(theirs)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await poller.run()
+        watch.close()
+    assert not poller._watches

@@ -1,0 +1,469 @@
+"""One connection: a nursery, its reader, its heartbeat, and whom it serves.
+
+::
+
+    Connection.run            one nursery, one cancel scope
+    ├── (the nursery's body)  the reader: waits for bytes, notes that the peer was heard, hands on
+    ├── _beat                 the heartbeat: waits for its turn, judges the last beat, sends a PING
+    ├── _flush                only while the socket does not take what is sent
+    └── whatever the consumer starts: a handler, where an application supplied one
+
+1. Whatever ends the connection calls `end_nowait`; the first reason stands. It cancels the scope,
+   so that all tasks end, and `run` then says goodbye in the way that the reason asks for.
+2. A dead or lost peer is aborted, not asked. Everybody else gets a close frame and
+   `CLOSE_TIMEOUT` seconds.
+3. Writing never waits: what the socket does not take at once goes to the outbox. A full outbox
+   meets the slow policy.
+4. Until the consumer has opened the connection the outbox holds the handshake's response: whatever
+   is sent meanwhile stands behind it, and a peer that sees the connection open is subscribed.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+import trio
+
+from ._exceptions import Closed, ConnectionClosed, EndReason
+from ._heartbeat import Heartbeat, Verdict
+from ._metronome import Beat, Metronome
+from ._outbox import Outbox
+from .transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
+from .transports._framing import beat_frames, check_close, message_frame
+
+_log = logging.getLogger("trio_beat.connection")
+
+#: Seconds that the closing handshake may take (RFC 6455, section 7.1.1), and that a handler has to
+#: deal with what the peer sent before it closed.
+CLOSE_TIMEOUT: Final = 5.0
+
+#: Seconds for which the close frame of a cancelled connection may still be sent.
+PARTING_TIMEOUT: Final = 1.0
+
+#: Whoever is dead or lost is not asked: the socket is closed at once.
+_ABORTED: Final = frozenset({EndReason.MISSED_BEATS, EndReason.LOST})
+#: Ends after which what still waits in the outbox is of no use to the peer.
+_DISCARDING: Final = frozenset(
+    {EndReason.PEER, EndReason.SLOW, EndReason.PROTOCOL_ERROR, EndReason.TOO_BIG}
+)
+#: Ends after which the peer owes no close frame.
+_ANSWERED: Final = frozenset({EndReason.PEER, EndReason.PROTOCOL_ERROR, EndReason.TOO_BIG})
+
+
+class SlowPolicy(enum.StrEnum):
+    """What happens to a peer whose outbox is full."""
+
+    DISCONNECT = "disconnect"  #: it is closed with 1013
+    DROP_OLDEST = "drop-oldest"  #: it loses the oldest messages that wait, and they are counted
+
+
+class Statistics(NamedTuple):
+    """A connection at one moment."""
+
+    missed_beats: int  #: in a row, so far
+    latency: float | None  #: seconds that the last answered PING took; None before the first
+    outbox: int  #: bytes that wait for the socket
+    dropped: int  #: messages that the policy `drop-oldest` dropped
+
+
+class Consumer(Protocol):
+    """Whom a connection serves. All of it runs in the connection's nursery."""
+
+    async def opened(self, connection: Connection) -> None:
+        """The peer was let in; what is sent now follows the handshake."""
+
+    async def received(self, connection: Connection, message: str | bytes) -> None:
+        """Take a message. While this waits the peer feels back-pressure, and is not judged."""
+
+    async def receive(self) -> str | bytes:
+        """Give a message to the application; raises `trio.EndOfChannel` after the last."""
+
+    async def finished(self, connection: Connection) -> None:
+        """The peer has closed: deal with what came before."""
+
+    def closed(self, connection: Connection) -> None:
+        """The connection has ended."""
+
+
+@dataclass(slots=True)
+class Terms:
+    """What all connections of one server share."""
+
+    heartbeat: Heartbeat
+    metronome: Metronome
+    outbox_size: int  #: bytes
+    slow_policy: SlowPolicy
+    ended: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
+    dropped: int = 0
+
+
+class Connection:
+    """A WebSocket connection whose peer is known to be alive.
+
+    An application gets it in its handler. Iterating over it gives the messages that come, until
+    the peer closes.
+
+    Attributes:
+        path: the request's target, as it was sent.
+        subprotocol: what the handshake agreed on, or None.
+        latency: seconds that the last answered PING took to come back; None before the first.
+        closed: how the connection ended; None while it is open.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_consumer",
+        "_dropped",
+        "_nursery",
+        "_outbox",
+        "_ping",
+        "_pinged_at",
+        "_terms",
+        "_transport",
+        "_verdict",
+        "closed",
+        "latency",
+        "path",
+        "subprotocol",
+    )
+
+    _nursery: trio.Nursery
+
+    def __init__(
+        self,
+        transport: Transport,
+        terms: Terms,
+        consumer: Consumer,
+        *,
+        path: str,
+        subprotocol: str | None = None,
+        greeting: bytes,
+    ) -> None:
+        self._transport = transport
+        self._terms = terms
+        self._consumer = consumer
+        self._verdict = Verdict(terms.heartbeat.misses)
+        #: Invariant: None exactly when nothing waits for the socket.
+        self._outbox: Outbox | None = Outbox(greeting, keep=True)
+        self._dropped = 0
+        self._ping = -1
+        self._pinged_at = 0.0
+        self.path = path
+        self.subprotocol = subprotocol
+        self.latency: float | None = None
+        self.closed: Closed | None = None
+
+    async def run(self) -> None:
+        """Live: until the peer, the application, the server or silence ends it."""
+        transport, verdict, consumer = self._transport, self._verdict, self._consumer
+        try:
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._beat, name="trio_beat heartbeat")
+                    await consumer.opened(self)
+                    self._let_go()
+                    while self.closed is None:
+                        verdict.listen()
+                        try:
+                            await transport.wait_readable()
+                            events = transport.receive_nowait()
+                        except OSError as exc:
+                            self._lost(exc)
+                            break
+                        verdict.heard()
+                        for event in events:
+                            await self._take(event)
+                    self._nursery.cancel_scope.cancel()
+            except BaseException:
+                await self._interrupted()
+                raise
+            await self._say_goodbye()
+        finally:
+            transport.abort()
+            consumer.closed(self)
+            self._report()
+
+    async def _beat(self) -> None:
+        transport, verdict = self._transport, self._verdict
+        seat = self._terms.metronome.seat()
+        try:
+            while True:
+                beat = await seat.beat()
+                fair = beat.whole and not (verdict.silent and transport.stirring())
+                if verdict.beat(fair=fair):
+                    self.end_nowait(EndReason.MISSED_BEATS, 1006, f"{verdict.missed} in a row")
+                    return
+                transport.rest()
+                self._send_beat(beat)
+        finally:
+            seat.leave()
+
+    async def _flush(self) -> None:
+        outbox = self._outbox
+        assert outbox is not None
+        try:
+            while outbox.size:
+                await self._transport.drain(outbox)
+        except OSError as exc:
+            self._lost(exc)
+        else:
+            self._outbox = None
+            outbox.emptied.set()
+
+    async def _take(self, event: Event) -> None:
+        match event:
+            case Pong():
+                if event.number == self._ping:
+                    self.latency = trio.current_time() - self._pinged_at
+                    self._ping = -1
+            case str() | bytes():
+                if event != self._terms.heartbeat.message:
+                    await self._consumer.received(self, event)
+            case Reply():
+                self.deliver_nowait(event.frame)
+            case Failure(code, reason, frame):
+                by = EndReason.TOO_BIG if code == 1009 else EndReason.PROTOCOL_ERROR
+                self.end_nowait(by, code, reason, frame=frame)
+            case PeerClose(code, reason, frame):
+                await self._peer_closed(code, reason, frame)
+            case EndOfStream():
+                await self._peer_closed(1006, "no close frame", b"")
+
+    async def _peer_closed(self, code: int, reason: str, frame: bytes) -> None:
+        self._conclude(EndReason.PEER, code, reason, frame)
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await self._consumer.finished(self)
+
+    def _send_beat(self, beat: Beat) -> None:
+        if self.closed is not None:
+            return
+        message = self._terms.heartbeat.message
+        if self._outbox is None:
+            self._ping, self._pinged_at = beat.number, trio.current_time()
+            self._put(beat_frames(beat.number, message))
+        elif message is not None and (frame := message_frame(message)) not in self._outbox:
+            # To the kernel what waits is as good as a PING; to some peers nothing else counts.
+            self._outbox.append(frame)
+
+    def _let_go(self) -> None:
+        """The connection is open: let the handshake's response go, and what stands behind it."""
+        outbox = self._outbox
+        assert outbox is not None
+        try:
+            outbox.taken(self._transport.write_nowait(b"".join(outbox.buffers())))
+        except OSError as exc:
+            self._lost(exc)
+        if outbox.size:
+            self._nursery.start_soon(self._flush, name="trio_beat flush")
+        else:
+            self._outbox = None
+
+    def _write(self, frame: bytes) -> None:
+        """Send a frame, or let it wait, or say that there is no room for it."""
+        outbox = self._outbox
+        if outbox is not None and outbox.size >= self._terms.outbox_size:
+            if self._terms.slow_policy is SlowPolicy.DISCONNECT:
+                self.end_nowait(EndReason.SLOW, 1013, "too slow, outbox full")
+                return
+            dropped = outbox.drop_oldest(self._terms.outbox_size)
+            self._dropped += dropped
+            self._terms.dropped += dropped
+        self._put(frame)
+
+    def _put(self, frame: bytes) -> None:
+        if self._outbox is not None:
+            self._outbox.append(frame)
+            return
+        try:
+            taken = self._transport.write_nowait(frame)
+        except OSError as exc:
+            self._lost(exc)
+            return
+        if taken < len(frame):
+            self._outbox = Outbox(frame, taken)
+            self._nursery.start_soon(self._flush, name="trio_beat flush")
+
+    def _lost(self, exc: OSError) -> None:
+        # A peer that closed needs no answer, and the handler still has what came before.
+        if self.closed is None:
+            self.end_nowait(EndReason.LOST, 1006, str(exc))
+
+    def _conclude(self, by: EndReason, code: int, reason: str, frame: bytes | None) -> None:
+        """Note how the connection ended, and send the close frame. The first reason stands."""
+        if self.closed is not None:
+            return
+        self.closed = Closed(by, code, reason)
+        if self._outbox is not None:
+            if by in _DISCARDING:
+                self._outbox.drop_all()
+            self._outbox.emptied.set()
+        if by in _ABORTED:
+            self._transport.abort()
+        elif frame is None:
+            self._put(self._transport.close_frame(code, reason))
+        elif frame:
+            self._put(frame)
+
+    async def _interrupted(self) -> None:
+        """Cancelled from outside, or the application failed: a word, and no handshake."""
+        if self.closed is not None:
+            return
+        by, code, reason = EndReason.HANDLER, 1011, "internal error"
+        if trio.current_effective_deadline() == -math.inf:
+            by, code, reason = EndReason.SHUTDOWN, 1001, "server is shutting down"
+        self.closed = Closed(by, code, reason)
+        frame = self._transport.close_frame(code, reason)
+        if self._outbox is None:
+            self._outbox = Outbox(frame)
+        else:
+            self._outbox.append(frame)
+        with trio.move_on_after(PARTING_TIMEOUT, shield=True):
+            await self._send_rest()
+
+    async def _say_goodbye(self) -> None:
+        """The closing handshake, or what is left of it."""
+        closed = self.closed
+        assert closed is not None
+        if closed.code == 1006:
+            return
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await self._send_rest()
+            try:
+                await self._transport.finish(answered=closed.by in _ANSWERED)
+            except OSError as exc:
+                _log.debug("%s goodbye failed: %s", self.peer, exc)
+
+    async def _send_rest(self) -> None:
+        """Send what waits in the outbox, the close frame last; nobody else writes any more."""
+        try:
+            while self._outbox is not None and self._outbox.size:
+                await self._transport.drain(self._outbox)
+        except OSError as exc:
+            _log.debug("%s goodbye failed: %s", self.peer, exc)
+
+    def _report(self) -> None:
+        assert self.closed is not None
+        self._terms.ended[self.closed.by] += 1
+        fields = {
+            "peer": self.peer,
+            "path": self.path,
+            "by": self.closed.by,
+            "code": self.closed.code,
+        }
+        _log.info("%s %s ended: %s", self.peer, self.path, self.closed, extra=fields)
+
+    # What the rest of the server does with a connection.
+
+    def start_soon(self, task: Callable[[Connection], Awaitable[object]]) -> None:
+        """Run a task in the connection's nursery."""
+        self._nursery.start_soon(task, self)
+
+    def deliver_nowait(self, frame: bytes) -> None:
+        """Send a frame that was made for many; does nothing once the connection has ended."""
+        if self.closed is None:
+            self._write(frame)
+
+    def end_nowait(
+        self, by: EndReason, code: int, reason: str, *, frame: bytes | None = None
+    ) -> None:
+        """End the connection; does nothing once it has ended.
+
+        Args:
+            by: why.
+            code: close code that the peer is told.
+            reason: text that the peer is told.
+            frame: a close frame that is already made; None: one is made.
+        """
+        self._conclude(by, code, reason, frame)
+        self._nursery.cancel_scope.cancel()
+
+    # What an application does with a connection.
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message, text or binary by its type.
+
+        Waits while earlier ones wait for the peer to take them, and until this one is on its way.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+        """
+        frame = message_frame(message)
+        await trio.lowlevel.checkpoint()
+        await self._emptied()
+        self.send_frame_nowait(frame)
+        await self._emptied()
+
+    def send_nowait(self, message: str | bytes) -> None:
+        """Send a message without waiting; where the peer is slow it waits in the outbox.
+
+        Raises:
+            ConnectionClosed: the connection has ended, or did now because its outbox was full.
+        """
+        self.send_frame_nowait(message_frame(message))
+
+    def send_frame_nowait(self, frame: bytes) -> None:
+        """Like `send_nowait`, for a message that is a frame already."""
+        self._check_open()
+        self._write(frame)
+        self._check_open()
+
+    async def _emptied(self) -> None:
+        while self._outbox is not None:
+            self._check_open()
+            await self._outbox.emptied.wait()
+
+    def _check_open(self) -> None:
+        if self.closed is not None:
+            raise ConnectionClosed(self.closed)
+
+    async def receive(self) -> str | bytes:
+        """Wait for the next message; text heartbeats are not among them.
+
+        Raises:
+            ConnectionClosed: the peer has closed, and all that it sent was received.
+        """
+        try:
+            return await self._consumer.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            self._check_open()
+            raise
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.receive()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection. Its handler is cancelled, also where it is the one that asks.
+
+        The close frame is sent at once; the handshake goes on in the connection's own task.
+
+        Args:
+            code: close code (RFC 6455, section 7.4).
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: the code may not be sent, or the reason is too long.
+        """
+        check_close(code, reason)
+        self.end_nowait(EndReason.HANDLER, code, reason)
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def peer(self) -> str:
+        """The peer's address, for people."""
+        return self._transport.peer
+
+    def statistics(self) -> Statistics:
+        """The connection at this moment."""
+        waiting = 0 if self._outbox is None else self._outbox.size
+        return Statistics(self._verdict.missed, self.latency, waiting, self._dropped)

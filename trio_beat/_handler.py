@@ -1,0 +1,59 @@
+"""A connection's handler, where an embedding application supplied one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ._connection import Connection
+from ._exceptions import ConnectionClosed, EndReason
+
+Handler = Callable[[Connection], Awaitable[object]]
+
+
+class HandlerConsumer:
+    """Runs a handler in the connection's nursery, behind a bounded buffer.
+
+    Args:
+        handler: called with the connection. When it returns the connection is closed with 1000;
+            what it raises is not caught, and closes the connection with 1011; save that its
+            own connection has ended (`ConnectionClosed`).
+        inbound_size: how many messages may wait for it before the reader stops reading.
+    """
+
+    def __init__(self, handler: Handler, inbound_size: int) -> None:
+        self._handler = handler
+        self._inbox, self._messages = trio.open_memory_channel[str | bytes](inbound_size)
+        self._returned = trio.Event()
+
+    async def opened(self, connection: Connection) -> None:
+        connection.start_soon(self._run)
+
+    async def _run(self, connection: Connection) -> None:
+        try:
+            await self._handler(connection)
+            connection.end_nowait(EndReason.HANDLER, 1000, "")
+        except* ConnectionClosed as group:
+            # That its own connection has ended is an everyday event, and no news to anybody.
+            _, others = group.split(
+                lambda exc: isinstance(exc, ConnectionClosed) and exc.closed is connection.closed
+            )
+            if others is not None:
+                raise others from None
+        finally:
+            self._returned.set()
+
+    async def received(self, connection: Connection, message: str | bytes) -> None:
+        await self._inbox.send(message)
+
+    async def receive(self) -> str | bytes:
+        return await self._messages.receive()
+
+    async def finished(self, connection: Connection) -> None:
+        self._inbox.close()
+        await self._returned.wait()
+
+    def closed(self, connection: Connection) -> None:
+        self._inbox.close()
+        self._messages.close()

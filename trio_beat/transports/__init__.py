@@ -1,0 +1,156 @@
+"""How bytes and frames reach the peer.
+
+A transport knows its socket and the protocol's frames; it knows neither heartbeats nor channels,
+and starts no task.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from typing import Final, NamedTuple
+
+from .._outbox import Outbox
+
+
+class Pong(NamedTuple):
+    """The peer sent a PONG (RFC 6455, section 5.5.3)."""
+
+    number: int  #: of the PING that it answers, or -1 where it answers none of ours
+
+
+class Reply(NamedTuple):
+    """The protocol demands that these bytes be sent: a PONG."""
+
+    frame: bytes
+
+
+class PeerClose(NamedTuple):
+    """The peer sent a close frame (RFC 6455, section 5.5.1); `frame` is the answer to it."""
+
+    code: int
+    reason: str
+    frame: bytes
+
+
+class Failure(NamedTuple):
+    """The peer violated the protocol (RFC 6455, section 7.1.7); `frame` tells it how."""
+
+    code: int
+    reason: str
+    frame: bytes
+
+
+class EndOfStream(NamedTuple):
+    """The peer closed the socket without a close frame."""
+
+
+END_OF_STREAM: Final = EndOfStream()
+
+#: What can be received; a message is a `str` or `bytes`.
+Event = str | bytes | Pong | Reply | PeerClose | Failure | EndOfStream
+
+
+class Transport(ABC):
+    """One peer's bytes.
+
+    One task reads (`wait_readable`, then `receive_nowait`), and one at a time waits in `drain`;
+    `write_nowait` is for when no task does. Whatever waits here may be cancelled at any time.
+    Frames are written whole, as `bytes`; a transport whose far side speaks messages takes them
+    apart again.
+
+    A failing socket shows as `OSError`, with the cause kept.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def wait_readable(self) -> Awaitable[None]:
+        """Wait until there is something to receive, or the peer is gone.
+
+        Raises:
+            OSError: the socket failed, or was aborted.
+        """
+
+    @abstractmethod
+    def receive_nowait(self) -> Sequence[Event]:
+        """Take what has come.
+
+        Returns:
+            Events in the order in which they came; none where what came is not yet whole.
+            `PeerClose`, `Failure` and `END_OF_STREAM` are the last.
+
+        Raises:
+            OSError: the socket failed.
+        """
+
+    @abstractmethod
+    def write_nowait(self, data: bytes) -> int:
+        """Write what can be written without waiting.
+
+        Returns:
+            How many bytes were taken, from 0 to all of them.
+
+        Raises:
+            OSError: the socket failed.
+        """
+
+    @abstractmethod
+    async def drain(self, outbox: Outbox) -> None:
+        """Wait until something can be written, and write some of the outbox.
+
+        What waits in the outbox may change until then.
+
+        Raises:
+            OSError: the socket failed, or was aborted.
+        """
+
+    @abstractmethod
+    def rest(self) -> None:
+        """A beat has passed: let go of what an idle connection need not keep."""
+
+    @abstractmethod
+    def stirring(self) -> bool:
+        """Whether the silence may not be the peer's.
+
+        Asked only when a beat is about to be counted as missed.
+
+        Returns:
+            True when bytes from the peer lie unread in the kernel, or when what we sent is still
+            on its way and moves, so that the peer cannot have seen the last PING yet.
+        """
+
+    @abstractmethod
+    def close_frame(self, code: int, reason: str) -> bytes:
+        """Begin the closing handshake.
+
+        Args:
+            code: close code (RFC 6455, section 7.4).
+            reason: at most 123 bytes of UTF-8.
+
+        Returns:
+            The close frame, to be written by the caller; nothing but it may follow.
+        """
+
+    @abstractmethod
+    async def finish(self, *, answered: bool) -> None:
+        """After the close frame was written, let the peer have it before the socket goes.
+
+        Args:
+            answered: the peer's close frame has come or need not be waited for; else it is
+                waited for first.
+
+        Waits for the peer without limit: the caller sets one.
+
+        Raises:
+            OSError: the socket failed.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close the socket at once, and wake whoever waits for it with `OSError`. Idempotent."""
+
+    @property
+    @abstractmethod
+    def peer(self) -> str:
+        """The peer's address, for people."""

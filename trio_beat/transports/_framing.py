@@ -1,0 +1,232 @@
+"""Frames for transports that carry bytes.
+
+The parser of websockets' Sans-I/O layer is made when a frame needs parsing, and let go when the
+connection has been idle for a beat at a frame boundary: a connection that only answers PINGs needs
+none, because a short PONG that comes alone is recognised without it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.streams import StreamReader
+
+from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply, Transport
+
+_log = logging.getLogger("trio_beat.frames")
+
+#: The payload of our PINGs is a number of this many bytes.
+PING_SIZE: Final = 4
+_PONG_HEAD: Final = bytes((0x80 | Opcode.PONG, 0x80 | PING_SIZE))
+_PONG_LENGTH: Final = len(_PONG_HEAD) + 4 + PING_SIZE
+#: A control frame's payload is no longer than this (RFC 6455, section 5.5).
+_MOST_CONTROL: Final = 125
+_AT_BOUNDARY: Final = StreamReader.at_eof.__code__
+
+
+def message_frame(message: str | bytes) -> bytes:
+    """Serialize a message as one frame (RFC 6455, section 5.6)."""
+    if isinstance(message, str):
+        return Frame(Opcode.TEXT, message.encode()).serialize(mask=False)
+    return Frame(Opcode.BINARY, message).serialize(mask=False)
+
+
+@lru_cache(maxsize=64)
+def beat_frames(number: int, message: str | None) -> bytes:
+    """The frames of one beat; all connections of a metronome's slot send the same ones.
+
+    Args:
+        number: the PING's payload, below 2**32.
+        message: the text heartbeat, or None.
+    """
+    ping = Frame(Opcode.PING, number.to_bytes(PING_SIZE, "big")).serialize(mask=False)
+    return ping if message is None else ping + message_frame(message)
+
+
+class Wire:
+    """What the transports of one server share.
+
+    Args:
+        max_message_size: largest message that a peer may send, in bytes.
+    """
+
+    __slots__ = ("buffer", "max_message_size", "view")
+
+    def __init__(self, max_message_size: int, buffer_size: int = 65536) -> None:
+        self.max_message_size = max_message_size
+        #: Where bytes are received. Invariant: empty of meaning across an await.
+        self.buffer = bytearray(buffer_size)
+        self.view = memoryview(self.buffer)
+
+
+class _Fragments:
+    """A message of which not all frames have come (RFC 6455, section 5.4)."""
+
+    __slots__ = ("data", "decoder")
+
+    def __init__(self, opcode: Opcode) -> None:
+        self.data = bytearray()
+        self.decoder = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
+
+    def append(self, data: bytes | bytearray, *, final: bool) -> None:
+        """Raises UnicodeDecodeError as soon as a text cannot be UTF-8 (section 8.1)."""
+        self.data += data
+        if self.decoder is not None:
+            self.decoder.decode(data, final)
+
+    def message(self) -> str | bytes:
+        return bytes(self.data) if self.decoder is None else self.data.decode()
+
+
+class FramingTransport(Transport):
+    """A transport that turns received bytes into events."""
+
+    __slots__ = ("_fragments", "_protocol", "_used", "_wire")
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._protocol: Protocol | None = None
+        self._fragments: _Fragments | None = None
+        #: The parser was needed since the last beat, for more than a PONG.
+        self._used = False
+
+    def _parser(self) -> Protocol:
+        if self._protocol is None:
+            # The layer counts a control frame that comes between fragments against the message;
+            # the allowance keeps that from failing a message at the limit. `_data` checks it.
+            limit = self._wire.max_message_size + _MOST_CONTROL
+            self._protocol = Protocol(SERVER, state=OPEN, max_size=limit, logger=_log)
+        return self._protocol
+
+    def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
+        if (
+            len(data) == _PONG_LENGTH
+            and self._protocol is None
+            and data[0] == _PONG_HEAD[0]
+            and data[1] == _PONG_HEAD[1]
+        ):
+            masked = int.from_bytes(data[2:6], "big") ^ int.from_bytes(data[6:10], "big")
+            return (Pong(masked),)
+        protocol = self._parser()
+        protocol.receive_data(bytes(data))
+        events: list[Event] = []
+        for received in protocol.events_received():
+            assert isinstance(received, Frame)
+            try:
+                event = self._frame(received)
+            except UnicodeDecodeError as exc:
+                reason = f"{exc.reason} at position {exc.start}"
+                return [*events, _failure(CloseCode.INVALID_DATA, reason)]
+            except PayloadTooBig as exc:
+                return [*events, _failure(CloseCode.MESSAGE_TOO_BIG, str(exc))]
+            if event is not None:
+                events.append(event)
+            self._used |= received.opcode is not Opcode.PONG
+        return self._conclude(protocol, events)
+
+    def _conclude(self, protocol: Protocol, events: list[Event]) -> Sequence[Event]:
+        """Add what the protocol wants to be sent, and how it ended if it did."""
+        output = b"".join(protocol.data_to_send())
+        if (received := protocol.close_rcvd) is not None and protocol.parser_exc is None:
+            events.append(PeerClose(received.code, received.reason, output))
+        elif protocol.eof_sent:
+            sent = protocol.close_sent
+            assert sent is not None
+            events.append(Failure(sent.code, sent.reason, output))
+        elif output:
+            # First: it must not wait until somebody takes the messages that came with the PING.
+            events.insert(0, Reply(output))
+        return events
+
+    def _frame(self, frame: Frame) -> Event | None:
+        data = frame.data
+        assert not isinstance(data, memoryview)
+        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+            if frame.fin:
+                self._check_size(len(data))
+                return data.decode() if frame.opcode is Opcode.TEXT else bytes(data)
+            self._fragments = _Fragments(frame.opcode)
+        if frame.opcode is Opcode.PONG:
+            return Pong(int.from_bytes(data, "big") if len(data) == PING_SIZE else -1)
+        if frame.opcode is Opcode.PING or frame.opcode is Opcode.CLOSE:
+            return None
+        fragments = self._fragments
+        assert fragments is not None
+        self._check_size(len(fragments.data) + len(data))
+        fragments.append(data, final=frame.fin)
+        if not frame.fin:
+            return None
+        self._fragments = None
+        return fragments.message()
+
+    def _check_size(self, size: int) -> None:
+        if size > self._wire.max_message_size:
+            raise PayloadTooBig(size, self._wire.max_message_size)
+
+    def rest(self) -> None:
+        if self._protocol is not None:
+            if not self._used and self._fragments is None and self._at_boundary():
+                self._protocol = None
+            self._used = False
+
+    def _at_boundary(self) -> bool:
+        """Whether the parser waits for the first byte of a frame.
+
+        It says so nowhere; but a generator tells what it is waiting in.
+        """
+        assert self._protocol is not None
+        inner = getattr(self._protocol.parser, "gi_yieldfrom", None)
+        return getattr(inner, "gi_code", None) is _AT_BOUNDARY
+
+    def close_frame(self, code: int, reason: str) -> bytes:
+        return _close_frame(code, reason)
+
+    async def finish(self, *, answered: bool) -> None:
+        # The peer's close frame, or its failure, may stand behind a message that nobody took.
+        answered = answered or (self._protocol is not None and self._protocol.eof_sent)
+        while not answered:
+            await self.wait_readable()
+            answered = any(
+                isinstance(event, PeerClose | Failure) or event is END_OF_STREAM
+                for event in self.receive_nowait()
+            )
+        await self._linger()
+
+    @abstractmethod
+    async def _linger(self) -> None:
+        """Tell the peer that no more bytes come, and read until it says the same.
+
+        To close a socket that holds unread bytes resets the connection, and the peer may lose
+        the close frame.
+        """
+
+
+def _close_frame(code: int, reason: str) -> bytes:
+    return Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False)
+
+
+def _failure(code: int, reason: str) -> Failure:
+    return Failure(code, reason, _close_frame(code, reason))
+
+
+def check_close(code: int, reason: str) -> None:
+    """Check a close code and reason before they are needed.
+
+    Raises:
+        ValueError: the code may not be sent (RFC 6455, section 7.4), or the reason is longer
+            than 123 bytes of UTF-8.
+    """
+    try:
+        payload = Close(code, reason).serialize()
+    except ProtocolError as exc:
+        raise ValueError(f"close code {code} may not be sent; 1000 to 4999, see RFC 6455") from exc
+    if len(payload) > _MOST_CONTROL:
+        raise ValueError(f"close reason takes {len(payload) - 2} bytes; at most 123 are allowed")

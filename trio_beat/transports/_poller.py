@@ -1,0 +1,117 @@
+"""One epoll for all plain sockets of a server.
+
+`trio.lowlevel.wait_readable` registers a socket anew each time, and keeps two coroutines and a
+closure for as long as it waits: a good half of what the waiting of an idle connection costs. Here
+a socket is registered once, edge-triggered (epoll(7)), and a reader parks in its watch; one task
+waits for all of them, by waiting for the epoll itself.
+
+An edge is told once, so whatever it told is kept until the reader waits again:
+
+1. An edge that finds nobody waiting makes the watch ready, and the next wait returns at once.
+2. A read that fills the buffer may have left something: `Watch.more` makes the watch ready.
+3. A shorter read has taken all (epoll(7), question 9), except that the end of the stream may stand
+   behind it: once the peer has hung up, the watch stays ready.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Awaitable
+from typing import Final
+
+import outcome
+import trio
+
+_EDGES: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_HUNG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_MOST_EVENTS: Final = 1024
+
+
+class Poller:
+    """Wakes readers; nothing runs until `run` does."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watches: dict[int, Watch] = {}
+
+    def watch(self, sock: socket.socket) -> Watch:
+        """Watch a non-blocking socket until `Watch.close`."""
+        fd = sock.fileno()
+        watch = self._watches[fd] = Watch(self, fd)
+        self._epoll.register(fd, _EDGES)
+        return watch
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Wake readers until cancelled."""
+        epoll, watches = self._epoll, self._watches
+        try:
+            task_status.started()
+            while True:
+                await trio.lowlevel.wait_readable(epoll)
+                for fd, flags in epoll.poll(0, _MOST_EVENTS):
+                    # An edge of a socket that was closed since is nobody's.
+                    if (watch := watches.get(fd)) is not None:
+                        watch._edge(flags & _HUNG_UP != 0)  # noqa: SLF001 - one mechanism
+        finally:
+            epoll.close()
+
+    def _forget(self, fd: int) -> None:
+        del self._watches[fd]
+        if not self._epoll.closed:
+            self._epoll.unregister(fd)
+
+
+class Watch:
+    """One socket's place in a poller."""
+
+    __slots__ = ("_fd", "_hung_up", "_poller", "_ready", "_task")
+
+    def __init__(self, poller: Poller, fd: int) -> None:
+        self._poller = poller
+        self._fd = fd
+        self._task: trio.lowlevel.Task | None = None
+        self._ready = False
+        self._hung_up = False
+
+    def wait(self) -> Awaitable[None]:
+        """Wait until the socket may be readable; not a coroutine function, see `Seat.beat`.
+
+        Returns:
+            An awaitable, which raises `OSError` when the watch is closed meanwhile.
+        """
+        if self._ready:
+            return self._wait_ready()
+        self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
+
+    async def _wait_ready(self) -> None:
+        await trio.lowlevel.checkpoint()
+        # Only now: a reader that is cancelled has not read, and the edge is not told again.
+        self._ready = self._hung_up
+
+    def more(self) -> None:
+        """There may be more to read: the next wait returns at once."""
+        self._ready = True
+
+    def close(self) -> None:
+        """Watch no more, before the socket is closed; whoever waits gets an `OSError`."""
+        self._poller._forget(self._fd)  # noqa: SLF001
+        self._ready = self._hung_up = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            closed = ConnectionAbortedError("socket was closed")
+            trio.lowlevel.reschedule(task, outcome.Error(closed))
+
+    def _edge(self, hung_up: bool) -> None:
+        self._hung_up |= hung_up
+        if self._task is None:
+            self._ready = True
+        else:
+            task, self._task = self._task, None
+            self._ready = self._hung_up
+            trio.lowlevel.reschedule(task)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
