@@ -10,6 +10,7 @@ from ._exceptions import (
     UnknownBackend,
 )
 from ._heartbeat import Heartbeat
+from ._hub import Hub, HubStatistics, open_hub
 
 __all__ = [
     "Heartbeat",
@@ -22,4 +23,7 @@ __all__ = [
     "Connection",
     "SlowPolicy",
     "Statistics",
+    "Hub",
+    "HubStatistics",
+    "open_hub",
 ]

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trio_beat import BackendError
+from trio_beat.backends import Last, backend_from_url
+from trio_beat.backends.memory import MemoryBackend
+from trio_beat.testing import check_backend
+
+
+async def _ignore(channel: str, payload: bytes) -> None:
+    pass
+
+
+async def _kept(backend: MemoryBackend, *channels: str) -> list[str]:
+    return [channel for channel in channels if await backend.last(channel) is not None]
+
+
+async def test_keeps_the_contract(autojump_clock: trio.testing.MockClock) -> None:
+    await check_backend(MemoryBackend)
+
+
+async def test_expires_at_the_very_second(autojump_clock: trio.testing.MockClock) -> None:
+    backend = MemoryBackend()
+    async with backend.running(_ignore):
+        await backend.publish("news", b"x", expire=10)
+        await trio.sleep(4)
+        assert await backend.last("news") == Last(b"x", 6)
+        await trio.sleep(5.5)
+        assert await backend.last("news") == Last(b"x", 0.5)
+        await trio.sleep(0.5)
+        assert await backend.last("news") is None
+
+
+async def test_keeps_as_many_bytes_as_it_may() -> None:
+    # Names count as well: an empty message of a long name takes memory too.
+    backend = MemoryBackend(keep=20)
+    async with backend.running(_ignore):
+        await backend.publish("a", b"123456789", expire=10)
+        await backend.publish("b", b"123456789", expire=10)
+        assert await _kept(backend, "a", "b") == ["a", "b"]
+        await backend.publish("c", b"", expire=10)
+        assert await _kept(backend, "a", "b", "c") == ["b", "c"]
+
+
+async def test_the_message_that_was_set_longest_ago_goes_first() -> None:
+    backend = MemoryBackend(keep=30)
+    async with backend.running(_ignore):
+        for channel in ("a", "b", "c", "a"):
+            await backend.publish(channel, b"123456789", expire=10)
+        await backend.publish("d", b"123456789", expire=10)
+        assert await _kept(backend, "a", "b", "c", "d") == ["a", "c", "d"]
+
+
+async def test_a_replaced_message_gives_its_bytes_back() -> None:
+    backend = MemoryBackend(keep=20)
+    async with backend.running(_ignore):
+        await backend.publish("a", b"", expire=10)
+        for _ in range(10):
+            await backend.publish("b", b"123456789", expire=10)
+        assert await _kept(backend, "a", "b") == ["a", "b"]
+
+
+async def test_an_expired_message_gives_its_bytes_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    backend = MemoryBackend(keep=20)
+    async with backend.running(_ignore):
+        await backend.publish("a", b"123456789", expire=10)
+        await backend.publish("b", b"123456789", expire=1)
+        await trio.sleep(1)
+        assert await backend.last("b") is None
+        await backend.publish("c", b"123456789", expire=10)
+        assert await _kept(backend, "a", "b", "c") == ["a", "c"]
+
+
+async def test_a_message_that_is_larger_than_all_is_delivered_but_not_kept() -> None:
+    heard = []
+
+    async def deliver(channel: str, payload: bytes) -> None:
+        heard.append(payload)
+
+    backend = MemoryBackend(keep=8)
+    async with backend.running(deliver):
+        await backend.subscribe("a")
+        await backend.publish("a", b"123456789", expire=10)
+        assert heard == [b"123456789"]
+        assert await backend.last("a") is None
+
+
+async def test_remembers_nothing_of_channels_that_nobody_uses() -> None:
+    backend = MemoryBackend()
+    async with backend.running(_ignore):
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                await backend.subscribe(f"{number}")
+                for payload in (b"x", b"y"):
+                    await backend.publish(f"{number}", payload, expire=0)
+                    with trio.CancelScope() as scope:
+                        scope.cancel()
+                        await backend.publish(f"{number}", payload, expire=0)
+                    nursery.start_soon(_publish, backend, f"{number}")
+        for number in range(10):
+            await backend.unsubscribe(f"{number}")
+            assert await backend.last(f"{number}") is None
+        assert not backend._publishing
+        assert not backend._subscribed
+        assert not backend._kept._messages
+
+
+async def _publish(backend: MemoryBackend, channel: str) -> None:
+    await backend.publish(channel, b"z", expire=0)
+
+
+async def test_channels_do_not_wait_for_each_other() -> None:
+    stuck = trio.Event()
+
+    async def deliver(channel: str, payload: bytes) -> None:
+        if channel == "slow":
+            await stuck.wait()
+
+    backend = MemoryBackend()
+    async with backend.running(deliver), trio.open_nursery() as nursery:
+        await backend.subscribe("slow")
+        await backend.subscribe("fast")
+        nursery.start_soon(_publish, backend, "slow")
+        await trio.testing.wait_all_tasks_blocked()
+        await backend.publish("fast", b"x", expire=0)
+        stuck.set()
+
+
+@pytest.mark.parametrize(
+    ("url", "keep"),
+    [("memory://", 64 * 2**20), ("memory:///", 64 * 2**20), ("memory://?keep=20", 20)],
+)
+async def test_is_made_from_a_url(url: str, keep: int) -> None:
+    backend = backend_from_url(url)
+    assert isinstance(backend, MemoryBackend)
+    async with backend.running(_ignore):
+        await backend.publish("ab", bytes(keep - 2), expire=10)
+        assert await backend.last("ab") is not None
+        await backend.publish("ab", bytes(keep - 1), expire=10)
+        assert await backend.last("ab") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("memory://localhost", "only memory://"),
+        ("memory://:6379", "only memory://"),
+        ("memory:///path", "only memory://"),
+        ("memory://?keep=", "keep is ''"),
+        ("memory://?keep=-1", "keep is '-1'"),
+        ("memory://?keep=1k", "keep is '1k'"),
+        ("memory://?kept=1", "unknown parameter 'kept', allowed is keep=BYTES"),
+        ("memory://?keep=1&prefix", "unknown parameter 'prefix'"),
+    ],
+)
+def test_refuses_a_url_and_names_what_is_wrong(url: str, wrong: str) -> None:
+    with pytest.raises(BackendError, match="memory") as caught:
+        backend_from_url(url)
+    assert url in str(caught.value)
+    assert wrong in str(caught.value)

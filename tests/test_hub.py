@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from websockets.frames import Opcode
+
+from trio_beat import BackendError, Hub, HubStatistics, open_hub
+from trio_beat.backends import Deliver, Last
+from trio_beat.backends.memory import MemoryBackend
+from trio_beat.testing import cancelled_at
+from trio_beat.transports._framing import message_frame
+
+#: More than one turn of a fan-out.
+MANY = 600
+
+
+class Listener:
+    """Records what is delivered to it."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def deliver_nowait(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    @property
+    def texts(self) -> list[str]:
+        """Of short text messages, for which the frame's head is two bytes."""
+        assert all(frame[0] == 0x80 | Opcode.TEXT for frame in self.frames)
+        return [frame[2:].decode() for frame in self.frames]
+
+
+class AskedBackend(MemoryBackend):
+    """Records what it was asked; can be made to fail, and to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.away = False
+        self.gates: dict[str, trio.Event] = {}
+
+    async def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        if what in self.gates:
+            await self.gates[what].wait()
+        if self.away and not what.startswith("-"):
+            raise BackendError("nobody there")
+
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await self._ask(f"!{channel}")
+        await super().publish(channel, payload, expire=expire)
+
+    async def subscribe(self, channel: str) -> None:
+        await self._ask(f"+{channel}")
+        await super().subscribe(channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        await self._ask(f"-{channel}")
+        await super().unsubscribe(channel)
+
+    async def last(self, channel: str) -> Last | None:
+        last = await super().last(channel)
+        await self._ask(f"?{channel}")
+        return last
+
+
+@asynccontextmanager
+async def hub_over(backend: MemoryBackend, expire: float = 3600) -> AsyncIterator[Hub]:
+    """What `open_hub` does, over a backend that is there already."""
+    hub = Hub(backend, expire)
+    async with backend.running(hub._deliver), trio.open_nursery() as nursery:
+        nursery.start_soon(hub._keep_in_step)
+        yield hub
+        nursery.cancel_scope.cancel()
+
+
+async def settled(hub: Hub, channels: int, subscriptions: int) -> None:
+    """Check what the hub holds, once it is in step with its backend."""
+    await trio.testing.wait_all_tasks_blocked()
+    assert hub.statistics()[:2] == (channels, subscriptions)
+
+
+async def test_delivers_text_as_text_and_bytes_as_bytes() -> None:
+    async with open_hub() as hub:
+        listener = Listener()
+        await hub.subscribe(listener, ["news"])
+        for message in ("text", b"bytes", "", b"", "caf\u00e9", bytes(70_000)):
+            assert await hub.publish("news", message) == 1
+            assert listener.frames.pop() == message_frame(message)
+        assert not listener.frames
+
+
+async def test_delivers_a_message_only_to_those_who_subscribe_to_its_channel() -> None:
+    async with open_hub() as hub:
+        one, two, both = Listener(), Listener(), Listener()
+        await hub.subscribe(one, ["one"])
+        await hub.subscribe(two, ["two"])
+        await hub.subscribe(both, ["one", "two"])
+        assert await hub.publish("one", "1") == 2
+        assert await hub.publish("two", "2") == 2
+        assert await hub.publish("three", "3") == 0
+        assert [one.texts, two.texts, both.texts] == [["1"], ["2"], ["1", "2"]]
+
+
+async def test_a_sender_does_not_get_its_own_message() -> None:
+    async with open_hub() as hub:
+        sender, other = Listener(), Listener()
+        await hub.subscribe(sender, ["news"])
+        await hub.subscribe(other, ["news"])
+        assert await hub.publish("news", "hello", sender=sender) == 1
+        assert [sender.texts, other.texts] == [[], ["hello"]]
+        assert await hub.publish("news", "echo", sender=None) == 2
+        assert [sender.texts, other.texts] == [["echo"], ["hello", "echo"]]
+
+
+async def test_equal_texts_of_two_senders_reach_the_other() -> None:
+    async with open_hub() as hub:
+        one, two = Listener(), Listener()
+        await hub.subscribe(one, ["news"])
+        await hub.subscribe(two, ["news"])
+        async with trio.open_nursery() as nursery:
+            for sender in (one, two):
+                nursery.start_soon(partial(hub.publish, "news", "same", sender=sender))
+        assert [one.texts, two.texts] == [["same"], ["same"]]
+
+
+async def test_counts_subscriptions_and_messages() -> None:
+    async with open_hub() as hub:
+        one, two = Listener(), Listener()
+        async with hub.subscribed(one, "a", "b"):
+            async with hub.subscribed(two, "b"):
+                await hub.publish("b", "x")
+                await hub.publish("c", "x")
+                assert hub.statistics() == HubStatistics(2, 3, published=2, delivered=2)
+            await hub.publish("b", "x", sender=one)
+            assert hub.statistics() == HubStatistics(2, 2, published=3, delivered=2)
+        await settled(hub, 0, 0)
+        assert hub.statistics() == HubStatistics(0, 0, published=3, delivered=2)
+
+
+async def test_asks_the_backend_once_for_a_channel() -> None:
+    backend = AskedBackend()
+    async with hub_over(backend) as hub:
+        listeners = [Listener() for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(hub.subscribe, listener, ["news"])
+        assert backend.asked == ["+news", "?news"]
+        for listener in listeners:
+            await trio.testing.wait_all_tasks_blocked()
+            assert backend.asked == ["+news", "?news"]
+            hub.unsubscribe(listener, ["news"])
+        await settled(hub, 0, 0)
+        assert backend.asked == ["+news", "?news", "-news"]
+
+
+async def test_who_comes_before_the_backend_was_told_finds_the_channel_as_it_was() -> None:
+    backend = AskedBackend()
+    async with hub_over(backend) as hub:
+        one, two = Listener(), Listener()
+        await hub.subscribe(one, ["news"])
+        hub.unsubscribe(one, ["news"])
+        await hub.subscribe(two, ["news"])
+        await settled(hub, 1, 1)
+        assert backend.asked == ["+news", "?news"]
+        assert await hub.publish("news", "x") == 1
+
+
+async def test_who_subscribes_while_the_channel_is_unsubscribed_waits_and_hears_it() -> None:
+    backend = AskedBackend()
+    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+        one, two = Listener(), Listener()
+        await hub.subscribe(one, ["news"])
+        gate = backend.gates["-news"] = trio.Event()
+        hub.unsubscribe(one, ["news"])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(hub.subscribe, two, ["news"])
+        await settled(hub, 1, 0)
+        gate.set()
+        await settled(hub, 1, 1)
+        assert backend.asked == ["+news", "?news", "-news", "+news", "?news"]
+        assert await hub.publish("news", "x") == 1
+        assert [one.texts, two.texts] == [[], ["x"]]
+
+
+async def test_the_last_message_is_not_one_from_before_a_gap() -> None:
+    """What comes while a channel is being unsubscribed may not be the last before it is again."""
+    backend = AskedBackend()
+    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+        one, two = Listener(), Listener()
+        await hub.subscribe(one, ["news"])
+        unsubscribing = backend.gates["-news"] = trio.Event()
+        hub.unsubscribe(one, ["news"])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(hub.subscribe, two, ["news"])
+        await trio.testing.wait_all_tasks_blocked()
+        await hub.publish("news", "still heard")
+        subscribing = backend.gates["+news"] = trio.Event()
+        unsubscribing.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await hub.publish("news", "in the gap")
+        subscribing.set()
+        await settled(hub, 1, 1)
+        assert two.texts == ["in the gap"]
+
+
+async def test_a_failing_backend_is_told_to_all_who_wait_and_later_it_works() -> None:
+    backend = AskedBackend()
+    async with hub_over(backend) as hub:
+        backend.away = True
+        failed = []
+
+        async def subscribe() -> None:
+            with pytest.raises(BackendError, match="cannot subscribe to 'news'") as caught:
+                await hub.subscribe(Listener(), ["news"])
+            failed.append(str(caught.value.__cause__))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(subscribe)
+        assert failed == ["nobody there"] * 3
+        assert backend.asked == ["+news", "-news"]
+        await settled(hub, 0, 0)
+        with pytest.raises(BackendError, match="nobody there"):
+            await hub.publish("news", "x")
+        backend.away = False
+        listener = Listener()
+        await hub.subscribe(listener, ["news"])
+        assert await hub.publish("news", "x") == 1
+        assert listener.texts == ["x"]
+
+
+async def test_a_backend_that_cannot_tell_the_last_message_is_no_subscription() -> None:
+    backend = AskedBackend()
+    async with hub_over(backend) as hub:
+        gate = backend.gates["?news"] = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_refused, hub)
+            await trio.testing.wait_all_tasks_blocked()
+            backend.away = True
+            gate.set()
+        await settled(hub, 0, 0)
+        assert backend.asked == ["+news", "?news", "-news"]
+
+
+async def _refused(hub: Hub) -> None:
+    with pytest.raises(BackendError):
+        await hub.subscribe(Listener(), ["news"])
+
+
+async def test_subscribes_to_all_channels_or_none() -> None:
+    backend = AskedBackend()
+    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+        gate = backend.gates["+b"] = trio.Event()
+        nursery.start_soon(_refused_two, hub)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await hub.publish("a", "too early") == 0
+        backend.away = True
+        gate.set()
+        await settled(hub, 0, 0)
+        assert backend.asked == ["+a", "?a", "+b", "!a", "-b", "-a"]
+
+
+async def _refused_two(hub: Hub) -> None:
+    with pytest.raises(BackendError, match="'b'"):
+        await hub.subscribe(Listener(), ["a", "b"])
+
+
+async def test_leaves_nothing_wherever_subscribing_is_cancelled() -> None:
+    backend = AskedBackend()
+    async with hub_over(backend) as hub:
+        for step in count():
+            listener = Listener()
+            cancelled = await cancelled_at(step, partial(hub.subscribe, listener, "abc"))
+            if not cancelled:
+                hub.unsubscribe(listener, "abc")
+            await settled(hub, 0, 0)
+            for channel in "abc":
+                # In turns, and the last of them takes the first back.
+                asked = [ask[0] for ask in backend.asked if ask[0] in "+-" and ask[1] == channel]
+                assert asked == ["+", "-"] * (len(asked) // 2)
+            assert await hub.publish("a", "x") == 0
+            if not cancelled:
+                break
+        assert step >= 3
+
+
+async def test_one_who_gives_up_waiting_takes_nothing_from_the_others() -> None:
+    backend = AskedBackend()
+    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+        gate = backend.gates["+news"] = trio.Event()
+        stays = Listener()
+        scope = trio.CancelScope()
+
+        async def give_up() -> None:
+            with scope:
+                await hub.subscribe(Listener(), ["news"])
+
+        nursery.start_soon(give_up)
+        nursery.start_soon(hub.subscribe, stays, ["news"])
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        gate.set()
+        await settled(hub, 1, 1)
+        await hub.publish("news", "x")
+        assert stays.texts == ["x"]
+
+
+async def test_subscribed_ends_with_its_context_whatever_ends_it() -> None:
+    async with open_hub() as hub:
+        with trio.CancelScope() as scope:
+            async with hub.subscribed(Listener(), "a", "b"):
+                await settled(hub, 2, 2)
+                scope.cancel()
+                await trio.sleep_forever()
+        await settled(hub, 0, 0)
+        with pytest.raises(ZeroDivisionError):
+            async with hub.subscribed(Listener(), "a"):
+                raise ZeroDivisionError
+        await settled(hub, 0, 0)
+
+
+async def test_unsubscribing_what_is_not_subscribed_does_nothing() -> None:
+    async with open_hub() as hub:
+        one, two = Listener(), Listener()
+        await hub.subscribe(one, ["a"])
+        hub.unsubscribe(two, ["a", "b"])
+        hub.unsubscribe(one, ["b"])
+        await settled(hub, 1, 1)
+        hub.unsubscribe(one, ["a"])
+        hub.unsubscribe(one, ["a"])
+        await settled(hub, 0, 0)
+
+
+async def test_leaving_a_hub_leaves_its_backend() -> None:
+    left = []
+
+    class Leaving(MemoryBackend):
+        @asynccontextmanager
+        async def running(self, deliver: Deliver) -> AsyncIterator[None]:
+            async with super().running(deliver):
+                yield
+            left.append(self)
+
+    backend = Leaving()
+    async with hub_over(backend) as hub:
+        await hub.subscribe(Listener(), ["a"])
+        assert not left
+    assert left == [backend]
+
+
+@pytest.mark.parametrize("message", [{}, None, 3])
+async def test_only_text_and_bytes_are_messages(message: Any) -> None:
+    async with open_hub() as hub:
+        with pytest.raises((TypeError, AttributeError)):
+            await hub.publish("news", message)
+        assert await hub.publish("news", "x") == 0

@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from trio_beat.backends import Backend, Deliver, Last
+from trio_beat.backends.memory import MemoryBackend
+from trio_beat.testing import _Sentence, cancelled_at, check_backend
+
+
+class Broker:
+    """Lets several memory backends hear each other: what a broker outside would do."""
+
+    def __init__(self) -> None:
+        self.hubs: list[SharedBackend] = []
+        self.lock = trio.StrictFIFOLock()
+
+
+class SharedBackend(MemoryBackend):
+    def __init__(self, broker: Broker) -> None:
+        super().__init__()
+        self.broker = broker
+
+    @asynccontextmanager
+    async def running(self, deliver: Deliver) -> AsyncIterator[None]:
+        async with super().running(deliver):
+            self.broker.hubs.append(self)
+            try:
+                yield
+            finally:
+                self.broker.hubs.remove(self)
+
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        async with self.broker.lock:
+            for hub in self.order():
+                await MemoryBackend.publish(hub, channel, payload, expire=expire)
+
+    def order(self) -> list[SharedBackend]:
+        return self.broker.hubs
+
+
+async def test_accepts_backends_that_share_a_broker(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    await check_backend(partial(SharedBackend, Broker()), shared=True)
+
+
+class OwnWayFirst(SharedBackend):
+    """Hands its own messages out at once, and to the others when their turn has come."""
+
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await MemoryBackend.publish(self, channel, payload, expire=expire)
+        for hub in self.broker.hubs:
+            if hub is not self:
+                await MemoryBackend.publish(hub, channel, payload, expire=expire)
+
+
+class StaysInTheRoom(SharedBackend):
+    @asynccontextmanager
+    async def running(self, deliver: Deliver) -> AsyncIterator[None]:
+        self.broker.hubs.append(self)
+        self._deliver = deliver
+        yield
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (OwnWayFirst, _Sentence.ORDER),
+        (StaysInTheRoom, _Sentence.LEAVING),
+        # Each hub is alone.
+        (lambda broker: MemoryBackend(), _Sentence.EACH),
+    ],
+)
+async def test_rejects_hubs_that_hear_different_things(
+    broken: Callable[[Broker], Backend],
+    sentence: _Sentence,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    broker = Broker()
+    with pytest.raises(AssertionError, match=re.escape(repr(sentence.value))):
+        await check_backend(partial(broken, broker), shared=True)
+
+
+class StripsNames(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await super().publish(channel.replace("\0", ""), payload, expire=expire)
+
+
+class TextOnly(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await super().publish(channel, payload.decode(errors="replace").encode(), expire=expire)
+
+
+class IgnoresCase(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await super().publish(channel.lower(), payload, expire=expire)
+
+
+class HearsEverything(MemoryBackend):
+    async def subscribe(self, channel: str) -> None:
+        self._subscribed = {channel, *(f"other{channel.removeprefix('channel')}",)}
+
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        assert self._deliver is not None
+        await self._deliver(channel, payload)
+
+
+class NotItsOwn(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        if self._subscribed:
+            return
+        await super().publish(channel, payload, expire=expire)
+
+
+class OnlyTheFirst(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await super().publish(channel, payload, expire=expire)
+        self._subscribed.discard(channel)
+
+
+class Spawning(MemoryBackend):
+    """Has a nursery, in which it delivers."""
+
+    nursery: trio.Nursery
+
+    @asynccontextmanager
+    async def running(self, deliver: Deliver) -> AsyncIterator[None]:
+        async with super().running(deliver), trio.open_nursery() as self.nursery:
+            yield
+            self.nursery.cancel_scope.cancel()
+
+
+class DeliversLater(Spawning):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        self.nursery.start_soon(partial(super().publish, channel, payload, expire=expire))
+
+
+class AllAtOnce(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        assert self._deliver is not None
+        await trio.lowlevel.checkpoint()
+        if expire:
+            self._kept.put(channel, payload, trio.current_time() + expire)
+        if channel in self._subscribed:
+            await self._deliver(channel, payload)
+
+
+class Twice(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await super().publish(channel, payload, expire=expire)
+        await super().publish(channel, payload, expire=0)
+
+
+class OneAtATime(MemoryBackend):
+    """Does not let one publish while another does."""
+
+    busy = False
+
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        if self.busy:
+            return
+        self.busy = True
+        try:
+            await super().publish(channel, payload, expire=expire)
+        finally:
+            self.busy = False
+
+
+class LosesItsLock(MemoryBackend):
+    """A publish that is cancelled leaves the others waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = trio.Semaphore(1)
+
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await self.lock.acquire()
+        await super().publish(channel, payload, expire=expire)
+        self.lock.release()
+
+
+class SubscribesForGood(MemoryBackend):
+    """A subscription that is cancelled cannot be taken back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halfway: set[str] = set()
+
+    async def subscribe(self, channel: str) -> None:
+        self.halfway.add(channel)
+        self._subscribed.add(channel)
+        await trio.lowlevel.checkpoint()
+        self.halfway.discard(channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        if channel not in self.halfway:
+            await super().unsubscribe(channel)
+
+
+class CannotBeLeft(MemoryBackend):
+    @asynccontextmanager
+    async def running(self, deliver: Deliver) -> AsyncIterator[None]:
+        try:
+            async with super().running(deliver):
+                yield
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(60)
+            raise
+
+
+class NeverLeft(MemoryBackend):
+    @asynccontextmanager
+    async def running(self, deliver: Deliver) -> AsyncIterator[None]:
+        self._deliver = deliver
+        yield
+
+
+class KeepsNothing(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await super().publish(channel, payload, expire=0)
+
+
+class KeepsTheFirst(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        former = await self.last(channel)
+        await super().publish(channel, payload, expire=0 if former else expire)
+
+
+class KeepsTooLong(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await super().publish(channel, payload, expire=2 * expire)
+
+
+class KeepsZero(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        await super().publish(channel, payload, expire=expire or 1)
+
+
+class ZeroDrops(MemoryBackend):
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        if not expire:
+            self._kept.drop(channel)
+        await super().publish(channel, payload, expire=expire)
+
+
+class StandsStill(MemoryBackend):
+    """Tells what is left at the time of publishing, for ever."""
+
+    async def last(self, channel: str) -> Last | None:
+        payload, _ = self._kept._messages.get(channel, (b"", 0.0))
+        return Last(payload, 1.0) if channel in self._kept._messages else None
+
+
+class KeepsAnother(MemoryBackend):
+    """What is kept is not what came last."""
+
+    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+        former = self._kept._messages.get(channel)
+        await super().publish(channel, payload, expire=expire)
+        if former is not None and payload.endswith(b"/4"):
+            self._kept._messages[channel] = former
+
+
+class SubscribesSoon(Spawning):
+    async def subscribe(self, channel: str) -> None:
+        async def soon() -> None:
+            await trio.sleep(0.5)
+            self._subscribed.add(channel)
+
+        self.nursery.start_soon(soon)
+
+
+class NeverUnsubscribes(MemoryBackend):
+    async def unsubscribe(self, channel: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (StripsNames, _Sentence.ANY),
+        (IgnoresCase, _Sentence.ANY),
+        (TextOnly, _Sentence.ANY),
+        (HearsEverything, _Sentence.EACH),
+        (OnlyTheFirst, _Sentence.EACH),
+        (NotItsOwn, _Sentence.SUBSCRIBED),
+        (SubscribesSoon, _Sentence.SUBSCRIBED),
+        (NeverUnsubscribes, _Sentence.UNSUBSCRIBED),
+        (DeliversLater, _Sentence.NEVER_AFTER),
+        (Twice, _Sentence.ONCE),
+        (AllAtOnce, _Sentence.ONE_AT_A_TIME),
+        (OneAtATime, _Sentence.MANY),
+        (KeepsAnother, _Sentence.ORDER),
+        (LosesItsLock, _Sentence.CANCELLED),
+        (SubscribesForGood, _Sentence.CANCELLED),
+        (CannotBeLeft, _Sentence.LEAVING),
+        (NeverLeft, _Sentence.LEAVING),
+        (KeepsNothing, _Sentence.KEPT),
+        (KeepsTheFirst, _Sentence.KEPT),
+        (KeepsTooLong, _Sentence.KEPT),
+        (StandsStill, _Sentence.KEPT),
+        (KeepsZero, _Sentence.NOT_KEPT),
+        (ZeroDrops, _Sentence.NOT_KEPT),
+    ],
+)
+async def test_rejects_a_backend_that_breaks_a_sentence(
+    broken: Callable[[], Backend],
+    sentence: _Sentence,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with pytest.raises(AssertionError, match=re.escape(repr(sentence.value))):
+        await check_backend(broken)
+
+
+class ForgetsTime(MemoryBackend):
+    """Tells the truth about when a message expires, and then keeps it."""
+
+    async def last(self, channel: str) -> Last | None:
+        if channel not in self._kept._messages:
+            return None
+        payload, expires = self._kept._messages[channel]
+        return Last(payload, max(expires - trio.current_time(), 0.001))
+
+
+async def test_rejects_a_backend_that_keeps_what_has_expired(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with pytest.raises(AssertionError, match=re.escape(_Sentence.NO_LAST)):
+        await check_backend(ForgetsTime)
+
+
+def test_every_sentence_is_one_of_the_contract() -> None:
+    methods = (Backend, Backend.publish, Backend.subscribe, Backend.unsubscribe, Backend.last)
+    contract = " ".join(" ".join((inspect.getdoc(part) or "").split()) for part in methods)
+    for sentence in _Sentence:
+        assert sentence in contract
+
+
+async def test_cancels_at_each_await_in_turn() -> None:
+    async def wait_three_times(log: list[int]) -> None:
+        for number in range(3):
+            await trio.lowlevel.checkpoint()
+            log.append(number)
+
+    ends = []
+    for step in range(6):
+        log: list[int] = []
+        call: Callable[[], Awaitable[None]] = partial(wait_three_times, log)
+        ends.append((await cancelled_at(step, call), log))
+    everything = [0, 1, 2]
+    assert ends == [
+        (True, []),
+        (True, []),
+        (True, [0]),
+        (True, [0, 1]),
+        (False, everything),
+        (False, everything),
+    ]

@@ -1,0 +1,338 @@
+"""Who subscribes to what, and the fan-out to those who are connected here.
+
+1. The backend is asked for a channel once, however many connections listen, and by one task
+   alone (`_keep_in_step`). Subscribing waits for it; unsubscribing does not wait, so that a
+   connection that goes away needs no time for it.
+2. Fan-out is synchronous: a message is framed once, and written to one subscriber after the other
+   without waiting for any. A long one lets other tasks run at regular counts, and is not cut short
+   when its publisher goes away.
+3. A hub that listens to a channel knows its last message, and gives it to who subscribes. Whoever
+   subscribes during a fan-out gets that message in this way, and only once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import struct
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple, Protocol
+
+import trio
+from websockets.frames import Frame, Opcode
+
+from ._channels import Channels
+from ._connection import Connection
+from ._exceptions import BackendError, EndReason
+from .backends import Backend, backend_from_url
+
+_log = logging.getLogger("trio_beat.hub")
+
+#: Deliveries after which other tasks get a turn.
+_TURN: Final = 256
+#: Text or binary, the hub that published it, and its number there.
+_HEADER: Final = struct.Struct("!B8sQ")
+
+
+class Subscriber(Protocol):
+    """Whom a message can be delivered to."""
+
+    def deliver_nowait(self, frame: bytes) -> None:
+        """Send a frame without waiting and without raising."""
+
+
+class HubStatistics(NamedTuple):
+    """A hub at one moment."""
+
+    channels: int  #: that somebody here listens to
+    subscriptions: int
+    published: int  #: messages, by this hub
+    delivered: int  #: messages, to subscribers here
+
+
+class _Publication:
+    """A message of our own that is under way."""
+
+    __slots__ = ("delivered", "sender")
+
+    def __init__(self, sender: Subscriber | None) -> None:
+        self.sender = sender
+        self.delivered = 0
+
+
+class _Channel:
+    """A channel that somebody here listens to, or is about to."""
+
+    __slots__ = (
+        "error",
+        "holders",
+        "latest",
+        "latest_expires",
+        "latest_id",
+        "ready",
+        "subscribers",
+    )
+
+    def __init__(self) -> None:
+        #: With the `latest_id` of when they joined: a fan-out passes over who joined during it.
+        self.subscribers: dict[Subscriber, bytes] = {}
+        #: Invariant: at least as many as subscribers; the others wait for `ready`.
+        self.holders = 0
+        self.ready = trio.Event()
+        self.error: BackendError | None = None
+        self.latest: bytes | None = None  # framed
+        self.latest_id = b""
+        self.latest_expires = 0.0
+
+
+class Hub:
+    """Channels and their subscribers. Made by `open_hub`.
+
+    Args:
+        backend: carries messages to the other processes.
+        expire: seconds for which a channel's last message is kept; 0: not at all.
+    """
+
+    def __init__(self, backend: Backend, expire: float) -> None:
+        self._backend = backend
+        self._expire = expire
+        self._id = secrets.token_bytes(8)
+        self._channels: dict[str, _Channel] = {}
+        self._out_of_step: dict[str, None] = {}
+        self._changed = trio.Event()
+        self._publications: dict[bytes, _Publication] = {}
+        self._published = 0
+        self._delivered = 0
+
+    async def publish(
+        self, channel: str, message: str | bytes, *, sender: Subscriber | None = None
+    ) -> int:
+        """Send a message to everybody who subscribes to a channel, here and elsewhere.
+
+        Args:
+            channel: its key, for example ``broadcast:news``.
+            message: text or binary by its type.
+            sender: who does not get it; None: everybody does.
+
+        Returns:
+            How many subscribers of this hub it was delivered to.
+
+        Raises:
+            BackendError: it may not have reached everybody.
+        """
+        text = isinstance(message, str)
+        data = message.encode() if isinstance(message, str) else message
+        self._published += 1
+        header = _HEADER.pack(Opcode.TEXT if text else Opcode.BINARY, self._id, self._published)
+        publication = self._publications[header] = _Publication(sender)
+        try:
+            await self._backend.publish(channel, header + data, expire=self._expire)
+        finally:
+            del self._publications[header]
+        return publication.delivered
+
+    async def subscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
+        """Deliver channels to a subscriber, beginning with the last message of each.
+
+        Args:
+            subscriber: who; it must not subscribe to one of them already.
+            channels: their keys.
+
+        Raises:
+            BackendError: none of them is subscribed.
+        """
+        held: list[tuple[str, _Channel]] = []
+        try:
+            for key in channels:
+                held.append((key, self._hold(key)))
+                channel = held[-1][1]
+                await channel.ready.wait()
+                if channel.error is not None:
+                    raise BackendError(  # noqa: TRY301 - what is held is given back below
+                        f"cannot subscribe to {key!r}"
+                    ) from channel.error
+        except BaseException:
+            for key, channel in held:
+                self._release(key, channel)
+            raise
+        for _, channel in held:
+            channel.subscribers[subscriber] = channel.latest_id
+            if channel.latest is not None and trio.current_time() < channel.latest_expires:
+                subscriber.deliver_nowait(channel.latest)
+
+    def unsubscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
+        """Deliver channels to a subscriber no more; those that it has not are passed over."""
+        for key in channels:
+            channel = self._channels.get(key)
+            if channel is not None and subscriber in channel.subscribers:
+                del channel.subscribers[subscriber]
+                self._release(key, channel)
+
+    @asynccontextmanager
+    async def subscribed(self, subscriber: Subscriber, *channels: str) -> AsyncIterator[None]:
+        """Subscribe while the context lasts.
+
+        Args:
+            subscriber: who; it must not subscribe to one of the channels already.
+            channels: their keys.
+
+        Raises:
+            BackendError: none of them is subscribed.
+        """
+        await self.subscribe(subscriber, channels)
+        try:
+            yield
+        finally:
+            self.unsubscribe(subscriber, channels)
+
+    def statistics(self) -> HubStatistics:
+        """The hub at this moment."""
+        channels = self._channels.values()
+        subscriptions = sum(len(channel.subscribers) for channel in channels)
+        return HubStatistics(len(channels), subscriptions, self._published, self._delivered)
+
+    def _hold(self, key: str) -> _Channel:
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channels[key] = _Channel()
+            self._ask(key)
+        channel.holders += 1
+        return channel
+
+    def _release(self, key: str, channel: _Channel) -> None:
+        channel.holders -= 1
+        if not channel.holders and self._channels.get(key) is channel:
+            self._ask(key)
+
+    def _ask(self, key: str) -> None:
+        self._out_of_step[key] = None
+        self._changed.set()
+
+    async def _keep_in_step(self) -> None:
+        """Subscribe to the channels that are held, and unsubscribe from those that are not."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            while self._out_of_step:
+                key = next(iter(self._out_of_step))
+                del self._out_of_step[key]
+                channel = self._channels.get(key)
+                if channel is None:
+                    continue
+                if not channel.holders:
+                    del self._channels[key]
+                    if channel.ready.is_set():
+                        await self._backend.unsubscribe(key)
+                elif not channel.ready.is_set():
+                    await self._subscribe(key, channel)
+
+    async def _subscribe(self, key: str, channel: _Channel) -> None:
+        # What came until now came by a former subscription: behind it there may be a gap.
+        channel.latest, channel.latest_id = None, b""
+        try:
+            await self._backend.subscribe(key)
+            last = await self._backend.last(key)
+        except BackendError as exc:
+            channel.error = exc
+            del self._channels[key]
+            await self._backend.unsubscribe(key)
+        else:
+            if last is not None and channel.latest is None:
+                self._note_latest(channel, last.payload, last.expires_in)
+        channel.ready.set()
+
+    def _note_latest(self, channel: _Channel, payload: bytes, expires_in: float) -> bytes:
+        header = payload[: _HEADER.size]
+        opcode = Opcode(header[0])
+        frame = Frame(opcode, payload[_HEADER.size :]).serialize(mask=False)
+        channel.latest_id = header
+        if expires_in > 0:
+            channel.latest = frame
+            channel.latest_expires = trio.current_time() + expires_in
+        return frame
+
+    async def _deliver(self, key: str, payload: bytes) -> None:
+        channel = self._channels.get(key)
+        if channel is None or channel.latest_id == payload[: _HEADER.size]:
+            return
+        publication = self._publications.get(payload[: _HEADER.size])
+        sender = None if publication is None else publication.sender
+        frame = self._note_latest(channel, payload, self._expire)
+        latest_id = channel.latest_id
+        subscribers = [who for who in channel.subscribers if who is not sender]
+        self._delivered += len(subscribers)
+        if publication is not None:
+            publication.delivered = len(subscribers)
+        for begin in range(0, len(subscribers), _TURN):
+            if begin:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            for subscriber in subscribers[begin : begin + _TURN]:
+                # Not to who has left since then, even if it has come back.
+                if channel.subscribers.get(subscriber, latest_id) is not latest_id:
+                    subscriber.deliver_nowait(frame)
+
+
+@asynccontextmanager
+async def open_hub(url: str = "memory://", *, expire: float = 3600.0) -> AsyncIterator[Hub]:
+    """Open a hub and run it while the context lasts.
+
+    Args:
+        url: the backend's.
+        expire: seconds for which the last message of a channel is kept; 0: not at all.
+
+    Raises:
+        BackendError: the backend cannot be made, or cannot start.
+        ValueError: `expire` is negative.
+    """
+    if not expire >= 0:
+        raise ValueError(f"expire is {expire!r}; it must be a number of seconds, 0 or more")
+    hub = Hub(backend_from_url(url), expire)
+    async with hub._backend.running(hub._deliver):  # noqa: SLF001 - what `Hub` does not start itself
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub._keep_in_step)  # noqa: SLF001
+            yield hub
+            nursery.cancel_scope.cancel()
+
+
+def _refuse(connection: Connection, exc: BackendError) -> None:
+    _log.warning("%s: %s (%s)", connection.peer, exc, exc.__cause__)
+    connection.end_nowait(EndReason.REFUSED, 1013, "backend is away, try again later")
+
+
+class HubConsumer:
+    """Connects a connection to a hub, as its URL asks for.
+
+    Args:
+        hub: where its channels are.
+        channels: which they are.
+    """
+
+    __slots__ = ("_channels", "_hub")
+
+    def __init__(self, hub: Hub, channels: Channels) -> None:
+        self._hub = hub
+        self._channels = channels
+
+    async def opened(self, connection: Connection) -> None:
+        try:
+            await self._hub.subscribe(connection, self._channels.subscribe)
+        except BackendError as exc:
+            _refuse(connection, exc)
+
+    async def received(self, connection: Connection, message: str | bytes) -> None:
+        sender = None if self._channels.echo else connection
+        try:
+            for channel in self._channels.publish:
+                await self._hub.publish(channel, message, sender=sender)
+        except BackendError as exc:
+            _refuse(connection, exc)
+
+    async def receive(self) -> str | bytes:
+        raise trio.EndOfChannel
+
+    async def finished(self, connection: Connection) -> None:
+        pass
+
+    def closed(self, connection: Connection) -> None:
+        self._hub.unsubscribe(connection, self._channels.subscribe)

@@ -1,0 +1,438 @@
+"""For those who write a backend of their own: does it keep the contract?"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from typing import Final
+
+import trio
+
+from .backends import Backend
+
+#: Seconds in which any call must return.
+_LIMIT: Final = 30.0
+#: Seconds in which a message that should not come would have come.
+_SETTLE: Final = 0.1
+#: Seconds for which a last message is kept, where its end is waited for.
+_EXPIRE: Final = 1.0
+#: Seconds by which a broker may round.
+_ROUNDING: Final = 0.01
+
+#: Each may mean something to some broker: separators, patterns, white space, ends of strings.
+_NAMES: Final = (
+    "plain",
+    "Plain",
+    "user:bob:news",
+    "a b",
+    " ",
+    "*",
+    "[a-z]?",
+    "a/b?c=d&e#f%20",
+    "line\r\nbreak",
+    "zero\0zero",
+    "'\"\\",
+    "caf\u00e9",
+    "cafe\u0301",
+    "\U0001f409",
+    "long" * 256,
+)
+_PAYLOADS: Final = (b"", b"\0", b"\r\n", bytes(range(256)), b"\xff" * 2**18)
+
+
+class _Sentence(enum.StrEnum):
+    """What the contract says, in the words of `Backend`."""
+
+    ANY = "It knows channels (any non-empty text) and payloads (any bytes)"
+    ORDER = "All hubs see the messages of one channel in the same order."
+    EACH = "`deliver` is awaited for each message of a channel that is subscribed"
+    ONE_AT_A_TIME = "one at a time for a channel"
+    NEVER_AFTER = "That may happen before `publish` returns, never after."
+    ONCE = "A message is delivered at most once"
+    MANY = "`publish` and `last` may be called by many tasks at a time"
+    CANCELLED = "Every method may be cancelled at any await"
+    LEAVING = "Leaving `running` always closes everything."
+    KEPT = "seconds for which it is kept as the channel's last message"
+    NOT_KEPT = "0: it is not kept, and what was kept before stays."
+    SUBSCRIBED = "When this returns, every later message is delivered."
+    UNSUBSCRIBED = "Hear a channel no more."
+    NO_LAST = "None where there is none or it has expired."
+
+
+class _Broken(AssertionError):  # noqa: N818 - the contract is
+    pass
+
+
+class _Left(Exception):  # noqa: N818 - nothing is wrong
+    pass
+
+
+def _check(kept: bool, sentence: _Sentence, seen: str) -> None:
+    if not kept:
+        raise _Broken(f"contract broken: {sentence.value!r}: {seen}")
+
+
+@contextlib.contextmanager
+def _promptly(sentence: _Sentence, what: str) -> Iterator[None]:
+    with trio.move_on_after(_LIMIT) as scope:
+        yield
+    _check(not scope.cancelled_caught, sentence, f"{what} took more than {_LIMIT:g} s")
+
+
+class _Heard:
+    """What a backend delivered.
+
+    Like the hub's, its `deliver` lets other tasks run, and is not cut short by cancellation.
+    """
+
+    def __init__(self) -> None:
+        self._begun: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._done: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._overlapped = False
+
+    async def deliver(self, channel: str, payload: bytes) -> None:
+        self._overlapped |= len(self._begun[channel]) > len(self._done[channel])
+        self._begun[channel].append(payload)
+        for _ in range(3):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        self._done[channel].append(payload)
+
+    def on(self, channel: str) -> list[bytes]:
+        """What was delivered to the end, in order."""
+        return list(self._done[channel])
+
+    def check_channels(self, expected: set[str], sentence: _Sentence) -> None:
+        came = {channel for channel, payloads in self._begun.items() if payloads}
+        others = came - expected
+        _check(not others, sentence, f"there came messages of {others!r}")
+
+    def check(self) -> None:
+        _check(not self._overlapped, _Sentence.ONE_AT_A_TIME, "`deliver` was called twice at once")
+        for payloads in self._begun.values():
+            doubled = {payload for payload in payloads if payloads.count(payload) > 1}
+            _check(not doubled, _Sentence.ONCE, f"{doubled!r} came more than once")
+
+
+async def cancelled_at(step: int, call: Callable[[], Awaitable[object]]) -> bool:
+    """Make a call, and cancel it at one of its awaits.
+
+    Args:
+        step: it is cancelled while it waits for the time of this number; 0: before it begins.
+        call: what to call.
+
+    Returns:
+        Whether it was cancelled; False: it came to its end without waiting so often.
+    """
+    canceller = _Canceller(step)
+    trio.lowlevel.add_instrument(canceller)
+    try:
+        with canceller.scope:
+            await call()
+    finally:
+        trio.lowlevel.remove_instrument(canceller)
+    return canceller.scope.cancelled_caught
+
+
+class _Canceller(trio.abc.Instrument):
+    def __init__(self, step: int) -> None:
+        self.scope = trio.CancelScope()
+        self._task = trio.lowlevel.current_task()
+        self._left = step
+        if step == 0:
+            self.scope.cancel()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self._left -= 1
+            if self._left == 0:
+                self.scope.cancel()
+
+
+def _fresh(name: str) -> str:
+    """A channel that nobody has used before, at a broker that others may use."""
+    return name + secrets.token_hex(8)
+
+
+@asynccontextmanager
+async def _running(make: Callable[[], Backend]) -> AsyncIterator[tuple[Backend, _Heard]]:
+    backend, heard = make(), _Heard()
+    broken = None
+    async with backend.running(heard.deliver):
+        try:
+            yield backend, heard
+        except _Broken as exc:
+            # A backend with a nursery would wrap it in a group.
+            broken = exc
+    if broken is not None:
+        raise broken
+
+
+async def _publish(
+    backend: Backend, heard: _Heard, channel: str, payload: bytes, sentence: _Sentence
+) -> None:
+    """Publish to a channel that is subscribed, and check that it is heard."""
+    with _promptly(sentence, "`publish`"):
+        await backend.publish(channel, payload, expire=0)
+    in_time = payload in heard.on(channel)
+    if not in_time:
+        await trio.sleep(_SETTLE)
+        _check(payload in heard.on(channel), sentence, f"{payload!r} did not come")
+    _check(in_time, _Sentence.NEVER_AFTER, f"{payload!r} came after `publish` had returned")
+    heard.check()
+
+
+async def _publish_unheard(
+    backend: Backend, heard: _Heard, channel: str, sentence: _Sentence
+) -> None:
+    """Publish to a channel that is not subscribed, and check that nothing is heard."""
+    before = len(heard.on(channel))
+    await backend.publish(channel, b"to nobody", expire=0)
+    await trio.sleep(_SETTLE)
+    came = heard.on(channel)[before:]
+    _check(not came, sentence, f"{came!r} came on a channel that is not subscribed")
+
+
+async def _check_delivery(make: Callable[[], Backend]) -> None:
+    async with _running(make) as (backend, heard):
+        channel, other = _fresh("channel"), _fresh("other")
+        await _publish_unheard(backend, heard, channel, _Sentence.EACH)
+        for turn in range(2):
+            await backend.subscribe(channel)
+            await _publish(backend, heard, channel, b"first %d" % turn, _Sentence.SUBSCRIBED)
+            for number in range(5):
+                payload = b"%d in turn %d" % (number, turn)
+                await _publish(backend, heard, channel, payload, _Sentence.EACH)
+            await _publish_unheard(backend, heard, other, _Sentence.EACH)
+            heard.check()
+            await backend.unsubscribe(channel)
+            await _publish_unheard(backend, heard, channel, _Sentence.UNSUBSCRIBED)
+        heard.check_channels({channel}, _Sentence.EACH)
+
+
+async def _check_names(make: Callable[[], Backend]) -> None:
+    async with _running(make) as (backend, heard):
+        channels = [name + _fresh("") for name in _NAMES]
+        for channel in channels:
+            await backend.subscribe(channel)
+        for channel in channels:
+            for payload in _PAYLOADS:
+                await backend.publish(channel, payload, expire=_LIMIT)
+        await trio.sleep(_SETTLE)
+        for channel in channels:
+            _check(
+                heard.on(channel) == list(_PAYLOADS),
+                _Sentence.ANY,
+                f"what was sent to {channel!r} did not come as it was sent",
+            )
+            last = await backend.last(channel)
+            _check(
+                last is not None and last.payload == _PAYLOADS[-1],
+                _Sentence.ANY,
+                f"the last message of {channel!r} is not what was sent to it",
+            )
+        heard.check_channels(set(channels), _Sentence.ANY)
+
+
+async def _check_last(make: Callable[[], Backend]) -> None:
+    async with _running(make) as (backend, _):
+        channel = _fresh("channel")
+        _check(await backend.last(channel) is None, _Sentence.NO_LAST, "a new channel has one")
+        await backend.publish(channel, b"not kept", expire=0)
+        _check(await backend.last(channel) is None, _Sentence.NOT_KEPT, "it was kept")
+        for payload in (b"", b"second"):
+            await backend.publish(channel, payload, expire=_LIMIT)
+            await _check_kept(backend, channel, payload, _LIMIT, _Sentence.KEPT)
+        await backend.publish(channel, b"not kept", expire=0)
+        await _check_kept(backend, channel, b"second", _LIMIT, _Sentence.NOT_KEPT)
+        await backend.publish(channel, b"third", expire=_EXPIRE)
+        await _check_kept(backend, channel, b"third", _EXPIRE, _Sentence.KEPT)
+        await trio.sleep(_EXPIRE / 2)
+        await _check_kept(backend, channel, b"third", _EXPIRE / 2, _Sentence.KEPT)
+        await trio.sleep(_EXPIRE / 2 + _ROUNDING)
+        _check(await backend.last(channel) is None, _Sentence.NO_LAST, "it had expired")
+
+
+async def _check_kept(
+    backend: Backend, channel: str, payload: bytes, expire: float, sentence: _Sentence
+) -> None:
+    last = await backend.last(channel)
+    _check(
+        last is not None and last.payload == payload,
+        sentence,
+        f"expected {payload!r} as the last message, got {last!r}",
+    )
+    assert last is not None
+    _check(
+        0 < last.expires_in <= expire + _ROUNDING,
+        sentence,
+        f"it expires in {last.expires_in:g} s, expected at most {expire:g}",
+    )
+
+
+async def _check_concurrency(make: Callable[[], Backend]) -> None:
+    async with _running(make) as (backend, heard):
+        channel = _fresh("channel")
+        await backend.subscribe(channel)
+        with _promptly(_Sentence.MANY, "it"):
+            async with trio.open_nursery() as nursery:
+                for number in range(20):
+                    nursery.start_soon(_publish_many, backend, channel, b"%d" % number)
+        await trio.sleep(_SETTLE)
+        heard.check()
+        came = heard.on(channel)
+        sent = {payload for number in range(20) for payload in _many(b"%d" % number)}
+        _check(set(came) == sent, _Sentence.MANY, f"{sent.difference(came)!r} did not come")
+        _check_series(came, [b"%d" % number for number in range(20)])
+        last = await backend.last(channel)
+        _check(
+            last is not None and last.payload == came[-1],
+            _Sentence.ORDER,
+            f"the last message that came was {came[-1]!r}, the last one kept is {last!r}",
+        )
+
+
+def _many(prefix: bytes) -> list[bytes]:
+    return [prefix + b"/%d" % number for number in range(5)]
+
+
+async def _publish_many(backend: Backend, channel: str, prefix: bytes) -> None:
+    for payload in _many(prefix):
+        await backend.publish(channel, payload, expire=_LIMIT)
+        await backend.last(channel)
+
+
+def _check_series(came: Sequence[bytes], prefixes: Sequence[bytes]) -> None:
+    for prefix in prefixes:
+        series = [payload for payload in came if payload.startswith(prefix + b"/")]
+        _check(series == _many(prefix), _Sentence.ORDER, f"one task's messages came as {series!r}")
+
+
+async def _check_cancellation(make: Callable[[], Backend]) -> None:
+    async with _running(make) as (backend, heard):
+        channel, other = _fresh("channel"), _fresh("other")
+        await backend.subscribe(channel)
+        for step in count():
+            call = partial(backend.publish, channel, b"cancelled %d" % step, expire=0)
+            cancelled = await cancelled_at(step, call)
+            await _publish(backend, heard, channel, b"%d" % step, _Sentence.CANCELLED)
+            if not cancelled:
+                break
+        await trio.sleep(_SETTLE)
+        heard.check()
+        for step in count():
+            cancelled = await cancelled_at(step, partial(backend.subscribe, other))
+            with _promptly(_Sentence.CANCELLED, "`unsubscribe` or `subscribe`"):
+                await backend.unsubscribe(other)
+                await _publish_unheard(backend, heard, other, _Sentence.CANCELLED)
+                await backend.subscribe(other)
+            await _publish(backend, heard, other, b"s%d" % step, _Sentence.CANCELLED)
+            await backend.unsubscribe(other)
+            if not cancelled:
+                break
+        for step in count():
+            await backend.subscribe(leaving := _fresh("leaving"))
+            cancelled = await cancelled_at(step, partial(backend.unsubscribe, leaving))
+            await _publish(backend, heard, channel, b"u%d" % step, _Sentence.CANCELLED)
+            if not cancelled:
+                break
+        await backend.publish(channel, b"kept", expire=_LIMIT)
+        for step in count():
+            cancelled = await cancelled_at(step, partial(backend.last, channel))
+            with _promptly(_Sentence.CANCELLED, "`last`"):
+                await _check_kept(backend, channel, b"kept", _LIMIT, _Sentence.CANCELLED)
+            if not cancelled:
+                break
+
+
+async def _check_leaving(make: Callable[[], Backend]) -> None:
+    for end in (_nothing, _cancel, _fail):
+        backend, heard = make(), _Heard()
+        channel = _fresh("channel")
+        with _promptly(_Sentence.LEAVING, "it"):
+            try:
+                with trio.CancelScope() as scope:
+                    async with backend.running(heard.deliver):
+                        await backend.subscribe(channel)
+                        await end(scope)
+            except* _Left:
+                pass
+        # What that raises is for the backend to choose: nobody should do it.
+        with contextlib.suppress(Exception), trio.move_on_after(_LIMIT):
+            await backend.publish(channel, b"too late", expire=0)
+        await trio.sleep(_SETTLE)
+        heard.check_channels(set(), _Sentence.LEAVING)
+
+
+async def _nothing(scope: trio.CancelScope) -> None:
+    pass
+
+
+async def _cancel(scope: trio.CancelScope) -> None:
+    scope.cancel()
+    await trio.lowlevel.checkpoint()
+
+
+async def _fail(scope: trio.CancelScope) -> None:
+    raise _Left
+
+
+async def _check_hubs(make: Callable[[], Backend]) -> None:
+    channel = _fresh("channel")
+    async with _running(make) as (one, heard_by_one):
+        async with _running(make) as (two, heard_by_two):
+            await one.subscribe(channel)
+            await two.subscribe(channel)
+            prefixes = [b"%d" % number for number in range(10)]
+            async with trio.open_nursery() as nursery:
+                for number, prefix in enumerate(prefixes):
+                    nursery.start_soon(_publish_many, (one, two)[number % 2], channel, prefix)
+            await trio.sleep(_SETTLE)
+            sent = {payload for prefix in prefixes for payload in _many(prefix)}
+            for heard in (heard_by_one, heard_by_two):
+                heard.check()
+                missing = sent.difference(heard.on(channel))
+                _check(not missing, _Sentence.EACH, f"{missing!r} did not come to every hub")
+                _check_series(heard.on(channel), prefixes)
+            _check(
+                heard_by_one.on(channel) == heard_by_two.on(channel),
+                _Sentence.ORDER,
+                "two hubs saw different orders",
+            )
+        await _publish_unheard(one, heard_by_two, channel, _Sentence.LEAVING)
+
+
+async def check_backend(make: Callable[[], Backend], *, shared: bool = False) -> None:
+    """Check that a backend keeps the contract that is written at `trio_beat.backends.Backend`.
+
+    It may run on a virtual clock where the backend talks to nothing outside of the process. On a
+    real one it takes a few seconds, most of them to see that what should not come does not come.
+    Channels have names that nobody else uses. What happens while a broker is away is not checked.
+
+    For example, with pytest-trio::
+
+        async def test_it_keeps_the_contract(autojump_clock):
+            await trio_beat.testing.check_backend(PigeonBackend)
+
+    Args:
+        make: makes a backend; called several times, for one object each.
+        shared: what is published with one of those objects reaches the others, as with a broker
+            that is a process of its own: then the order between hubs is checked as well.
+
+    Raises:
+        AssertionError: it does not; the message quotes the sentence of the contract that is
+            broken, and says what was seen.
+    """
+    await _check_delivery(make)
+    await _check_last(make)
+    await _check_names(make)
+    await _check_concurrency(make)
+    await _check_cancellation(make)
+    await _check_leaving(make)
+    if shared:
+        await _check_hubs(make)
