@@ -1,0 +1,147 @@
+"""The command, as an operator meets it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+import trio_websocket
+import trustme
+
+from .command import command, run_command
+from .peer import dial
+
+pytestmark = pytest.mark.real
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--port=x"], "--port: 'x'"),
+        (["--backend=carrier-pigeon://"], "no backend for 'carrier-pigeon://'"),
+        (["--backend=memory://?keep=much"], "keep is 'much'"),
+        (["--tls-cert=/nowhere.pem"], "/nowhere.pem"),
+        (["--host=192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
+        (["--host=no such host"], "cannot listen on no such host:8000"),
+    ],
+)
+def test_bad_configuration_is_one_line_and_exit_code_2(options: list[str], words: str) -> None:
+    done = run_command(*options)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("trio-beat: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_port_in_use_is_one_line_and_exit_code_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run_command(f"--port={port}")
+    assert done.returncode == 2
+    expected = f"trio-beat: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert done.stderr == expected
+
+
+def test_version_and_help_end_well() -> None:
+    assert run_command("--version").stdout.startswith("trio-beat ")
+    done = run_command("--help")
+    assert done.returncode == 0
+    assert "--heartbeat-message" in done.stdout
+
+
+def test_says_where_it_listens_and_where_the_page_is(tmp_path: Path) -> None:
+    with command(tmp_path, "--path-prefix=/sockets/") as running:
+        assert running.banner[0].endswith("is listening\n")
+        assert f"http://127.0.0.1:{running.port}/\n" in running.banner[1]
+        assert f"ws://127.0.0.1:{running.port}/sockets/<facility>" in running.banner[2]
+        assert running.health()["status"] == "ok"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signal_closes_everybody_with_1001_and_ends_with_0(
+    tmp_path: Path, number: int
+) -> None:
+    with command(tmp_path, "--grace=2") as running:
+        peer = await dial(running.port)
+        running.process.send_signal(number)
+        close = await peer.closed()
+        assert close is not None
+        assert close.code == 1001
+        await peer.send_close(1001)
+        assert await trio.to_thread.run_sync(running.process.wait, 10) == 0
+        assert "shutdown (1001" in running.log()
+        await peer.aclose()
+
+
+async def test_second_signal_leaves_at_once(tmp_path: Path) -> None:
+    with command(tmp_path, "--grace=3600") as running:
+        # The first is closed at once, the second would be after half an hour.
+        peers = [await dial(running.port), await dial(running.port)]
+        running.process.send_signal(signal.SIGTERM)
+        with trio.move_on_after(0.5):
+            await peers[0].closed()
+            await peers[1].closed()
+        running.process.send_signal(signal.SIGTERM)
+        assert await trio.to_thread.run_sync(running.process.wait, 10) == 1
+        for peer in peers:
+            close = await peer.closed()
+            assert close is None or close.code == 1001
+            await peer.aclose()
+        assert "Traceback" not in running.log()
+
+
+async def test_json_log_has_one_object_a_line(tmp_path: Path) -> None:
+    with command(tmp_path, "--log-format=json") as running:
+        url = running.websocket("news?subscribe-broadcast")
+        async with trio_websocket.open_websocket_url(url):
+            pass
+        running.end()
+        lines = [json.loads(line) for line in running.log().splitlines()]
+    ended = [line for line in lines if "ended" in line["message"]]
+    assert [(line["level"], line["by"], line["code"]) for line in ended] == [("INFO", "peer", 1000)]
+
+
+async def test_serves_over_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(key)
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(certificate, append=True)
+    with command(tmp_path, f"--tls-cert={certificate}", f"--tls-key={key}") as running:
+        assert running.page.startswith("https://")
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        url = running.websocket("news?subscribe-broadcast&publish-broadcast&echo")
+        async with trio_websocket.open_websocket_url(url, ssl_context=context) as websocket:
+            await websocket.send_message("over TLS")
+            assert await websocket.get_message() == "over TLS"
+
+
+async def test_freeze_of_15_beats_drops_nobody_who_is_alive(tmp_path: Path) -> None:
+    with command(tmp_path, "--interval=1", "--misses=3") as running:
+        url = running.websocket("news?subscribe-broadcast")
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                await nursery.start(_stay, url)
+            await trio.sleep(2)
+            with running.frozen():
+                await trio.sleep(15)
+            await trio.sleep(5)
+            health = await trio.to_thread.run_sync(running.health)
+            nursery.cancel_scope.cancel()
+    assert health["connections"] == 50
+    assert sum(health["ended"].values()) == 0
+
+
+async def _stay(url: str, task_status: trio.TaskStatus[None]) -> None:
+    """A client that is alive: it answers PINGs, in the task of trio-websocket's own."""
+    async with trio_websocket.open_websocket_url(url):
+        task_status.started()
+        await trio.sleep_forever()

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from trio_beat._settings import ConfigurationError, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("TRIO_BEAT_"):
+            monkeypatch.delenv(name)
+
+
+def test_needs_no_option() -> None:
+    settings = load_settings([])
+    assert (settings.host, settings.port, settings.path_prefix) == ("127.0.0.1", 8000, "/ws/")
+    assert (settings.interval, settings.misses, settings.heartbeat_message) == (4.0, 3, None)
+    assert (settings.expire, settings.backend, settings.publish_token) == (3600, "memory://", None)
+
+
+def test_every_option_comes_from_all_three_places(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "beat.toml"
+    for name in Settings.model_fields:
+        if name in ("config", "tls_key"):
+            continue
+        value = {
+            "path_prefix": "/x/",
+            "slow_policy": "drop-oldest",
+            "log_level": "error",
+            "log_format": "json",
+            "tls_cert": "/x.pem",
+        }.get(name, "7")
+        by_flag = load_settings([f"--{name.replace('_', '-')}={value}"])
+        monkeypatch.setenv(f"TRIO_BEAT_{name.upper()}", value)
+        by_environment = load_settings([])
+        monkeypatch.delenv(f"TRIO_BEAT_{name.upper()}")
+        quoted = f'"{value}"' if isinstance(getattr(by_flag, name), str) else value
+        quoted = f'"{value}"' if name in ("publish_token", "tls_cert") else quoted
+        file.write_text(f"{name.replace('_', '-')} = {quoted}\n")
+        by_file = load_settings([f"--config={file}"])
+        values = [getattr(s, name) for s in (by_flag, by_environment, by_file)]
+        assert values[0] == values[1] == values[2] != Settings.model_fields[name].default, name
+
+
+def test_flag_goes_before_environment_goes_before_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "beat.toml"
+    file.write_text("port = 1\nmisses = 1\ninterval = 1\n")
+    monkeypatch.setenv("TRIO_BEAT_CONFIG", str(file))
+    monkeypatch.setenv("TRIO_BEAT_MISSES", "2")
+    monkeypatch.setenv("TRIO_BEAT_INTERVAL", "2")
+    settings = load_settings(["--interval=3"])
+    assert (settings.port, settings.misses, settings.interval) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--port=65536", ["--port", "'65536'", "less than or equal to 65535"]),
+        ("--port=http", ["--port", "'http'", "integer"]),
+        ("--interval=0", ["--interval", "'0'", "greater than 0"]),
+        ("--interval=inf", ["--interval", "'inf'", "finite"]),
+        ("--misses=0", ["--misses", "'0'", "greater than or equal to 1"]),
+        ("--expire=-1", ["--expire", "'-1'", "greater than or equal to 0"]),
+        ("--path-prefix=ws", ["--path-prefix", "'ws'", "slash"]),
+        ("--slow-policy=wait", ["--slow-policy", "'wait'", "'disconnect' or 'drop-oldest'"]),
+        ("--log-level=loud", ["--log-level", "'loud'", "'debug'"]),
+        ("--tls-key=/key.pem", ["--tls-key", "--tls-cert"]),
+        ("--config=/nowhere", ["--config", "/nowhere", "No such file"]),
+        ("--heartbeat-message=", ["--heartbeat-message", "at least 1 character"]),
+        ("--bogus=1", ["--bogus"]),
+    ],
+)
+def test_bad_option_is_named_with_its_value_and_what_is_allowed(
+    option: str, words: list[str]
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings([option])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIO_BEAT_PORT", "x")
+    with pytest.raises(ConfigurationError, match="TRIO_BEAT_PORT: 'x'"):
+        load_settings([])
+
+
+def test_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIO_BEAT_INTERVALL", "1")
+    with pytest.raises(ConfigurationError, match="TRIO_BEAT_INTERVALL"):
+        load_settings([])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("prot = 1", "prot"), ("port = ", "cannot read"), ("port = 'x'", "--port")]
+)
+def test_bad_file_is_explained(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "beat.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=words):
+        load_settings([f"--config={file}"])
+
+
+def test_token_is_never_shown() -> None:
+    assert "secret" not in repr(load_settings(["--publish-token=secret"]))

@@ -1,0 +1,262 @@
+"""Pages, health and the publish API, over HTTP/1.1 and HTTP/2 as they are served."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import httpx
+import pytest
+import trio
+import trustme
+
+from tests.peer import Peer, dial
+from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
+from trio_beat.web._app import Site, make_app
+
+TOKEN = {"Authorization": "Bearer s3cret"}
+
+
+@asynccontextmanager
+async def serving(
+    *, token: str | None = "s3cret", context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Server, Hub]]:
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        site = Site(
+            hub=hub,
+            statistics=lambda: server.statistics(),
+            heartbeat=Heartbeat(message="</script>"),
+            path_prefix="/ws/",
+            publish_token=token,
+            max_message_size=1000,
+        )
+        run = partial(
+            serve,
+            None,
+            0,
+            hub=hub,
+            app=make_app(site),
+            ssl_context=context,
+            limits=Limits(message_size=1000),
+        )
+        server: Server = await nursery.start(run)
+        yield server, hub
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def http(
+    *, token: str | None = "s3cret", http2: bool = False
+) -> AsyncIterator[tuple[httpx.AsyncClient, Server]]:
+    async with serving(token=token) as (server, _):
+        url = f"http://127.0.0.1:{server.port}"
+        async with httpx.AsyncClient(base_url=url, http1=not http2, http2=http2) as client:
+            yield client, server
+
+
+async def binary(peer: Peer) -> bytes:
+    while True:
+        frame = await peer.frame()
+        assert frame is not None
+        if frame.opcode.name == "BINARY":
+            return bytes(frame.data)
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_publishing_tells_how_many_subscribers_got_it(http2: bool) -> None:
+    async with http(http2=http2) as (client, server):
+        first = await dial(server.port, "/ws/news?subscribe-broadcast")
+        second = await dial(server.port, "/ws/news?subscribe-broadcast")
+        other = await dial(server.port, "/ws/sport?subscribe-broadcast")
+        response = await client.post("/api/publish/news", content="hello", headers=TOKEN)
+        assert (response.status_code, response.json()) == (200, {"delivered": 2})
+        assert response.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+        assert [await first.text(), await second.text()] == ["hello", "hello"]
+        assert (await client.post("/api/publish/x", headers=TOKEN)).json() == {"delivered": 0}
+        for peer in (first, second, other):
+            await peer.aclose()
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "text/plain; charset=utf-8", "application/json", "application/x-www-form-urlencoded"],
+)
+async def test_text_types_are_published_as_text(content_type: str) -> None:
+    async with http() as (client, server):
+        peer = await dial(server.port)
+        headers = TOKEN | ({"Content-Type": content_type} if content_type else {})
+        await client.post("/api/publish/news", content="grüße".encode(), headers=headers)
+        assert await peer.text() == "grüße"
+        await peer.aclose()
+
+
+async def test_other_types_are_published_as_binary() -> None:
+    async with http() as (client, server):
+        peer = await dial(server.port)
+        headers = TOKEN | {"Content-Type": "application/octet-stream"}
+        await client.post("/api/publish/news", content=b"\xff\x00", headers=headers)
+        assert await binary(peer) == b"\xff\x00"
+        await peer.aclose()
+
+
+async def test_facility_is_decoded_once() -> None:
+    async with http() as (client, server):
+        peer = await dial(server.port, "/ws/a%2525%2Fb?subscribe-broadcast")
+        response = await client.post("/api/publish/a%2525%2Fb", content="x", headers=TOKEN)
+        assert response.json() == {"delivered": 1}
+        await peer.aclose()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic s3cret"},
+        {"Authorization": "Bearer s3cretly"},
+        {"Authorization": "s3cret"},
+    ],
+)
+async def test_publishing_needs_the_token(headers: dict[str, str]) -> None:
+    async with http() as (client, _):
+        response = await client.post("/api/publish/news", content="x", headers=headers)
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert "Bearer <token>" in response.text
+
+
+async def test_without_a_token_there_is_no_publishing() -> None:
+    async with http(token=None) as (client, _):
+        response = await client.post("/api/publish/news", content="x", headers=TOKEN)
+        assert response.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "words"),
+    [
+        ("news", b"x" * 1001, 413, "over 1000 bytes"),
+        ("news", b"\xff", 400, "not UTF-8"),
+        ("", b"x", 400, "facility missing"),
+        ("a%00b", b"x", 400, "control characters"),
+        ("%ff", b"x", 400, "not UTF-8"),
+    ],
+)
+async def test_bad_publication_is_explained(
+    path: str, content: bytes, status: int, words: str
+) -> None:
+    async with http() as (client, _):
+        response = await client.post(f"/api/publish/{path}", content=content, headers=TOKEN)
+        assert response.status_code == status
+        assert words in response.text
+
+
+async def test_message_at_the_limit_is_published() -> None:
+    async with http() as (client, _):
+        response = await client.post("/api/publish/news", content=b"x" * 1000, headers=TOKEN)
+        assert response.status_code == 200
+
+
+async def test_large_body_is_refused_before_all_of_it_has_come() -> None:
+    """And the answer is not lost by closing on what is still coming."""
+    async with serving() as (server, _):
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        head = (
+            "POST /api/publish/news HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n"
+            "Authorization: Bearer s3cret\r\n\r\n"
+        )
+        await stream.send_all(head.encode() + b"x" * 500_000)
+        answer = b""
+        while chunk := await stream.receive_some(65536):
+            answer += chunk
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        await stream.aclose()
+
+
+async def test_health_counts() -> None:
+    async with http() as (client, server):
+        peer = await dial(server.port)
+        await client.get("/nothing")
+        health = (await client.get("/healthz")).json()
+        assert health["status"] == "ok"
+        assert (health["connections"], health["accepted"], health["http"]) == (1, 1, 1)
+        assert health["hub"]["subscriptions"] == 1
+        assert set(health["ended"]) >= {"peer", "missed-beats", "slow", "lost"}
+        await peer.aclose()
+
+
+async def test_page_has_what_it_needs_and_nothing_from_elsewhere() -> None:
+    async with http() as (client, _):
+        page = await client.get("/")
+        assert page.status_code == 200
+        assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+        for path in ("/page.js", "/page.css", "/icon.svg"):
+            assert f'"{path}"' in page.text
+            assert (await client.get(path)).status_code == 200
+
+
+async def test_heartbeat_message_cannot_break_out_of_the_page() -> None:
+    async with http() as (client, _):
+        page = (await client.get("/")).text
+        assert page.count("</script>") == 2
+        assert r"\u003c/script>" in page
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/x", 404), ("PUT", "/", 405)])
+async def test_errors_are_plain_text(method: str, path: str, status: int) -> None:
+    async with http() as (client, _):
+        response = await client.request(method, path)
+        assert response.status_code == status
+        assert response.headers["Content-Type"].startswith("text/plain")
+
+
+async def test_websocket_on_a_used_connection_is_told_to_take_its_own() -> None:
+    async with serving() as (server, _):
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 ")
+        await stream.send_all(
+            b"GET /ws/news HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        answer = b""
+        while b"connection of its own" not in answer:
+            chunk = await stream.receive_some(65536)
+            assert chunk, answer
+            answer += chunk
+        assert b"HTTP/1.1 421 " in answer
+        await stream.aclose()
+
+
+async def test_http2_over_tls_is_chosen_by_alpn_and_offers_no_websockets() -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    authority.issue_cert("localhost").configure_cert(context)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    async with serving(context=context) as (server, _):
+        url = f"https://localhost:{server.port}"
+        for http2, name in ((True, "HTTP/2"), (False, "HTTP/1.1")):
+            async with httpx.AsyncClient(verify=trust, http2=http2) as client:
+                response = await client.get(f"{url}/healthz")
+                assert (response.status_code, response.http_version) == (200, name)
+        peer = await dial(server.port, ssl_context=trust)
+        await peer.aclose()
+        assert (await _settings(server.port, trust)).get(8, 0) == 0
+
+
+async def _settings(port: int, trust: ssl.SSLContext) -> dict[int, int]:
+    """The server's HTTP/2 settings (RFC 9113, section 6.5); 8 would offer WebSockets."""
+    trust.set_alpn_protocols(["h2"])
+    tcp = await trio.open_tcp_stream("127.0.0.1", port)
+    stream = trio.SSLStream(tcp, trust, server_hostname="localhost", https_compatible=True)
+    await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+    data = b""
+    while len(data) < 9 or len(data) < 9 + int.from_bytes(data[:3], "big"):
+        data += await stream.receive_some(4096)
+    await stream.aclose()
+    payload = data[9 : 9 + int.from_bytes(data[:3], "big")]
+    entries = [payload[i : i + 6] for i in range(0, len(payload), 6)]
+    return {int.from_bytes(e[:2], "big"): int.from_bytes(e[2:], "big") for e in entries}

@@ -1,0 +1,172 @@
+"""The bundled server: ``python -m trio_beat``."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Sequence
+from importlib.metadata import version
+
+import trio
+
+from ._connection import SlowPolicy
+from ._exceptions import BackendError
+from ._heartbeat import Heartbeat
+from ._hub import Hub, open_hub
+from ._logging import set_up_logging
+from ._server import Limits, Server, open_listeners
+from ._settings import ConfigurationError, Settings, load_settings
+from .web._app import Site, make_app
+
+_log = logging.getLogger("trio_beat")
+
+#: File descriptors that are not a peer's.
+_OWN_DESCRIPTORS = 64
+#: Proxies commonly close what was idle for so many seconds.
+_PROXY_TIMEOUT = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: None: those of the process.
+
+    Returns:
+        The exit code: 0 after a clean end, 1 when it was cut short, 2 for a bad configuration.
+    """
+    try:
+        settings = load_settings(sys.argv[1:] if arguments is None else arguments)
+        set_up_logging(settings.log_level, settings.log_format)
+        return trio.run(_run, settings)
+    except ConfigurationError as exc:
+        print(f"trio-beat: {exc}", file=sys.stderr)
+        return 2
+
+
+async def _run(settings: Settings) -> int:
+    context = _ssl_context(settings)
+    _raise_descriptor_limit(settings.max_connections + settings.max_visitors)
+    heartbeat = Heartbeat(settings.interval, settings.misses, settings.heartbeat_message)
+    if settings.interval >= _PROXY_TIMEOUT:
+        _log.warning(
+            "beats are %g s apart; many proxies end what is idle for 60 s", settings.interval
+        )
+    try:
+        listeners = await open_listeners(settings.port, settings.host, heartbeat)
+    except OSError as exc:
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigurationError(f"cannot listen on {where}: {exc.strerror}") from exc
+    # Signals are caught before anybody is told that the server is there.
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        try:
+            async with open_hub(settings.backend, expire=settings.expire) as hub:
+                server = _make_server(settings, hub, heartbeat, context)
+                return await _serve(settings, server, listeners, signals)
+        except BackendError as exc:
+            raise ConfigurationError(f"--backend: {exc}") from exc
+
+
+def _make_server(
+    settings: Settings, hub: Hub, heartbeat: Heartbeat, context: ssl.SSLContext | None
+) -> Server:
+    token = settings.publish_token
+    site = Site(
+        hub=hub,
+        statistics=lambda: server.statistics(),
+        heartbeat=heartbeat,
+        path_prefix=settings.path_prefix,
+        publish_token=None if token is None else token.get_secret_value(),
+        max_message_size=settings.max_message_size,
+    )
+    server = Server(
+        handler=None,
+        hub=hub,
+        app=make_app(site),
+        path_prefix=settings.path_prefix,
+        heartbeat=heartbeat,
+        limits=Limits(
+            connections=settings.max_connections,
+            visitors=settings.max_visitors,
+            handshake_timeout=settings.handshake_timeout,
+            message_size=settings.max_message_size,
+            outbox=settings.outbox_size,
+            slow_policy=SlowPolicy(settings.slow_policy),
+        ),
+        subprotocols=(),
+        ssl_context=context,
+        grace=settings.grace,
+    )
+    return server
+
+
+async def _serve(
+    settings: Settings,
+    server: Server,
+    listeners: Sequence[socket.socket],
+    signals: AsyncIterator[int],
+) -> int:
+    code = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_obey_signals, signals, server, nursery.cancel_scope)
+        _announce(settings, listeners)
+        await server.run(listeners)
+        code = 0
+        nursery.cancel_scope.cancel()
+    return code
+
+
+def _announce(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+    secure = "" if settings.tls_cert is None else "s"
+    print(f"trio-beat {version('trio-beat')} is listening")
+    for listener in listeners:
+        host, port = listener.getsockname()[:2]
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        query = "subscribe-broadcast&publish-broadcast"
+        print(f"  page       http{secure}://{place}/")
+        print(f"  WebSocket  ws{secure}://{place}{settings.path_prefix}<facility>?{query}")
+    sys.stdout.flush()
+
+
+async def _obey_signals(
+    signals: AsyncIterator[int], server: Server, everything: trio.CancelScope
+) -> None:
+    async for number in signals:
+        name = signal.Signals(number).name
+        if server.draining:
+            _log.warning("%s again, leaving at once", name)
+            everything.cancel()
+        else:
+            _log.info("%s, shutting down", name)
+            server.drain()
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as exc:
+        paths = " with ".join(str(p) for p in (settings.tls_cert, settings.tls_key) if p)
+        raise ConfigurationError(f"--tls-cert: cannot use {paths}: {exc}") from exc
+    return context
+
+
+def _raise_descriptor_limit(peers: int) -> None:
+    """Allow this process as many file descriptors as it may have, and say if they are too few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < peers + _OWN_DESCRIPTORS:
+        _log.warning(
+            "file descriptors are limited to %d (ulimit -n), too few for %d peers", hard, peers
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

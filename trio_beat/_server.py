@@ -1,0 +1,412 @@
+"""The server: listeners, the way in, the way out.
+
+::
+
+    serve                     (outer nursery)
+    ├── the metronome and the poller
+    └── peers                 (one task for each socket)
+        ├── _admit            reads the request: a connection, HTTP, or a refusal
+        └── ...
+
+Draining (`Server.drain`, and what the command does on a signal): listeners close, peers that are
+still at the door are sent away, connections are closed with 1001 over the first half of the grace
+time, HTTP requests under way are answered; whoever is left at the end of it is cancelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import math
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import trio
+
+from ._channels import ChannelError, parse_target
+from ._connection import Connection, Consumer, SlowPolicy, Terms
+from ._exceptions import EndReason
+from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
+from ._handler import Handler, HandlerConsumer
+from ._handshake import Head, Refusal, accept
+from ._heartbeat import Heartbeat
+from ._hub import Hub, HubConsumer
+from ._metronome import Metronome
+from .transports._framing import Wire
+from .transports._poller import Poller
+from .web._hypercorn import ASGIApp, HTTPFront
+
+_log = logging.getLogger("trio_beat.server")
+
+#: Sockets that are accepted before other tasks get a turn.
+_ACCEPT_TURN: Final = 64
+#: Seconds to wait when there is no file descriptor left for a new socket.
+_EXHAUSTED_PAUSE: Final = 0.1
+_GOING_AWAY: Final = "server is shutting down"
+_FULL: Final = Refusal(503, "server is full, try again later", {"Retry-After": "30"})
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a server holds at most. Nothing of it can be switched off.
+
+    Args:
+        connections: open WebSocket connections; beyond that a peer is refused with 503.
+        visitors: handshakes under way, and as many sockets again that speak plain HTTP; then 503.
+        handshake_timeout: seconds for TLS and the first request's headers; then 408.
+        message_size: bytes of a message that a peer sends; beyond that it is closed with 1009.
+        inbound: messages that wait for a handler before the peer feels back-pressure.
+        outbox: bytes that wait for a peer's socket before `slow_policy` applies.
+        slow_policy: what happens to a peer whose outbox is full.
+    """
+
+    connections: int = 10_000
+    visitors: int = 1024
+    handshake_timeout: float = 10.0
+    message_size: int = 2**20
+    inbound: int = 16
+    outbox: int = 2**20
+    slow_policy: SlowPolicy = SlowPolicy.DISCONNECT
+
+    def __post_init__(self) -> None:
+        for name in ("connections", "visitors", "message_size", "inbound", "outbox"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
+        if not (0 < self.handshake_timeout < math.inf):
+            raise ValueError(f"handshake_timeout is {self.handshake_timeout!r}; it must be > 0")
+
+
+class ServerStatistics(NamedTuple):
+    """A server at one moment."""
+
+    connections: int  #: open WebSocket connections
+    visitors: int  #: handshakes under way
+    http: int  #: sockets that speak plain HTTP
+    accepted: int  #: connections so far
+    ended: dict[EndReason, int]  #: connections so far, by how they ended
+    refused: dict[int, int]  #: peers so far, by HTTP status
+    dropped: int  #: messages that the policy `drop-oldest` dropped
+
+
+class Server:
+    """A running server; `serve` makes it.
+
+    Attributes:
+        addresses: where it listens.
+    """
+
+    addresses: list[tuple[str, int]]
+
+    def __init__(
+        self,
+        *,
+        handler: Handler | None,
+        hub: Hub | None,
+        app: ASGIApp | None,
+        path_prefix: str,
+        heartbeat: Heartbeat,
+        limits: Limits,
+        subprotocols: Sequence[str],
+        ssl_context: ssl.SSLContext | None,
+        grace: float,
+    ) -> None:
+        if (handler is None) == (hub is None):
+            raise ValueError("exactly one of handler and hub is needed")
+        if not (path_prefix.startswith("/") and path_prefix.endswith("/")):
+            raise ValueError(f"path_prefix is {path_prefix!r}; it must begin and end with a slash")
+        if not (0 <= grace < math.inf):
+            raise ValueError(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
+        self._handler = handler
+        self._hub = hub
+        self._http = None if app is None else HTTPFront(app)
+        self._prefix = path_prefix
+        self._limits = limits
+        self._subprotocols = tuple(subprotocols)
+        self._ssl_context = ssl_context
+        self._grace = grace
+        self._metronome = Metronome(heartbeat.interval)
+        self._terms = Terms(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
+        self._wire = Wire(limits.message_size)
+        self._poller = Poller()
+        self._connections: set[Connection] = set()
+        self._at_the_door: set[trio.CancelScope] = set()
+        self._visitors = 0
+        self._accepted = 0
+        self._refused: Counter[int] = Counter()
+        self._draining = trio.Event()
+
+    @property
+    def port(self) -> int:
+        """The TCP port; where it listens on several addresses, that of the first."""
+        return self.addresses[0][1]
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is shutting down."""
+        return self._draining.is_set()
+
+    def statistics(self) -> ServerStatistics:
+        """The server at this moment."""
+        return ServerStatistics(
+            len(self._connections),
+            self._visitors,
+            0 if self._http is None else self._http.connections,
+            self._accepted,
+            self._terms.ended.copy(),
+            dict(self._refused),
+            self._terms.dropped,
+        )
+
+    def drain(self) -> None:
+        """Begin to shut down; `serve` returns when everybody is gone or the grace time is over."""
+        self._draining.set()
+
+    async def run(
+        self,
+        listeners: Sequence[socket.socket],
+        *,
+        task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until drained.
+
+        Args:
+            listeners: sockets that listen, non-blocking; they are closed on the way out.
+            task_status: gets this server once it accepts.
+        """
+        self.addresses = [listener.getsockname()[:2] for listener in listeners]
+        with contextlib.ExitStack() as listening:
+            for listener in listeners:
+                listening.enter_context(listener)
+            await self._run(listening, listeners, task_status)
+
+    async def _run(
+        self,
+        listening: contextlib.ExitStack,
+        listeners: Sequence[socket.socket],
+        task_status: trio.TaskStatus[Server],
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._metronome.run)
+            await nursery.start(self._poller.run)
+            async with trio.open_nursery() as peers:
+                try:
+                    async with trio.open_nursery() as accepting:
+                        for listener in listeners:
+                            accepting.start_soon(self._accept, listener, peers)
+                        task_status.started(self)
+                        await self._draining.wait()
+                        accepting.cancel_scope.cancel()
+                finally:
+                    listening.close()
+                peers.cancel_scope.deadline = trio.current_time() + self._grace
+                await self._send_away()
+            nursery.cancel_scope.cancel()
+
+    async def _accept(self, listener: socket.socket, peers: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                for _ in range(_ACCEPT_TURN):
+                    sock, _ = listener.accept()
+                    self._welcome(sock, peers)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                if exc.errno in _EXHAUSTED:
+                    _log.error("cannot accept: %s", exc)
+                    await trio.sleep(_EXHAUSTED_PAUSE)
+                # Otherwise the peer left before it was accepted (accept(2), "Error handling").
+
+    def _welcome(self, sock: socket.socket, peers: trio.Nursery) -> None:
+        sock.setblocking(False)
+        context = self._ssl_context
+        visitor = PlainVisitor(sock) if context is None else TLSVisitor(sock, context)
+        if self._visitors >= self._limits.visitors:
+            self._note(visitor, _FULL)
+            visitor.refuse_nowait(_FULL)
+            return
+        self._visitors += 1
+        peers.start_soon(self._admit, visitor, name="trio_beat connection")
+
+    async def _admit(self, visitor: Visitor) -> None:
+        guest = None
+        try:
+            guest = await self._let_in(visitor)
+        finally:
+            self._visitors -= 1
+            if guest is None:
+                visitor.abort()
+        if isinstance(guest, Connection):
+            del visitor
+            self._accepted += 1
+            self._connections.add(guest)
+            try:
+                await guest.run()
+            finally:
+                self._connections.discard(guest)
+        elif guest is not None:
+            await self._serve_http(visitor, guest)
+
+    async def _serve_http(self, visitor: Visitor, request: Request) -> None:
+        assert self._http is not None
+        try:
+            if self._http.connections >= self._limits.visitors:
+                self._note(visitor, _FULL)
+                await visitor.refuse(_FULL)
+            else:
+                await self._http.serve(visitor, request.head.raw + request.behind)
+        except OSError as exc:
+            _log.debug("%s left: %s", visitor.peer, exc)
+        finally:
+            visitor.abort()
+
+    async def _let_in(self, visitor: Visitor) -> Connection | Request | None:
+        try:
+            request = visitor.read_head_nowait() or await self._read_request(visitor)
+            if request is None:
+                return None
+            if self._http is not None and not request.head.target.startswith(self._prefix):
+                return request
+            return self._make_connection(visitor, *request)
+        except Refusal as refusal:
+            self._note(visitor, refusal)
+            await visitor.refuse(refusal)
+        except OSError as exc:
+            _log.debug("%s left: %s", visitor.peer, exc)
+        return None
+
+    def _note(self, visitor: Visitor, refusal: Refusal) -> None:
+        self._refused[refusal.status] += 1
+        text = f"{visitor.peer} refused: {refusal.status} {refusal.text}"
+        _log.info("%s", text, extra={"peer": visitor.peer, "status": refusal.status})
+
+    async def _read_request(self, visitor: Visitor) -> Request | None:
+        with trio.move_on_after(self._limits.handshake_timeout) as scope:
+            self._at_the_door.add(scope)
+            try:
+                await visitor.greet()
+                if visitor.alpn == "h2":
+                    return Request(Head(b"", "*"), b"")
+                return await visitor.read_head()
+            finally:
+                self._at_the_door.discard(scope)
+        if self.draining:
+            raise Refusal(503, _GOING_AWAY)
+        raise Refusal(408, f"no request within {self._limits.handshake_timeout:g} s")
+
+    def _make_connection(self, visitor: Visitor, head: Head, behind: bytes) -> Connection:
+        if self.draining:
+            raise Refusal(503, _GOING_AWAY)
+        response, subprotocol = accept(head, self._subprotocols)
+        consumer: Consumer
+        if self._hub is not None:
+            try:
+                consumer = HubConsumer(self._hub, parse_target(head.target, self._prefix))
+            except ChannelError as exc:
+                raise Refusal(exc.status, str(exc)) from None
+        else:
+            assert self._handler is not None
+            consumer = HandlerConsumer(self._handler, self._limits.inbound)
+        if len(self._connections) >= self._limits.connections:
+            raise _FULL
+        return Connection(
+            visitor.transport(self._wire, self._poller, behind),
+            self._terms,
+            consumer,
+            path=head.target,
+            subprotocol=subprotocol,
+            greeting=response,
+        )
+
+    async def _send_away(self) -> None:
+        for scope in self._at_the_door:
+            scope.cancel()
+        if self._http is not None:
+            await self._http.drain()
+        connections = list(self._connections)
+        _log.info("draining %d connections within %g s", len(connections), self._grace)
+        begin = trio.current_time()
+        for index, connection in enumerate(connections):
+            await trio.sleep_until(begin + self._grace / 2 * index / len(connections))
+            connection.end_nowait(EndReason.SHUTDOWN, 1001, _GOING_AWAY)
+
+
+async def open_listeners(port: int, host: str | None, heartbeat: Heartbeat) -> list[socket.socket]:
+    """Listen; accepted sockets inherit the options that are set here (tcp(7)).
+
+    Raises:
+        OSError: the port cannot be listened on.
+    """
+    listeners = []
+    for opened in await trio.open_tcp_listeners(port, host=host):
+        listener = socket.socket(fileno=opened.socket.detach())
+        listener.setblocking(False)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The kernel's own verdict: unacknowledged for longer than the heartbeat's patience.
+        patience = math.ceil(heartbeat.patience * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(patience, 2**31 - 1))
+        listeners.append(listener)
+    return listeners
+
+
+async def serve(
+    handler: Handler | None,
+    port: int,
+    *,
+    host: str | None = "127.0.0.1",
+    heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - immutable
+    hub: Hub | None = None,
+    app: ASGIApp | None = None,
+    path_prefix: str = "/ws/",
+    subprotocols: Sequence[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
+    limits: Limits = Limits(),
+    grace: float = 10.0,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve WebSockets on a TCP port, until cancelled or drained.
+
+    Each connection is a task of its own with a nursery inside; `handler` runs in that nursery and
+    is cancelled when the connection ends, whatever ends it. What it raises is not caught: it
+    closes its connection with 1011 and propagates out of here, as with `trio.serve_tcp`.
+
+    Args:
+        handler: an async function that is called with each `Connection`, which is closed with
+            1000 when it returns; or None, with `hub` given.
+        port: TCP port; 0: the system chooses one, which `Server.port` tells.
+        host: name or address to listen on; None: on all addresses.
+        heartbeat: how connections beat, and when they count as dead.
+        hub: where handler is None, connections subscribe and publish here as their URLs ask for.
+        app: an ASGI 3 application for every request that is not below `path_prefix`, over
+            HTTP/1.1 and HTTP/2; None: every request is taken for a WebSocket handshake.
+        path_prefix: what the path of a WebSocket begins with, where there is an `app` or a `hub`.
+        subprotocols: names that the server speaks, the preferred one first.
+        ssl_context: speak TLS; for HTTP/2, its ALPN protocols must include ``h2``. None: plain.
+        limits: what the server holds at most.
+        grace: seconds that draining may take.
+        task_status: gets the `Server` once it listens.
+
+    Raises:
+        OSError: the port cannot be listened on.
+        ValueError: neither or both of `handler` and `hub` are given, or `path_prefix` or `grace`
+            is not valid.
+    """
+    server = Server(
+        handler=handler,
+        hub=hub,
+        app=app,
+        path_prefix=path_prefix,
+        heartbeat=heartbeat,
+        limits=limits,
+        subprotocols=subprotocols,
+        ssl_context=ssl_context,
+        grace=grace,
+    )
+    listeners = await open_listeners(port, host, heartbeat)
+    await server.run(listeners, task_status=task_status)

@@ -1,0 +1,193 @@
+"""The command's options: from flags, from the environment, from a TOML file, in this order."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+_PREFIX = "TRIO_BEAT_"
+
+
+class ConfigurationError(Exception):
+    """The command cannot run like this; the message is one line."""
+
+
+class _ConfigFile(PydanticBaseSettingsSource):
+    """The file that ``--config`` or ``TRIO_BEAT_CONFIG`` names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
+        if path is None:
+            return {}
+        try:
+            values = tomllib.loads(Path(path).read_text())
+        except (OSError, ValueError) as exc:
+            raise ConfigurationError(f"--config: cannot read {str(path)!r}: {exc}") from exc
+        return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+class Settings(BaseSettings):
+    """What ``python -m trio_beat`` can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        hide_input_in_errors=False,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: the system chooses one")
+    path_prefix: str = Field("/ws/", description="what the path of a WebSocket begins with")
+    interval: float = Field(
+        4.0, gt=0, allow_inf_nan=False, description="seconds from one beat to the next"
+    )
+    misses: int = Field(3, ge=1, description="missed beats in a row after which a peer is dead")
+    heartbeat_message: str | None = Field(
+        None,
+        min_length=1,
+        description="text that is sent with every beat, and swallowed when it is received; "
+        "where it begins with a dash write --heartbeat-message=TEXT",
+    )
+    expire: float = Field(
+        3600.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds for which a channel's last message is kept; 0: not at all",
+    )
+    backend: str = Field("memory://", description="URL of what connects several servers")
+    publish_token: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="bearer token that allows to publish over HTTP; without it nobody can",
+    )
+    tls_cert: Path | None = Field(None, description="certificate chain (PEM): speak TLS")
+    tls_key: Path | None = Field(
+        None, description="its private key (PEM), where it is not in the same file"
+    )
+    max_connections: int = Field(10_000, ge=1, description="open WebSockets; then 503")
+    max_visitors: int = Field(
+        1024,
+        ge=1,
+        description="handshakes under way, and as many sockets again that speak plain HTTP",
+    )
+    max_message_size: int = Field(
+        2**20, ge=1, description="bytes of a message that a peer sends; then 1009"
+    )
+    outbox_size: int = Field(2**20, ge=1, description="bytes that may wait for a slow peer")
+    slow_policy: Literal["disconnect", "drop-oldest"] = Field(
+        "disconnect", description="what happens to a peer whose outbox is full"
+    )
+    handshake_timeout: float = Field(
+        10.0, gt=0, allow_inf_nan=False, description="seconds for a request's headers; then 408"
+    )
+    grace: float = Field(
+        10.0, ge=0, allow_inf_nan=False, description="seconds that shutting down may take"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe messages that are logged, to standard error"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="how they are written")
+    config: Path | None = Field(
+        None, description="TOML file with options by these names; it yields to both others"
+    )
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _slashes(cls, value: str) -> str:
+        if not (value.startswith("/") and value.endswith("/")):
+            raise ValueError("should begin and end with a slash")
+        return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _key_needs_cert(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("tls_cert") is None:
+            raise ValueError("is of no use without --tls-cert")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _ConfigFile(settings_cls)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message} (see --help)")
+
+
+def load_settings(arguments: Sequence[str]) -> Settings:
+    """Read the options from everywhere.
+
+    Args:
+        arguments: the command line's, without the command.
+
+    Raises:
+        ConfigurationError: an option is unknown, or its value is not allowed.
+        SystemExit: help or the version was asked for, and has been printed.
+    """
+    parser = _Parser(
+        prog="trio-beat",
+        description="A WebSocket server in which every connection knows when it is dead.",
+        epilog="Every option is also read from the environment, for example TRIO_BEAT_INTERVAL, "
+        "and from the file that --config names, for example interval = 4.0; a flag goes before "
+        "the environment, and both before the file.",
+    )
+    parser.add_argument("--version", action="version", version=f"trio-beat {version('trio-beat')}")
+    unknown = [
+        name
+        for name in sorted(os.environ)
+        if name.startswith(_PREFIX)
+        and name.removeprefix(_PREFIX).lower() not in Settings.model_fields
+    ]
+    if unknown:
+        raise ConfigurationError(f"unknown environment variable {unknown[0]}")
+    flags: CliSettingsSource[Any] = CliSettingsSource(
+        Settings, root_parser=parser, cli_parse_args=list(arguments)
+    )
+    try:
+        return Settings(_cli_settings_source=flags)
+    except ValidationError as exc:
+        raise ConfigurationError(_explain(exc, flags())) from None
+    except SettingsError as exc:
+        raise ConfigurationError(str(exc)) from None
+
+
+def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:
+    error = errors.errors()[0]
+    name = str(error["loc"][0])
+    flag = "--" + name.replace("_", "-")
+    if name not in flags and _PREFIX + name.upper() in os.environ:
+        flag = _PREFIX + name.upper()
+    if error["type"] == "extra_forbidden":
+        return f"--config: unknown option {name!r} in the file"
+    value = "***" if name == "publish_token" else repr(str(error["input"]))
+    what = error["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
+    return f"{flag}: {value} {what}"
