@@ -71,16 +71,6 @@ class AskedBackend(MemoryBackend):
         return last
 
 
-@asynccontextmanager
-async def hub_over(backend: MemoryBackend, expire: float = 3600) -> AsyncIterator[Hub]:
-    """What `open_hub` does, over a backend that is there already."""
-    hub = Hub(backend, expire)
-    async with backend.running(hub._deliver), trio.open_nursery() as nursery:
-        nursery.start_soon(hub._keep_in_step)
-        yield hub
-        nursery.cancel_scope.cancel()
-
-
 async def settled(hub: Hub, channels: int, subscriptions: int) -> None:
     """Check what the hub holds, once it is in step with its backend."""
     await trio.testing.wait_all_tasks_blocked()
@@ -147,7 +137,7 @@ async def test_counts_subscriptions_and_messages() -> None:
 
 async def test_asks_the_backend_once_for_a_channel() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         listeners = [Listener() for _ in range(3)]
         async with trio.open_nursery() as nursery:
             for listener in listeners:
@@ -163,7 +153,7 @@ async def test_asks_the_backend_once_for_a_channel() -> None:
 
 async def test_who_comes_before_the_backend_was_told_finds_the_channel_as_it_was() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         one, two = Listener(), Listener()
         await hub.subscribe(one, ["news"])
         hub.unsubscribe(one, ["news"])
@@ -175,7 +165,7 @@ async def test_who_comes_before_the_backend_was_told_finds_the_channel_as_it_was
 
 async def test_who_subscribes_while_the_channel_is_unsubscribed_waits_and_hears_it() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+    async with open_hub(backend) as hub, trio.open_nursery() as nursery:
         one, two = Listener(), Listener()
         await hub.subscribe(one, ["news"])
         gate = backend.gates["-news"] = trio.Event()
@@ -193,7 +183,7 @@ async def test_who_subscribes_while_the_channel_is_unsubscribed_waits_and_hears_
 async def test_the_last_message_is_not_one_from_before_a_gap() -> None:
     """What comes while a channel is being unsubscribed may not be the last before it is again."""
     backend = AskedBackend()
-    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+    async with open_hub(backend) as hub, trio.open_nursery() as nursery:
         one, two = Listener(), Listener()
         await hub.subscribe(one, ["news"])
         unsubscribing = backend.gates["-news"] = trio.Event()
@@ -213,7 +203,7 @@ async def test_the_last_message_is_not_one_from_before_a_gap() -> None:
 
 async def test_a_failing_backend_is_told_to_all_who_wait_and_later_it_works() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         backend.away = True
         failed = []
 
@@ -239,7 +229,7 @@ async def test_a_failing_backend_is_told_to_all_who_wait_and_later_it_works() ->
 
 async def test_a_backend_that_cannot_tell_the_last_message_is_no_subscription() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         gate = backend.gates["?news"] = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_refused, hub)
@@ -257,7 +247,7 @@ async def _refused(hub: Hub) -> None:
 
 async def test_subscribes_to_all_channels_or_none() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+    async with open_hub(backend) as hub, trio.open_nursery() as nursery:
         gate = backend.gates["+b"] = trio.Event()
         nursery.start_soon(_refused_two, hub)
         await trio.testing.wait_all_tasks_blocked()
@@ -275,7 +265,7 @@ async def _refused_two(hub: Hub) -> None:
 
 async def test_leaves_nothing_wherever_subscribing_is_cancelled() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         for step in count():
             listener = Listener()
             cancelled = await cancelled_at(step, partial(hub.subscribe, listener, "abc"))
@@ -294,7 +284,7 @@ async def test_leaves_nothing_wherever_subscribing_is_cancelled() -> None:
 
 async def test_one_who_gives_up_waiting_takes_nothing_from_the_others() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+    async with open_hub(backend) as hub, trio.open_nursery() as nursery:
         gate = backend.gates["+news"] = trio.Event()
         stays = Listener()
         scope = trio.CancelScope()
@@ -350,7 +340,7 @@ async def test_leaving_a_hub_leaves_its_backend() -> None:
             left.append(self)
 
     backend = Leaving()
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         await hub.subscribe(Listener(), ["a"])
         assert not left
     assert left == [backend]

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.test_hub import MANY, AskedBackend, Listener, hub_over, settled
+from tests.test_hub import MANY, AskedBackend, Listener, settled
 from trio_beat import Hub, open_hub
 
 
@@ -124,7 +124,7 @@ async def test_who_leaves_and_comes_back_during_a_fan_out_gets_the_message_once(
 
 async def test_who_joins_between_publish_and_delivery_gets_the_message_once() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub, trio.open_nursery() as nursery:
+    async with open_hub(backend) as hub, trio.open_nursery() as nursery:
         joining = Listener()
         await hub.publish("news", "old")
         # A message comes when the backend has subscribed and its answer to what the last message
@@ -142,7 +142,7 @@ async def test_who_joins_between_publish_and_delivery_gets_the_message_once() ->
 async def test_a_message_that_came_as_the_last_one_is_not_delivered_again() -> None:
     """The broker has kept it already when its delivery is still to come."""
     backend = AskedBackend()
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         payloads: list[bytes] = []
 
         async def hold_back(channel: str, payload: bytes) -> None:
@@ -234,7 +234,7 @@ async def test_a_message_is_framed_once_for_all() -> None:
 
 async def test_a_sender_that_was_cancelled_is_forgotten() -> None:
     backend = AskedBackend()
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         backend.gates["!news"] = trio.Event()
         with trio.move_on_after(0):
             await hub.publish("news", "x", sender=Listener())

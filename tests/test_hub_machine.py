@@ -10,8 +10,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_hub import AskedBackend, Listener, hub_over
-from trio_beat import BackendError
+from tests.test_hub import AskedBackend, Listener
+from trio_beat import BackendError, open_hub
 
 CHANNELS = ("a", "b", "c")
 WHO = 4
@@ -57,7 +57,7 @@ class Model:
 async def _play(steps: list[tuple[str, int, str]]) -> None:
     backend, model = AskedBackend(), Model()
     listeners = [Listener() for _ in range(WHO)]
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         for number, (what, who, channel) in enumerate(steps):
             listener = listeners[who]
             if what == "join" and who not in model.joined[channel]:
@@ -99,7 +99,7 @@ async def _play_at_once(steps: list[tuple[str, int, str]]) -> None:
     listeners = [Listener() for _ in range(WHO)]
     joined: set[tuple[int, str]] = set()
     sent: dict[str, int] = {}
-    async with hub_over(backend) as hub:
+    async with open_hub(backend) as hub:
         async with trio.open_nursery() as nursery:
             for number, (what, who, channel) in enumerate(steps):
                 if what == "join" and (who, channel) not in joined:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import signal
 import socket
 import ssl
@@ -122,6 +124,34 @@ async def test_serves_over_tls(tmp_path: Path) -> None:
         async with trio_websocket.open_websocket_url(url, ssl_context=context) as websocket:
             await websocket.send_message("over TLS")
             assert await websocket.get_message() == "over TLS"
+
+
+async def test_survives_running_out_of_file_descriptors(tmp_path: Path) -> None:
+    with command(tmp_path) as running:
+        descriptors = len(os.listdir(f"/proc/{running.process.pid}/fd"))
+        limit = descriptors + 3
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        streams = [await trio.open_tcp_stream("127.0.0.1", running.port) for _ in range(6)]
+        with trio.fail_after(10):
+            while "cannot accept: [Errno 24]" not in running.log():  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        for stream in streams:
+            await stream.aclose()
+        with trio.fail_after(10):
+            peer = await dial(running.port)
+        await peer.aclose()
+        assert running.end() == 0
+
+
+async def test_warns_of_beats_that_a_proxy_would_not_wait_for(tmp_path: Path) -> None:
+    with command(tmp_path, "--interval=60") as running:
+        assert "beats are 60 s apart; many proxies" in running.log()
+
+
+async def test_warns_of_too_few_file_descriptors(tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with command(tmp_path, f"--max-connections={most}") as running:
+        assert f"file descriptors are limited to {most}" in running.log()
 
 
 async def test_freeze_of_15_beats_drops_nobody_who_is_alive(tmp_path: Path) -> None:

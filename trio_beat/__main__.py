@@ -77,7 +77,7 @@ def _make_server(
     token = settings.publish_token
     site = Site(
         hub=hub,
-        statistics=lambda: server.statistics(),
+        statistics=lambda: server.statistics()._asdict(),
         heartbeat=heartbeat,
         path_prefix=settings.path_prefix,
         publish_token=None if token is None else token.get_secret_value(),

@@ -105,6 +105,14 @@ class Hub:
         self._published = 0
         self._delivered = 0
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the hub, and its backend, while the context lasts."""
+        async with self._backend.running(self._deliver), trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_in_step)
+            yield
+            nursery.cancel_scope.cancel()
+
     async def publish(
         self, channel: str, message: str | bytes, *, sender: Subscriber | None = None
     ) -> int:
@@ -274,11 +282,13 @@ class Hub:
 
 
 @asynccontextmanager
-async def open_hub(url: str = "memory://", *, expire: float = 3600.0) -> AsyncIterator[Hub]:
+async def open_hub(
+    backend: str | Backend = "memory://", *, expire: float = 3600.0
+) -> AsyncIterator[Hub]:
     """Open a hub and run it while the context lasts.
 
     Args:
-        url: the backend's.
+        backend: its URL, or one that is made already and used for nothing else.
         expire: seconds for which the last message of a channel is kept; 0: not at all.
 
     Raises:
@@ -287,16 +297,15 @@ async def open_hub(url: str = "memory://", *, expire: float = 3600.0) -> AsyncIt
     """
     if not expire >= 0:
         raise ValueError(f"expire is {expire!r}; it must be a number of seconds, 0 or more")
-    hub = Hub(backend_from_url(url), expire)
-    async with hub._backend.running(hub._deliver):  # noqa: SLF001 - what `Hub` does not start itself
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(hub._keep_in_step)  # noqa: SLF001
-            yield hub
-            nursery.cancel_scope.cancel()
+    made = backend_from_url(backend) if isinstance(backend, str) else backend
+    hub = Hub(made, expire)
+    async with hub.running():
+        yield hub
 
 
 def _refuse(connection: Connection, exc: BackendError) -> None:
-    _log.warning("%s: %s (%s)", connection.peer, exc, exc.__cause__)
+    # Not a warning for each of many: what happens to the backend, the backend says.
+    _log.info("%s refused: %s (%r)", connection.peer, exc, exc.__cause__)
     connection.end_nowait(EndReason.REFUSED, 1013, "backend is away, try again later")
 
 

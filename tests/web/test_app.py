@@ -26,7 +26,7 @@ async def serving(
     async with open_hub() as hub, trio.open_nursery() as nursery:
         site = Site(
             hub=hub,
-            statistics=lambda: server.statistics(),
+            statistics=lambda: server.statistics()._asdict(),
             heartbeat=Heartbeat(message="</script>"),
             path_prefix="/ws/",
             publish_token=token,

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 import trio
 from starlette.applications import Starlette
@@ -23,7 +23,6 @@ from .._channels import ChannelError, channel_key, parse_facility
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
 from .._hub import Hub
-from .._server import ServerStatistics
 
 _PUBLISH: Final = "/api/publish/"
 #: Seconds in which the body of a request must have come.
@@ -56,7 +55,7 @@ class Site:
 
     Args:
         hub: where to publish.
-        statistics: of the server.
+        statistics: counts of the server, by name.
         heartbeat: the server's, for the page.
         path_prefix: what the path of a WebSocket begins with.
         publish_token: bearer token that allows to publish; None: nobody can.
@@ -64,7 +63,7 @@ class Site:
     """
 
     hub: Hub
-    statistics: Callable[[], ServerStatistics]
+    statistics: Callable[[], dict[str, Any]]
     heartbeat: Heartbeat
     path_prefix: str
     publish_token: str | None
@@ -111,11 +110,10 @@ def _static(body: bytes, media_type: str) -> Endpoint:
 
 def _health(site: Site) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        server = site.statistics()._asdict()
         body = {
             "status": "ok",
             "version": version("trio-beat"),
-            **server,
+            **site.statistics(),
             "hub": site.hub.statistics()._asdict(),
         }
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
