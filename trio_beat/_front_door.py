@@ -83,9 +83,14 @@ class Visitor(ABC):
         with contextlib.suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             with trio.move_on_after(LINGER):
                 await self.send_all(refusal.response())
-                self.sock.shutdown(socket.SHUT_WR)
+                self.end_output()
                 while await self.receive_some():
                     pass
+
+    def end_output(self) -> None:
+        """Tell the peer that no more bytes come. Idempotent."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
 
     def refuse_nowait(self, refusal: Refusal) -> None:
         """Tell the peer that it is not let in, as far as that needs no waiting, and close."""

@@ -209,19 +209,23 @@ class Server:
             nursery.cancel_scope.cancel()
 
     async def _accept(self, listener: socket.socket, peers: trio.Nursery) -> None:
+        exhausted = False
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
                 for _ in range(_ACCEPT_TURN):
                     sock, _ = listener.accept()
+                    exhausted = False
                     self._welcome(sock, peers)
             except BlockingIOError:
                 continue
             except OSError as exc:
+                # Anything else: the peer left before it was accepted (accept(2), "Error handling").
                 if exc.errno in _EXHAUSTED:
-                    _log.error("cannot accept: %s", exc)
+                    if not exhausted:
+                        _log.error("cannot accept: %s; trying again until it works", exc)
+                    exhausted = True
                     await trio.sleep(_EXHAUSTED_PAUSE)
-                # Otherwise the peer left before it was accepted (accept(2), "Error handling").
 
     def _welcome(self, sock: socket.socket, peers: trio.Nursery) -> None:
         sock.setblocking(False)

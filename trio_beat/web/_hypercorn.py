@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -82,6 +81,7 @@ class HTTPFront:
                 # must not end the server.
                 _log.info("%s HTTP connection failed: %r", visitor.peer, group.exceptions)
                 _log.debug("how it failed", exc_info=group)
+            visitor.end_output()
             with trio.move_on_after(LINGER):
                 while await visitor.receive_some():
                     pass
@@ -173,16 +173,10 @@ class _HTTPConnection:
                 else:
                     self._moved()
         elif isinstance(event, Closed):
-            self._end_output()
+            self._visitor.end_output()
             self._reading.cancel()
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
-
-    def _end_output(self) -> None:
-        try:
-            self._visitor.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
 
 
 class _Log(Logger):

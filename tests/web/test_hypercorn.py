@@ -1,0 +1,221 @@
+"""HTTP as it is served: what goes wrong on one connection ends that one, and in time."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any
+
+import pytest
+import trio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+
+from tests.serving import ask, deserted, serving
+from trio_beat import Limits, Server
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+UPLOAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345"
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Read the whole of a request, and answer it; or fail, or never end, where it says so."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+        return
+    while (await receive()).get("more_body"):
+        pass
+    if scope["path"] == "/fail":
+        raise ZeroDivisionError
+    headers = [] if scope["path"] == "/endless" else [(b"content-length", b"6")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while scope["path"] == "/endless":
+        body = {"type": "http.response.body", "body": b"x" * 65536, "more_body": True}
+        await send(body)
+    await send({"type": "http.response.body", "body": b"answer"})
+
+
+async def open_stream(server: Server, data: bytes = b"") -> trio.SocketStream:
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    if data:
+        await stream.send_all(data)
+    return stream
+
+
+async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
+    data = b""
+    while end not in data:
+        chunk = await stream.receive_some(65536)
+        assert chunk, data
+        data += chunk
+    return data
+
+
+async def http_connections(server: Server, count: int) -> None:
+    with trio.fail_after(60):
+        while server.statistics().http != count:  # noqa: ASYNC110 - it tells nobody
+            await trio.sleep(0.1)
+
+
+async def test_idle_connection_is_closed(patient_clock: trio.testing.MockClock) -> None:
+    async with serving(app=app) as server:
+        stream = await open_stream(server, GET)
+        await read_until(stream, b"answer")
+        begun = trio.current_time()
+        assert await stream.receive_some() == b""
+        assert trio.current_time() - begun == pytest.approx(5, abs=0.1)
+        await stream.aclose()
+
+
+async def test_connection_is_used_again(patient_clock: trio.testing.MockClock) -> None:
+    async with serving(app=app) as server:
+        stream = await open_stream(server, GET)
+        await read_until(stream, b"answer")
+        await trio.sleep(4)
+        await stream.send_all(GET)
+        await read_until(stream, b"answer")
+        assert server.statistics().http == 1
+        await stream.aclose()
+
+
+async def test_request_that_stops_half_way_is_given_up(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(app=app) as server:
+        stream = await open_stream(server, UPLOAD)
+        await http_connections(server, 1)
+        begun = trio.current_time()
+        await http_connections(server, 0)
+        assert 29 < trio.current_time() - begun < 33
+        await stream.aclose()
+
+
+async def test_peer_that_does_not_read_is_given_up(patient_clock: trio.testing.MockClock) -> None:
+    async with serving(app=app) as server:
+        stream = await open_stream(server, GET.replace(b"/ ", b"/endless ", 1))
+        await http_connections(server, 1)
+        begun = trio.current_time()
+        await http_connections(server, 0)
+        assert 29 < trio.current_time() - begun < 33
+        await stream.aclose()
+
+
+async def test_application_that_fails_is_an_error_in_the_log_and_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(app=app) as server:
+        answer = await ask(server.port, GET.replace(b"/ ", b"/fail ", 1))
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert "ZeroDivisionError" in caplog.text
+        assert caplog.records[-1].levelno == logging.ERROR
+
+
+async def test_there_are_no_more_connections_than_visitors() -> None:
+    async with serving(app=app, limits=Limits(visitors=1)) as server:
+        first = await open_stream(server, GET)
+        await read_until(first, b"answer")
+        assert (await ask(server.port, GET)).startswith(b"HTTP/1.1 503 ")
+        assert server.statistics().refused == {503: 1}
+        await first.aclose()
+        await http_connections(server, 0)
+
+
+async def test_draining_closes_the_idle_and_answers_the_busy(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(app=app) as server:
+        idle, busy = await open_stream(server, GET), await open_stream(server, UPLOAD)
+        await read_until(idle, b"answer")
+        await http_connections(server, 2)
+        server.drain()
+        assert await idle.receive_some() == b""
+        await trio.sleep(3)
+        await busy.send_all(b"67890")
+        assert b"answer" in await read_until(busy, b"answer")
+        assert await busy.receive_some() == b""
+        for stream in (idle, busy):
+            await stream.aclose()
+
+
+async def test_request_that_breaks_the_machinery_ends_its_connection_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(app=app) as server:
+        await ask(server.port, UPGRADE.replace(b"AAMAAABkAAQAAP__", b"A"))
+        assert "HTTP connection failed" in caplog.text
+        assert max(record.levelno for record in caplog.records) == logging.INFO
+        stream = await open_stream(server, GET)
+        await read_until(stream, b"answer")
+        await stream.aclose()
+
+
+CHUNKS = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+OLD = b"GET / HTTP/1.0\r\n\r\n"
+WAITING = b"HEAD / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n"
+CHAT = (
+    b"GET /chat HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+)
+REQUESTS = [GET, UPLOAD + b"67890", CHUNKS, OLD, WAITING, CHAT, UPGRADE]
+
+
+def http2_requests(chance: random.Random) -> bytes:
+    connection = H2Connection(H2Configuration(client_side=True, validate_outbound_headers=False))
+    connection.initiate_connection()
+    for _ in range(chance.randint(1, 3)):
+        stream = connection.get_next_available_stream_id()
+        method = chance.choice(["GET", "POST", "CONNECT"])
+        headers = [(":method", method), (":path", "/"), (":scheme", "http"), (":authority", "x")]
+        connection.send_headers(stream, headers)
+        connection.send_data(stream, b"x" * chance.randint(0, 3000), end_stream=True)
+    return connection.data_to_send()
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    damage = bytearray(data)
+    for _ in range(chance.choice([0, 1, 2, 5, 20])):
+        at = chance.randrange(len(damage) or 1)
+        match chance.randrange(3):
+            case 0:
+                damage[at : at + 1] = chance.randbytes(1)
+            case 1:
+                del damage[at : at + chance.randint(1, 20)]
+            case _:
+                damage[at:at] = chance.randbytes(chance.randint(1, 9))
+    return bytes(damage)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_damaged_requests_do_no_harm(
+    seed: int, patient_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    chance = random.Random(seed)
+    async with serving(app=app) as server:
+
+        async def one(data: bytes) -> None:
+            stream = await open_stream(server)
+            try:
+                await stream.send_all(data)
+                with trio.move_on_after(chance.choice([0, 0.1, 40])):
+                    while await stream.receive_some():
+                        pass
+            except trio.BrokenResourceError:
+                pass
+            finally:
+                await trio.aclose_forcefully(stream)
+
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    several = b"".join(chance.choices(REQUESTS, k=chance.randint(1, 3)))
+                    data = http2_requests(chance) if chance.random() < 0.5 else several
+                    nursery.start_soon(one, damaged(data, chance))
+        await deserted(server)
+        await http_connections(server, 0)
+    assert max(record.levelno for record in caplog.records) == logging.INFO
