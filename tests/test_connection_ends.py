@@ -277,7 +277,23 @@ class TestPeerCloses:
             assert (await link.ended()) == Closed(EndReason.PEER, 1001, "")
             assert received == ["1", "2"]
 
-    async def test_a_handler_that_does_not_end_has_five_seconds(
+    async def test_a_handler_that_reads_has_five_seconds_to_end(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async def handler(connection: Connection) -> None:
+            async for _ in connection:
+                pass
+            await trio.sleep_forever()
+
+        async with linked(handler) as link:
+            await trio.sleep(1)
+            await link.peer.send_close()
+            assert await link.peer.closed() == Close(1000, "")
+            await link.peer.aclose()
+            await link.ended()
+            assert link.ended_at == 1 + CLOSE_TIMEOUT
+
+    async def test_a_handler_that_does_not_read_ends_at_once(
         self, autojump_clock: MockClock
     ) -> None:
         async with linked(idle) as link:
@@ -286,13 +302,18 @@ class TestPeerCloses:
             assert await link.peer.closed() == Close(1000, "")
             await link.peer.aclose()
             await link.ended()
-            assert link.ended_at == 1 + CLOSE_TIMEOUT
+            assert link.ended_at == 1
 
     async def test_the_answer_does_not_wait_for_the_handler(
         self, autojump_clock: MockClock
     ) -> None:
-        async with linked(idle) as link:
+        async def handler(connection: Connection) -> None:
+            async for _ in connection:
+                await trio.sleep_forever()
+
+        async with linked(handler) as link:
             await trio.sleep(1)
+            await link.peer.send_text("takes for ever")
             await link.peer.send_close()
             await link.peer.closed()
             assert trio.current_time() == 1
@@ -332,6 +353,35 @@ class TestPeerCloses:
             link.peer.stream.socket.close()
             assert (await link.ended()).by is EndReason.LOST
             assert link.error is None
+
+
+class TestPeerViolates:
+    async def test_what_came_before_in_the_same_read_is_answered(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with linked(echo) as link:
+            good = Frame(Opcode.TEXT, b"good").serialize(mask=True)
+            await link.peer.send(good + Frame(Opcode.TEXT, b"bad").serialize(mask=False))
+            assert await link.peer.text() == "good"
+            close = await link.peer.closed()
+            assert close is not None
+            assert close.code == 1002
+            assert trio.current_time() == 0
+
+    async def test_a_handler_that_is_behind_has_five_seconds(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async def handler(connection: Connection) -> None:
+            async for _ in connection:
+                await trio.sleep_forever()
+
+        async with linked(handler) as link:
+            await link.peer.send_text("takes for ever")
+            await link.peer.send(Frame(Opcode.TEXT, b"bad").serialize(mask=False))
+            close = await link.peer.closed()
+            assert close is not None
+            assert close.code == 1002
+            assert trio.current_time() == CLOSE_TIMEOUT
 
 
 class TestHandlerEnds:

@@ -83,6 +83,9 @@ class Consumer(Protocol):
     async def receive(self) -> str | bytes:
         """Give a message to the application; raises `trio.EndOfChannel` after the last."""
 
+    async def caught_up(self) -> None:
+        """Wait until what came has been dealt with."""
+
     async def finished(self, connection: Connection) -> None:
         """The peer has closed: deal with what came before."""
 
@@ -227,6 +230,8 @@ class Connection:
             case Reply():
                 self.deliver_nowait(event.frame)
             case Failure(code, reason, frame):
+                with trio.move_on_after(CLOSE_TIMEOUT):
+                    await self._consumer.caught_up()
                 by = EndReason.TOO_BIG if code == 1009 else EndReason.PROTOCOL_ERROR
                 self.end_nowait(by, code, reason, frame=frame)
             case PeerClose(code, reason, frame):

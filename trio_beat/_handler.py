@@ -26,6 +26,10 @@ class HandlerConsumer:
         self._handler = handler
         self._inbox, self._messages = trio.open_memory_channel[str | bytes](inbound_size)
         self._returned = trio.Event()
+        self._caught_up = trio.Event()
+        #: Messages that came; that the handler took; that it had taken when it asked for more.
+        self._given = self._taken = self._dealt_with = 0
+        self._reading = False
 
     async def opened(self, connection: Connection) -> None:
         connection.start_soon(self._run)
@@ -45,14 +49,30 @@ class HandlerConsumer:
             self._returned.set()
 
     async def received(self, connection: Connection, message: str | bytes) -> None:
+        self._given += 1
         await self._inbox.send(message)
 
     async def receive(self) -> str | bytes:
-        return await self._messages.receive()
+        self._dealt_with = self._taken
+        if self._dealt_with == self._given:
+            self._caught_up.set()
+        self._reading = True
+        try:
+            message = await self._messages.receive()
+        finally:
+            self._reading = False
+        self._taken += 1
+        return message
+
+    async def caught_up(self) -> None:
+        if self._dealt_with < self._given:
+            self._caught_up = trio.Event()
+            await self._caught_up.wait()
 
     async def finished(self, connection: Connection) -> None:
         self._inbox.close()
-        await self._returned.wait()
+        if self._reading or self._dealt_with < self._given:
+            await self._returned.wait()
 
     def closed(self, connection: Connection) -> None:
         self._inbox.close()

@@ -340,6 +340,9 @@ class HubConsumer:
     async def receive(self) -> str | bytes:
         raise trio.EndOfChannel
 
+    async def caught_up(self) -> None:
+        pass
+
     async def finished(self, connection: Connection) -> None:
         pass
 

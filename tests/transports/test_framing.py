@@ -138,6 +138,14 @@ class TestFragments:
         events = fed.feed(first + masked(Opcode.PING, b"p") + masked(Opcode.PONG) + second)
         assert events == [Reply(plain(Opcode.PONG, b"p")), Pong(-1), "ab"]
 
+    @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe8bye"])
+    def test_may_be_given_up_by_a_close(self, payload: bytes) -> None:
+        fed = Fed()
+        close = masked(Opcode.CLOSE, payload)
+        (event,) = fed.feed(fragments(Opcode.TEXT, b"a", b"b")[0] + close)
+        code, reason = (1000 if payload else 1005), payload[2:].decode()
+        assert event == PeerClose(code, reason, plain(Opcode.CLOSE, payload))
+
     def test_may_cut_a_character(self) -> None:
         euro = "€".encode()
         assert Fed().feed(b"".join(fragments(Opcode.TEXT, euro[:1], euro[1:2], euro[2:]))) == ["€"]
@@ -248,7 +256,6 @@ VIOLATIONS = {
     + masked(Opcode.TEXT, b"b"),
     "binary inside a fragmented message": masked(Opcode.TEXT, b"a", fin=False)
     + masked(Opcode.BINARY, b"b"),
-    "close inside a fragmented message": masked(Opcode.TEXT, b"a", fin=False) + closing(1000),
     "close payload of one byte": masked(Opcode.CLOSE, b"\x03"),
     **{
         f"close code {code}": masked(Opcode.CLOSE, code.to_bytes(2, "big"))

@@ -135,7 +135,11 @@ class FramingTransport(Transport):
     def _conclude(self, protocol: Protocol, events: list[Event]) -> Sequence[Event]:
         """Add what the protocol wants to be sent, and how it ended if it did."""
         output = b"".join(protocol.data_to_send())
-        if (received := protocol.close_rcvd) is not None and protocol.parser_exc is None:
+        if (received := protocol.close_rcvd) is not None:
+            if protocol.parser_exc is not None:
+                # To close between fragments gives up a message, and is no error (section 5.5.1
+                # lets a close frame stand anywhere); the layer below takes it for one.
+                output = _close_frame(received.code, received.reason)
             events.append(PeerClose(received.code, received.reason, output))
         elif protocol.eof_sent:
             sent = protocol.close_sent
@@ -210,7 +214,9 @@ class FramingTransport(Transport):
 
 
 def _close_frame(code: int, reason: str) -> bytes:
-    return Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False)
+    empty = code == CloseCode.NO_STATUS_RCVD
+    payload = b"" if empty else Close(code, reason).serialize()
+    return Frame(Opcode.CLOSE, payload).serialize(mask=False)
 
 
 def _failure(code: int, reason: str) -> Failure:
