@@ -155,10 +155,10 @@ async def linked(
     secure: bool = False,
 ) -> AsyncIterator[Link]:
     """Run a connection while the context lasts, and check that nothing of it is left behind."""
-    metronome, poller, wire = Metronome(heartbeat.interval), Poller(), Wire(message_size)
+    metronome, wire = Metronome(heartbeat.interval), Wire(message_size)
     terms = Terms(heartbeat, metronome, outbox, slow_policy)
     consumer = consumer or HandlerConsumer(handler, inbound)
-    with trio.fail_after(HANGS):
+    with trio.fail_after(HANGS), Poller() as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(metronome.run)
             await nursery.start(poller.run)

@@ -416,6 +416,7 @@ class TestHandlerEnds:
             raise ZeroDivisionError
 
         async with linked(handler) as link:
+            await wait_all_tasks_blocked()
             await link.peer.send_close(1001)
             assert await link.ended() == Closed(EndReason.PEER, 1001, "")
             with pytest.RaisesGroup(ZeroDivisionError):

@@ -36,7 +36,7 @@ def test_reasons_are_those_of_the_design() -> None:
     ("closed", "text"),
     [
         (Closed(EndReason.PEER, 1000, ""), "peer (1000)"),
-        (Closed(EndReason.MISSED_BEATS, 1006, "3 in a row"), "missed-beats (1006 3 in a row)"),
+        (Closed(EndReason.MISSED_BEATS, 1006, "3 in a row"), "missed-beats (1006 '3 in a row')"),
     ],
 )
 def test_closed_reads_as_reason_code_and_text(closed: Closed, text: str) -> None:
@@ -47,7 +47,7 @@ def test_connection_closed_says_how_it_ended() -> None:
     closed = Closed(EndReason.SLOW, 1013, "too slow, outbox full")
     exc = ConnectionClosed(closed)
     assert exc.closed is closed
-    assert str(exc) == "connection ended by slow (1013 too slow, outbox full)"
+    assert str(exc) == "connection ended by slow (1013 'too slow, outbox full')"
 
 
 def test_unknown_backend_names_what_is_installed() -> None:

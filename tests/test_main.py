@@ -30,6 +30,7 @@ pytestmark = pytest.mark.real
         (["--tls-cert=/nowhere.pem"], "/nowhere.pem"),
         (["--host=192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
         (["--host=no such host"], "cannot listen on no such host:8000"),
+        (["--host=a..b"], "cannot listen on a..b:8000"),
     ],
 )
 def test_bad_configuration_is_one_line_and_exit_code_2(options: list[str], words: str) -> None:

@@ -183,7 +183,7 @@ async def test_ticks_of_a_stall_are_skipped_and_one_revolution_is_not_whole(
 @settings(deadline=None)
 @given(
     jumps=st.lists(
-        st.tuples(st.integers(1, 160), st.integers(1, 160)).map(
+        st.tuples(st.integers(3, 160), st.integers(1, 160)).map(
             lambda ticks: (ticks[0] * TICK / 2, ticks[1] * TICK / 2)
         ),
         max_size=8,
@@ -192,7 +192,7 @@ async def test_ticks_of_a_stall_are_skipped_and_one_revolution_is_not_whole(
 def test_whatever_the_clock_does_seats_keep_their_slots_and_learn_of_stalls(
     jumps: list[tuple[float, float]],
 ) -> None:
-    """Each jump stands behind some time in which the clock is in order."""
+    """Each jump stands behind some time in which the clock is in order, and ticks."""
     clock = MockClock(autojump_threshold=0)
     orchestra = Orchestra(Metronome(INTERVAL))
     stalls: list[tuple[float, float]] = []
@@ -221,6 +221,31 @@ def test_whatever_the_clock_does_seats_keep_their_slots_and_learn_of_stalls(
             assert (beat.number - last.number) % SLOTS == 0
             assert beat.whole == (not any(begin <= a and b <= end for a, b in stalls))
             assert beat.number == last.number + SLOTS or not beat.whole
+
+
+async def test_a_clock_that_is_late_all_the_time_still_beats(autojump_clock: MockClock) -> None:
+    """Only one stall in a row is forgiven: a busy process must let its dead go."""
+    metronome = Metronome(INTERVAL)
+    beats: list[Beat] = []
+
+    async def note() -> None:
+        seat = metronome.seat()
+        try:
+            while True:
+                beats.append(await seat.beat())
+        finally:
+            seat.leave()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(metronome.run)
+        nursery.start_soon(note)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(10):
+            autojump_clock.jump(INTERVAL)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert len(beats) == 9
+    assert [beat.whole for beat in beats] == [False] + 8 * [True]
 
 
 async def test_without_seats_there_is_nothing_to_wake_for(autojump_clock: MockClock) -> None:

@@ -11,8 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
+from websockets.frames import Opcode
+
+from trio_beat import EndReason, Heartbeat, Limits
 
 from .command import clean_environment
+from .peer import dial
+from .serving import serving
 
 pytestmark = pytest.mark.real
 
@@ -23,10 +29,16 @@ import functools, trio
 from trio_beat import Connection, Heartbeat, serve
 
 async def handler(connection: Connection) -> None:
-    print("open", flush=True)
     begun = trio.current_time()
+    if connection.path == "/read":
+        print("open", flush=True)
     try:
-        await trio.sleep_forever()
+        async for _ in connection:
+            if connection.path == "/busy":
+                await trio.sleep(2)  # until all that the reader can take has come
+                print("open", flush=True)
+                begun = trio.current_time()
+                await trio.sleep_forever()
     finally:
         print(f"{connection.closed.by} {trio.current_time() - begun:.3f}", flush=True)
 
@@ -37,7 +49,9 @@ _CLIENT = """
 import trio, trio_websocket
 
 async def main() -> None:
-    async with trio_websocket.open_websocket_url("ws://%s:8000/"):
+    async with trio_websocket.open_websocket_url("ws://%s:8000/%s") as websocket:
+        for _ in range(100):
+            await websocket.send_message("x")
         print("open", flush=True)
         await trio.sleep_forever()
 
@@ -98,31 +112,56 @@ def _wait_until_listening(namespace: str) -> None:
     pytest.fail("the server does not listen")
 
 
-def test_peer_behind_a_pulled_cable_is_gone_within_misses_and_one_beats(
-    namespaces: tuple[str, str],
+@pytest.mark.parametrize(
+    ("handler", "reasons", "beats"),
+    [
+        # The heartbeat's verdict.
+        ("read", ("missed-beats",), 4),
+        # Nobody listens, so silence says nothing: the kernel's verdict on unacknowledged PINGs.
+        ("busy", ("lost",), 6),
+    ],
+)
+def test_peer_behind_a_pulled_cable_is_gone(
+    handler: str, reasons: tuple[str, ...], beats: int, namespaces: tuple[str, str]
 ) -> None:
     server_namespace, client_namespace = namespaces
     processes = [_python(server_namespace, _SERVER % SERVER)]
     try:
         _wait_until_listening(server_namespace)
-        processes.append(_python(client_namespace, _CLIENT % SERVER))
+        processes.append(_python(client_namespace, _CLIENT % (SERVER, handler)))
         outputs = [process.stdout for process in processes]
         assert outputs[0] is not None
         assert outputs[1] is not None
         assert outputs[1].readline() == "open\n"
         assert outputs[0].readline() == "open\n"
         opened = time.monotonic()
-        time.sleep(3)
+        time.sleep(6)
         _ip("-n", client_namespace, "link", "set", "cable", "down")
         pulled = time.monotonic() - opened
         reason, lived = outputs[0].readline().split()
-        # The heartbeat's verdict or the kernel's, whichever comes first.
-        assert reason in ("missed-beats", "lost")
-        assert float(lived) - pulled <= 4.5
-        assert float(lived) - pulled >= 2
+        assert reason in reasons
+        assert 2 <= float(lived) - pulled <= beats + 0.5
     finally:
         for process in processes:
             process.kill()
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
+
+
+async def test_peer_that_sends_but_does_not_read_is_alive() -> None:
+    """Its window stays shut for longer than it may be silent, and the kernel must not mind."""
+    heartbeat = Heartbeat(0.2, misses=2)
+    async with serving(heartbeat=heartbeat, limits=Limits(outbox=2**26)) as server:
+        deaf = await dial(server.port, "/ws/news?subscribe-broadcast")
+        speaker = await dial(server.port, "/ws/news?publish-broadcast")
+        for _ in range(20):
+            await speaker.send_frame(Opcode.BINARY, b"x" * 2**19)
+        for _ in range(40):
+            await trio.sleep(0.1)
+            await deaf.send_frame(Opcode.PONG)
+        assert server.statistics().ended[EndReason.LOST] == 0
+        assert server.statistics().ended[EndReason.MISSED_BEATS] <= 1  # the speaker
+        assert server.statistics().connections >= 1
+        for peer in (deaf, speaker):
+            await peer.aclose()

@@ -75,15 +75,28 @@ def test_frame_that_is_to_be_kept_is_kept_until_the_peer_has_it() -> None:
     assert outbox.size == 0
 
 
-def test_contains_knows_which_frames_wait() -> None:
+def test_no_more_than_one_beat_waits() -> None:
     outbox = Outbox(b"aaaa", taken=1)
+    for _ in range(3):
+        outbox.append_beat(b"beat")
     outbox.append(b"bbbb")
-    assert b"aaaa" in outbox
-    assert b"bbbb" in outbox
-    outbox.taken(3)
-    assert b"aaaa" not in outbox
-    outbox.drop_all()
-    assert b"bbbb" not in outbox
+    outbox.append_beat(b"beat")
+    assert write(outbox) == b"aaabeatbbbb"
+    outbox = Outbox(b"aaaa")
+    outbox.append_beat(b"beat")
+    outbox.append(b"bbbb")
+    outbox.taken(8)
+    outbox.append_beat(b"beat")
+    assert write(outbox) == b"bbbbbeat"
+
+
+def test_beat_that_was_dropped_waits_no_more() -> None:
+    outbox = Outbox(b"aaaa")
+    outbox.append_beat(b"beat")
+    outbox.append(b"bbbb")
+    assert outbox.drop_oldest(5) == 2
+    outbox.append_beat(b"beat")
+    assert write(outbox) == b"bbbbbeat"
 
 
 class OutboxMachine(RuleBasedStateMachine):

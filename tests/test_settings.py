@@ -65,11 +65,12 @@ def test_flag_goes_before_environment_goes_before_file(
     [
         ("--port=65536", ["--port", "'65536'", "less than or equal to 65535"]),
         ("--port=http", ["--port", "'http'", "integer"]),
-        ("--interval=0", ["--interval", "'0'", "greater than 0"]),
+        ("--interval=0.09", ["--interval", "'0.09'", "greater than or equal to 0.1"]),
         ("--interval=inf", ["--interval", "'inf'", "finite"]),
         ("--misses=0", ["--misses", "'0'", "greater than or equal to 1"]),
         ("--expire=-1", ["--expire", "'-1'", "greater than or equal to 0"]),
         ("--path-prefix=ws", ["--path-prefix", "'ws'", "slash"]),
+        ("--path-prefix=/", ["--path-prefix", "'/'", "page"]),
         ("--slow-policy=wait", ["--slow-policy", "'wait'", "'disconnect' or 'drop-oldest'"]),
         ("--log-level=loud", ["--log-level", "'loud'", "'debug'"]),
         ("--tls-key=/key.pem", ["--tls-key", "--tls-cert"]),

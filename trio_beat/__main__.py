@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import signal
@@ -20,6 +21,7 @@ from ._hub import Hub, open_hub
 from ._logging import set_up_logging
 from ._server import Limits, Server, open_listeners
 from ._settings import ConfigurationError, Settings, load_settings
+from .backends import backend_from_url
 from .web._app import Site, make_app
 
 _log = logging.getLogger("trio_beat")
@@ -56,19 +58,28 @@ async def _run(settings: Settings) -> int:
         _log.warning(
             "beats are %g s apart; many proxies end what is idle for 60 s", settings.interval
         )
-    try:
-        listeners = await open_listeners(settings.port, settings.host, heartbeat)
-    except OSError as exc:
-        where = f"{settings.host}:{settings.port}"
-        raise ConfigurationError(f"cannot listen on {where}: {exc.strerror}") from exc
     # Signals are caught before anybody is told that the server is there.
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        contextlib.ExitStack() as stack,
+    ):
         try:
-            async with open_hub(settings.backend, expire=settings.expire) as hub:
+            backend = backend_from_url(settings.backend)
+            listeners = await open_listeners(settings.port, settings.host)
+            for listener in listeners:
+                stack.enter_context(listener)
+            async with open_hub(backend, expire=settings.expire) as hub:
                 server = _make_server(settings, hub, heartbeat, context)
                 return await _serve(settings, server, listeners, signals)
         except BackendError as exc:
             raise ConfigurationError(f"--backend: {exc}") from exc
+        except (OSError, UnicodeError) as exc:
+            where = f"{settings.host}:{settings.port}"
+            raise ConfigurationError(f"cannot listen on {where}: {_why(exc)}") from exc
+
+
+def _why(exc: Exception) -> str:
+    return exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
 
 
 def _make_server(

@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import math
@@ -34,7 +35,7 @@ from ._heartbeat import Heartbeat, Verdict
 from ._metronome import Beat, Metronome
 from ._outbox import Outbox
 from .transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
-from .transports._framing import beat_frames, check_close, message_frame
+from .transports._framing import beat_frames, check_close, message_frame, text_beat
 
 _log = logging.getLogger("trio_beat.connection")
 
@@ -154,6 +155,7 @@ class Connection:
         #: Invariant: None exactly when nothing waits for the socket.
         self._outbox: Outbox | None = Outbox(greeting, keep=True)
         self._dropped = 0
+        #: The oldest PING that waits for its PONG, or -1.
         self._ping = -1
         self._pinged_at = 0.0
         self.path = path
@@ -193,13 +195,16 @@ class Connection:
 
     async def _beat(self) -> None:
         transport, verdict = self._transport, self._verdict
-        seat = self._terms.metronome.seat()
+        seat, patience = self._terms.metronome.seat(), self._terms.heartbeat.patience
         try:
             while True:
                 beat = await seat.beat()
                 fair = beat.whole and not (verdict.silent and transport.stirring())
+                if not verdict.listening and transport.unreachable(patience):
+                    self._lost(TimeoutError("nothing is acknowledged"))
                 if verdict.beat(fair=fair):
                     self.end_nowait(EndReason.MISSED_BEATS, 1006, f"{verdict.missed} in a row")
+                if self.closed is not None:
                     return
                 transport.rest()
                 self._send_beat(beat)
@@ -223,6 +228,8 @@ class Connection:
             case Pong():
                 if event.number == self._ping:
                     self.latency = trio.current_time() - self._pinged_at
+                if event.number >= 0:
+                    # Answers one of ours: a later one answers for those before it, section 5.5.3.
                     self._ping = -1
             case str() | bytes():
                 if event != self._terms.heartbeat.message:
@@ -245,15 +252,14 @@ class Connection:
             await self._consumer.finished(self)
 
     def _send_beat(self, beat: Beat) -> None:
-        if self.closed is not None:
-            return
         message = self._terms.heartbeat.message
         if self._outbox is None:
-            self._ping, self._pinged_at = beat.number, trio.current_time()
+            if self._ping < 0:
+                self._ping, self._pinged_at = beat.number, trio.current_time()
             self._put(beat_frames(beat.number, message))
-        elif message is not None and (frame := message_frame(message)) not in self._outbox:
+        elif message is not None:
             # To the kernel what waits is as good as a PING; to some peers nothing else counts.
-            self._outbox.append(frame)
+            self._outbox.append_beat(text_beat(message))
 
     def _let_go(self) -> None:
         """The connection is open: let the handshake's response go, and what stands behind it."""
@@ -264,7 +270,7 @@ class Connection:
         except OSError as exc:
             self._lost(exc)
         if outbox.size:
-            self._nursery.start_soon(self._flush, name="trio_beat flush")
+            self._start_flushing()
         else:
             self._outbox = None
 
@@ -291,6 +297,11 @@ class Connection:
             return
         if taken < len(frame):
             self._outbox = Outbox(frame, taken)
+            self._start_flushing()
+
+    def _start_flushing(self) -> None:
+        # A nursery that is closed takes no more tasks: then the goodbye sends what waits.
+        with contextlib.suppress(RuntimeError):
             self._nursery.start_soon(self._flush, name="trio_beat flush")
 
     def _lost(self, exc: OSError) -> None:

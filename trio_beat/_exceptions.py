@@ -38,7 +38,12 @@ class Closed(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.by} ({self.code}{' ' if self.reason else ''}{self.reason})"
+        # The reason may be a peer's: it must not break out of a log's line.
+        return (
+            f"{self.by} ({self.code} {self.reason!r})"
+            if self.reason
+            else f"{self.by} ({self.code})"
+        )
 
 
 class TrioBeatError(Exception):

@@ -18,8 +18,9 @@ import trio
 from ._handshake import Head, Refusal, find_head
 from .transports import Transport
 from .transports._framing import Wire
+from .transports._kernel import peer_name
 from .transports._poller import Poller
-from .transports.native import NativeTransport, peer_name
+from .transports.native import NativeTransport
 from .transports.tls import TLSStream, TLSTransport, tls_stream
 
 _CHUNK: Final = 16384
@@ -75,6 +76,11 @@ class Visitor(ABC):
 
     def _received_some(self, chunk: bytes) -> Request | None:
         self._received += chunk
+        # An empty line before a request is passed over (RFC 9112, section 2.2).
+        while self._received.startswith(b"\r\n"):
+            del self._received[:2]
+        if not self._received:
+            return None
         head = find_head(self._received)
         return None if head is None else Request(head, bytes(self._received[len(head.raw) :]))
 
@@ -148,10 +154,11 @@ class PlainVisitor(Visitor):
 
     async def receive_some(self) -> bytes:
         while True:
+            await trio.lowlevel.wait_readable(self.sock)
             try:
                 return self.sock.recv(_CHUNK)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.sock)
+                continue
 
     async def send_all(self, data: bytes) -> None:
         while data:

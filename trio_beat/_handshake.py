@@ -105,6 +105,8 @@ def find_head(data: bytes | bytearray) -> Head | None:
         raise Refusal(400, "not HTTP: expected <method> <target> HTTP/1.1") from None
     if not version.startswith("HTTP/"):
         raise Refusal(400, f"not HTTP: {version!r} stands where HTTP/1.1 is expected")
+    if not target.isprintable():
+        raise Refusal(400, f"request target {target!r} has control characters")
     if len(target) > MAX_TARGET:
         raise Refusal(414, f"request target is over {MAX_TARGET} bytes")
     return Head(bytes(data[: blank.end()]), _ORIGIN_FORM.sub("", target, count=1))
@@ -153,7 +155,15 @@ def _refusal(protocol: ServerProtocol, request: Request, wrong: InvalidHandshake
     headers = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
     if response.status_code == 426:
         headers |= _UPGRADE
-    return Refusal(response.status_code, bytes(response.body).decode().strip(), headers)
+    return Refusal(response.status_code, f"not a WebSocket handshake: {_chain(wrong)}", headers)
+
+
+def _chain(exc: BaseException | None) -> str:
+    texts = []
+    while exc is not None:
+        texts.append(" ".join(str(exc).split()))
+        exc = exc.__cause__
+    return "; ".join(texts)
 
 
 def _parse(head: Head) -> Request:

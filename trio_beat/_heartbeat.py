@@ -26,7 +26,8 @@ class Heartbeat:
     """How a connection beats, and when it counts as dead.
 
     Args:
-        interval: seconds from one beat to the next; more than 0.
+        interval: seconds from one beat to the next; more than 0. Far below a tenth of a second
+            the process's own pauses are as long as beats, and nobody can be judged.
         misses: how many beats in a row the peer may miss before it is dead; 1 or more. A peer
             that falls silent is gone no later than ``(misses + 1) * interval`` seconds later.
         message: text that is sent as a message of its own on every beat, for peers that cannot
@@ -62,15 +63,16 @@ class Verdict:
         misses: how many missed beats in a row make a peer dead.
     """
 
-    __slots__ = ("_limit", "_listening", "missed", "silent")
+    __slots__ = ("_limit", "listening", "missed", "silent")
 
     def __init__(self, misses: int) -> None:
         self._limit = misses
-        self._listening = False
+        #: The reader waits for bytes.
+        self.listening = False
         #: Beats missed in a row so far.
         self.missed = 0
         #: The reader has been waiting ever since the last beat, and nothing came.
-        #: Invariant: only true while `_listening` is; a connection begins with false, because
+        #: Invariant: only true while `listening` is; a connection begins with false, because
         #: its first beat is a part of one.
         self.silent = False
 
@@ -78,11 +80,11 @@ class Verdict:
         """Bytes of any kind came from the peer; the reader is busy with them until `listen`."""
         self.missed = 0
         self.silent = False
-        self._listening = False
+        self.listening = False
 
     def listen(self) -> None:
         """The reader waits for bytes from now on."""
-        self._listening = True
+        self.listening = True
 
     def beat(self, *, fair: bool = True) -> bool:
         """A beat has passed.
@@ -96,5 +98,5 @@ class Verdict:
         """
         if self.silent and fair:
             self.missed += 1
-        self.silent = self._listening
+        self.silent = self.listening
         return self.missed >= self._limit

@@ -24,24 +24,29 @@ class Outbox:
         keep: the first frame may not be dropped even if the socket has had nothing of it.
     """
 
-    __slots__ = ("_frames", "_keep", "_taken", "emptied", "size")
+    __slots__ = ("_beat", "_frames", "_gone", "_keep", "_taken", "emptied", "size")
 
     def __init__(self, frame: bytes, taken: int = 0, *, keep: bool = False) -> None:
         self._frames = deque((frame,))
         self._taken = taken
         self._keep = keep
+        #: How many frames have left, and how many must have for the last beat to be among them.
+        self._gone, self._beat = 0, 0
         #: Bytes that wait.
         self.size = len(frame) - taken
         #: Set once nothing waits any more, or nothing ever will.
         self.emptied = trio.Event()
 
-    def __contains__(self, frame: bytes) -> bool:
-        return frame in self._frames
-
     def append(self, frame: bytes) -> None:
         """Put a frame at the end."""
         self._frames.append(frame)
         self.size += len(frame)
+
+    def append_beat(self, frame: bytes) -> None:
+        """Put a text heartbeat at the end, unless one still waits."""
+        if self._gone >= self._beat:
+            self.append(frame)
+            self._beat = self._gone + len(self._frames)
 
     def buffers(self) -> list[bytes | memoryview]:
         """What to write next: as many frames as one gathering write is worth."""
@@ -59,6 +64,7 @@ class Outbox:
         count += self._taken
         while self._frames and count >= len(self._frames[0]):
             count -= len(self._frames.popleft())
+            self._gone += 1
             self._keep = False
         self._taken = count
 
@@ -73,6 +79,7 @@ class Outbox:
         while self._frames and self.size >= limit:
             self.size -= len(self._frames.popleft())
             dropped += 1
+        self._gone += dropped
         if kept is not None:
             self._frames.appendleft(kept)
         return dropped

@@ -180,7 +180,7 @@ class Server:
             task_status: gets this server once it accepts.
         """
         self.addresses = [listener.getsockname()[:2] for listener in listeners]
-        with contextlib.ExitStack() as listening:
+        with self._poller, contextlib.ExitStack() as listening:
             for listener in listeners:
                 listening.enter_context(listener)
             await self._run(listening, listeners, task_status)
@@ -262,7 +262,7 @@ class Server:
         try:
             if self._http.connections >= self._limits.visitors:
                 self._note(visitor, _FULL)
-                await visitor.refuse(_FULL)
+                visitor.refuse_nowait(_FULL)
             else:
                 await self._http.serve(visitor, request.head.raw + request.behind)
         except OSError as exc:
@@ -341,8 +341,15 @@ class Server:
             connection.end_nowait(EndReason.SHUTDOWN, 1001, _GOING_AWAY)
 
 
-async def open_listeners(port: int, host: str | None, heartbeat: Heartbeat) -> list[socket.socket]:
+async def open_listeners(port: int, host: str | None) -> list[socket.socket]:
     """Listen; accepted sockets inherit the options that are set here (tcp(7)).
+
+    ``TCP_USER_TIMEOUT`` is not among them: it also ends a peer that acknowledges everything, but
+    has not read for so long. See `Transport.unreachable`.
+
+    Args:
+        port: 0: the system chooses one.
+        host: None: on all addresses.
 
     Raises:
         OSError: the port cannot be listened on.
@@ -352,9 +359,6 @@ async def open_listeners(port: int, host: str | None, heartbeat: Heartbeat) -> l
         listener = socket.socket(fileno=opened.socket.detach())
         listener.setblocking(False)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The kernel's own verdict: unacknowledged for longer than the heartbeat's patience.
-        patience = math.ceil(heartbeat.patience * 1000)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(patience, 2**31 - 1))
         listeners.append(listener)
     return listeners
 
@@ -412,5 +416,5 @@ async def serve(
         ssl_context=ssl_context,
         grace=grace,
     )
-    listeners = await open_listeners(port, host, heartbeat)
+    listeners = await open_listeners(port, host)
     await server.run(listeners, task_status=task_status)

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: the system chooses one")
     path_prefix: str = Field("/ws/", description="what the path of a WebSocket begins with")
     interval: float = Field(
-        4.0, gt=0, allow_inf_nan=False, description="seconds from one beat to the next"
+        4.0, ge=0.1, allow_inf_nan=False, description="seconds from one beat to the next"
     )
     misses: int = Field(3, ge=1, description="missed beats in a row after which a peer is dead")
     heartbeat_message: str | None = Field(
@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     def _slashes(cls, value: str) -> str:
         if not (value.startswith("/") and value.endswith("/")):
             raise ValueError("should begin and end with a slash")
+        if value == "/":
+            raise ValueError("is where the page is")
         return value
 
     @field_validator("tls_key")

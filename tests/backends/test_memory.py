@@ -6,7 +6,7 @@ import trio.testing
 
 from trio_beat import BackendError
 from trio_beat.backends import Last, backend_from_url
-from trio_beat.backends.memory import MemoryBackend
+from trio_beat.backends.memory import OVERHEAD, MemoryBackend
 from trio_beat.testing import check_backend
 
 
@@ -16,6 +16,10 @@ async def _ignore(channel: str, payload: bytes) -> None:
 
 async def _kept(backend: MemoryBackend, *channels: str) -> list[str]:
     return [channel for channel in channels if await backend.last(channel) is not None]
+
+
+#: What a message of nine bytes takes, in a channel of a short name.
+SIZE = OVERHEAD + 10
 
 
 async def test_keeps_the_contract(autojump_clock: trio.testing.MockClock) -> None:
@@ -36,17 +40,19 @@ async def test_expires_at_the_very_second(autojump_clock: trio.testing.MockClock
 
 async def test_keeps_as_many_bytes_as_it_may() -> None:
     # Names count as well: an empty message of a long name takes memory too.
-    backend = MemoryBackend(keep=20)
+    backend = MemoryBackend(keep=2 * SIZE)
     async with backend.running(_ignore):
         await backend.publish("a", b"123456789", expire=10)
         await backend.publish("b", b"123456789", expire=10)
         assert await _kept(backend, "a", "b") == ["a", "b"]
         await backend.publish("c", b"", expire=10)
         assert await _kept(backend, "a", "b", "c") == ["b", "c"]
+        await backend.publish("d" * 10, b"123456789", expire=10)
+        assert await _kept(backend, "b", "c", "d" * 10) == ["c", "d" * 10]
 
 
 async def test_the_message_that_was_set_longest_ago_goes_first() -> None:
-    backend = MemoryBackend(keep=30)
+    backend = MemoryBackend(keep=3 * SIZE)
     async with backend.running(_ignore):
         for channel in ("a", "b", "c", "a"):
             await backend.publish(channel, b"123456789", expire=10)
@@ -55,7 +61,7 @@ async def test_the_message_that_was_set_longest_ago_goes_first() -> None:
 
 
 async def test_a_replaced_message_gives_its_bytes_back() -> None:
-    backend = MemoryBackend(keep=20)
+    backend = MemoryBackend(keep=2 * SIZE)
     async with backend.running(_ignore):
         await backend.publish("a", b"", expire=10)
         for _ in range(10):
@@ -66,7 +72,7 @@ async def test_a_replaced_message_gives_its_bytes_back() -> None:
 async def test_an_expired_message_gives_its_bytes_back(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    backend = MemoryBackend(keep=20)
+    backend = MemoryBackend(keep=2 * SIZE)
     async with backend.running(_ignore):
         await backend.publish("a", b"123456789", expire=10)
         await backend.publish("b", b"123456789", expire=1)
@@ -133,15 +139,15 @@ async def test_channels_do_not_wait_for_each_other() -> None:
 
 @pytest.mark.parametrize(
     ("url", "keep"),
-    [("memory://", 64 * 2**20), ("memory:///", 64 * 2**20), ("memory://?keep=20", 20)],
+    [("memory://", 64 * 2**20), ("memory:///", 64 * 2**20), ("memory://?keep=320", 320)],
 )
 async def test_is_made_from_a_url(url: str, keep: int) -> None:
     backend = backend_from_url(url)
     assert isinstance(backend, MemoryBackend)
     async with backend.running(_ignore):
-        await backend.publish("ab", bytes(keep - 2), expire=10)
+        await backend.publish("ab", bytes(keep - OVERHEAD - 2), expire=10)
         assert await backend.last("ab") is not None
-        await backend.publish("ab", bytes(keep - 1), expire=10)
+        await backend.publish("ab", bytes(keep - OVERHEAD - 1), expire=10)
         assert await backend.last("ab") is None
 
 

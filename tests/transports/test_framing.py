@@ -33,7 +33,18 @@ class Fed(FramingTransport):
         super().__init__(Wire(limit))
 
     def feed(self, data: bytes) -> list[Event]:
-        return list(self._parse(data))
+        events = list(self._parse(data))
+        while self._rest is not None:
+            events += self._parse_rest()
+        return events
+
+    def feed_a_turn(self, data: bytes) -> int:
+        """Parse for as long as others may wait; returns how many events there were."""
+        return len(self._parse(data))
+
+    def turn(self) -> int:
+        """Another one; -1 when there is nothing left."""
+        return -1 if self._rest is None else len(self._parse_rest())
 
     @property
     def has_parser(self) -> bool:
@@ -49,6 +60,7 @@ class Fed(FramingTransport):
     def write_nowait(self, data: bytes) -> int: ...  # type: ignore[empty-body]
     async def drain(self, outbox: Outbox) -> None: ...
     def stirring(self) -> bool: ...  # type: ignore[empty-body]
+    def unreachable(self, patience: float) -> bool: ...  # type: ignore[empty-body]
     def abort(self) -> None: ...
     async def _linger(self) -> None: ...
 
@@ -72,6 +84,32 @@ def fragments(opcode: Opcode, *parts: bytes) -> list[bytes]:
         masked(opcode, part, fin=index == last)
         for index, (opcode, part) in enumerate(zip(opcodes, parts, strict=True))
     ]
+
+
+class TestTurns:
+    """A read full of tiny frames is not parsed at once; a large message is."""
+
+    def test_tiny_frames_are_parsed_in_turns(self) -> None:
+        fed = Fed()
+        turns = [fed.feed_a_turn(masked(Opcode.TEXT, b"x") * 9000)]
+        while turns[-1] >= 0:
+            turns.append(fed.turn())
+        assert sum(turns) + 1 == 9000
+        assert max(turns) <= 64 + 4096 / 7
+
+    def test_parser_is_kept_between_turns(self) -> None:
+        fed = Fed()
+        fed.feed_a_turn(masked(Opcode.PONG) * 9000)
+        fed.idle()
+        assert fed.has_parser
+
+    def test_large_message_is_parsed_in_one_turn(self) -> None:
+        assert Fed(10**6).feed_a_turn(masked(Opcode.TEXT, b"x" * 65000)) == 1
+
+    def test_tiny_frames_behind_a_large_one_are_parsed_in_turns(self) -> None:
+        fed = Fed(10**6)
+        data = masked(Opcode.TEXT, b"x" * 30_000) + masked(Opcode.TEXT, b"x") * 5000
+        assert fed.feed_a_turn(data) <= 64 + 16384 / 7 + 1
 
 
 class TestWhatComes:

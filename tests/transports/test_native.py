@@ -18,8 +18,9 @@ from tests.peer import Peer, socket_pair
 from trio_beat._outbox import Outbox
 from trio_beat.transports import END_OF_STREAM, Event
 from trio_beat.transports._framing import Wire, message_frame
+from trio_beat.transports._kernel import delivery, peer_name
 from trio_beat.transports._poller import Poller
-from trio_beat.transports.native import NativeTransport, peer_name
+from trio_beat.transports.native import NativeTransport
 
 BUFFER = 64
 
@@ -46,9 +47,8 @@ async def paired(
     received: bytes = b"",
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
 ) -> AsyncIterator[Pair]:
-    poller = Poller()
     peer, sock = pair()
-    with trio.fail_after(HANGS):
+    with trio.fail_after(HANGS), Poller() as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             transport = NativeTransport(sock, Wire(10**6, BUFFER), poller, received)
@@ -284,21 +284,40 @@ class TestStirring:
             await pair.peer.aclose()
             assert pair.transport.stirring()
 
-    async def test_output_that_moves(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
+    async def test_output_that_moves(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
             pair.fill()
+            await trio.sleep(1)
             assert not pair.transport.stirring()  # it may have stood still
             assert not pair.transport.stirring()  # it did
-            await pair.peer.stream.receive_some(65536)
+            for _ in range(20):
+                await pair.peer.stream.receive_some(65536)
+            await trio.sleep(1)
             assert pair.transport.stirring()
             assert not pair.transport.stirring()
 
-    async def test_output_that_was_all_taken_moves_no_more(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
+    async def test_output_that_was_all_taken_moves_no_more(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            assert not pair.transport.stirring()
             pair.transport.write_nowait(b"abc")
+            await trio.sleep(1)
             assert not pair.transport.stirring()
-            await pair.peer.stream.receive_some()
-            assert not pair.transport.stirring()
+
+    async def test_reachable_while_all_is_acknowledged(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            pair.transport.write_nowait(b"abc")
+            await trio.sleep(1)
+            assert not pair.transport.unreachable(0)
+
+    async def test_the_kernel_says_how_far_output_has_come(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            sent = pair.fill()
+            await trio.sleep(1)
+            now = delivery(pair.sock)
+            assert now is not None
+            assert 0 < now.acknowledged < sent
+            assert now.waiting > 0
+            assert 0 <= now.last_ack < 60
 
     async def test_a_socket_that_failed_is_the_reader_s(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:

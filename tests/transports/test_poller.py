@@ -28,10 +28,9 @@ class Watched(NamedTuple):
 
 @asynccontextmanager
 async def watched() -> AsyncIterator[Watched]:
-    poller = Poller()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    with trio.fail_after(HANGS), ours:
+    with trio.fail_after(HANGS), ours, Poller() as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             it = Watched(ours, theirs, poller.watch(theirs))
@@ -67,9 +66,8 @@ async def test_silence_does_not(autojump_clock: MockClock) -> None:
 
 
 async def test_data_before_the_watch_is_told(autojump_clock: MockClock) -> None:
-    poller = Poller()
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    with ours, theirs, Poller() as poller:
         ours.send(b"x")
         watch = poller.watch(theirs)
         async with trio.open_nursery() as nursery:
@@ -207,9 +205,8 @@ async def test_many_sockets_wake_their_own_readers(autojump_clock: MockClock) ->
 
 
 async def test_watches_may_outlive_the_poller_s_run() -> None:
-    poller = Poller()
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    with ours, theirs, Poller() as poller:
         watch = poller.watch(theirs)
         with trio.CancelScope() as scope:
             scope.cancel()

@@ -13,6 +13,12 @@ from . import Backend, Deliver, Last
 
 #: Bytes of last messages that are kept.
 KEEP: Final = 64 * 2**20
+#: Bytes that one takes besides its channel's name and its payload.
+OVERHEAD: Final = 300
+
+
+def _size(channel: str, payload: bytes) -> int:
+    return OVERHEAD + len(channel.encode(errors="surrogatepass")) + len(payload)
 
 
 class _Kept:
@@ -25,17 +31,18 @@ class _Kept:
 
     def put(self, channel: str, payload: bytes, expires: float) -> None:
         self.drop(channel)
-        if len(channel) + len(payload) > self._limit:
+        size = _size(channel, payload)
+        if size > self._limit:
             return
         self._messages[channel] = (payload, expires)
-        self._size += len(channel) + len(payload)
+        self._size += size
         while self._size > self._limit:
             self.drop(next(iter(self._messages)))
 
     def drop(self, channel: str) -> None:
         message = self._messages.pop(channel, None)
         if message is not None:
-            self._size -= len(channel) + len(message[0])
+            self._size -= _size(channel, message[0])
 
     def get(self, channel: str) -> Last | None:
         payload, expires = self._messages.get(channel, (b"", 0.0))

@@ -116,8 +116,22 @@ class Transport(ABC):
         Asked only when a beat is about to be counted as missed.
 
         Returns:
-            True when bytes from the peer lie unread in the kernel, or when what we sent is still
-            on its way and moves, so that the peer cannot have seen the last PING yet.
+            True when bytes from the peer lie unread in the kernel, or when some of what we sent
+            is still on its way and the peer has taken more of it since this was last asked: then
+            it may not have seen the last PING yet.
+        """
+
+    @abstractmethod
+    def unreachable(self, patience: float) -> bool:
+        """The kernel's verdict, for when nobody listens and silence says nothing.
+
+        Args:
+            patience: seconds.
+
+        Returns:
+            True when what we sent has been waiting for an acknowledgement for so long, and
+            nothing at all was acknowledged meanwhile. (A peer that does not read acknowledges
+            that it does not; ``TCP_USER_TIMEOUT`` would end it nevertheless.)
         """
 
     @abstractmethod

@@ -29,6 +29,11 @@ _PONG_HEAD: Final = bytes((0x80 | Opcode.PONG, 0x80 | PING_SIZE))
 _PONG_LENGTH: Final = len(_PONG_HEAD) + 4 + PING_SIZE
 #: A control frame's payload is no longer than this (RFC 6455, section 5.5).
 _MOST_CONTROL: Final = 125
+#: How much is parsed at a time, and after how many frames others get a turn: a read full of tiny
+#: frames takes tens of milliseconds.
+_FIRST_STEP: Final = 4096
+_LARGEST_STEP: Final = 16384
+_MOST_FRAMES: Final = 64
 _AT_BOUNDARY: Final = StreamReader.at_eof.__code__
 
 
@@ -48,7 +53,13 @@ def beat_frames(number: int, message: str | None) -> bytes:
         message: the text heartbeat, or None.
     """
     ping = Frame(Opcode.PING, number.to_bytes(PING_SIZE, "big")).serialize(mask=False)
-    return ping if message is None else ping + message_frame(message)
+    return ping if message is None else ping + text_beat(message)
+
+
+@lru_cache(maxsize=4)
+def text_beat(message: str) -> bytes:
+    """The frame of a text heartbeat."""
+    return message_frame(message)
 
 
 class Wire:
@@ -89,7 +100,7 @@ class _Fragments:
 class FramingTransport(Transport):
     """A transport that turns received bytes into events."""
 
-    __slots__ = ("_fragments", "_protocol", "_used", "_wire")
+    __slots__ = ("_fragments", "_protocol", "_rest", "_used", "_wire")
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -97,6 +108,8 @@ class FramingTransport(Transport):
         self._fragments: _Fragments | None = None
         #: The parser was needed since the last beat, for more than a PONG.
         self._used = False
+        #: What was received and is not parsed yet, because it would take too long at once.
+        self._rest: bytes | None = None
 
     def _parser(self) -> Protocol:
         if self._protocol is None:
@@ -115,22 +128,42 @@ class FramingTransport(Transport):
         ):
             masked = int.from_bytes(data[2:6], "big") ^ int.from_bytes(data[6:10], "big")
             return (Pong(masked),)
-        protocol = self._parser()
-        protocol.receive_data(bytes(data))
-        events: list[Event] = []
-        for received in protocol.events_received():
-            assert isinstance(received, Frame)
+        protocol, events, step, begin = self._parser(), list[Event](), _FIRST_STEP, 0
+        while begin < len(data) and not protocol.eof_sent:
+            protocol.receive_data(bytes(data[begin : begin + step]))
+            begin += step
+            frames = protocol.events_received()
+            # The inside of a large frame is nothing to stop for.
+            step = _FIRST_STEP if frames else min(2 * step, _LARGEST_STEP)
+            if (failure := self._take_frames(frames, events)) is not None:
+                return [*events, failure]
+            if len(frames) > _MOST_FRAMES and begin < len(data):
+                self._keep(bytes(data[begin:]))
+                break
+        return self._conclude(protocol, events)
+
+    def _keep(self, rest: bytes) -> None:
+        """Leave some for the next time."""
+        self._rest = rest
+
+    def _parse_rest(self) -> Sequence[Event]:
+        rest, self._rest = self._rest, None
+        assert rest is not None
+        return self._parse(rest)
+
+    def _take_frames(self, frames: Sequence[object], events: list[Event]) -> Failure | None:
+        for frame in frames:
+            assert isinstance(frame, Frame)
             try:
-                event = self._frame(received)
+                event = self._frame(frame)
             except UnicodeDecodeError as exc:
-                reason = f"{exc.reason} at position {exc.start}"
-                return [*events, _failure(CloseCode.INVALID_DATA, reason)]
+                return _failure(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
             except PayloadTooBig as exc:
-                return [*events, _failure(CloseCode.MESSAGE_TOO_BIG, str(exc))]
+                return _failure(CloseCode.MESSAGE_TOO_BIG, str(exc))
             if event is not None:
                 events.append(event)
-            self._used |= received.opcode is not Opcode.PONG
-        return self._conclude(protocol, events)
+            self._used |= frame.opcode is not Opcode.PONG
+        return None
 
     def _conclude(self, protocol: Protocol, events: list[Event]) -> Sequence[Event]:
         """Add what the protocol wants to be sent, and how it ended if it did."""
@@ -177,7 +210,8 @@ class FramingTransport(Transport):
 
     def rest(self) -> None:
         if self._protocol is not None:
-            if not self._used and self._fragments is None and self._at_boundary():
+            idle = not self._used and self._fragments is None and self._rest is None
+            if idle and self._at_boundary():
                 self._protocol = None
             self._used = False
 

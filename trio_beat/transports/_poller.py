@@ -18,7 +18,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Awaitable
-from typing import Final
+from typing import Final, Self
 
 import outcome
 import trio
@@ -29,7 +29,10 @@ _MOST_EVENTS: Final = 1024
 
 
 class Poller:
-    """Wakes readers; nothing runs until `run` does."""
+    """Wakes readers; nothing runs until `run` does.
+
+    A context manager that closes the epoll; no watch may outlive it.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -38,28 +41,30 @@ class Poller:
     def watch(self, sock: socket.socket) -> Watch:
         """Watch a non-blocking socket until `Watch.close`."""
         fd = sock.fileno()
-        watch = self._watches[fd] = Watch(self, fd)
         self._epoll.register(fd, _EDGES)
+        watch = self._watches[fd] = Watch(self, fd)
         return watch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._epoll.close()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Wake readers until cancelled."""
         epoll, watches = self._epoll, self._watches
-        try:
-            task_status.started()
-            while True:
-                await trio.lowlevel.wait_readable(epoll)
-                for fd, flags in epoll.poll(0, _MOST_EVENTS):
-                    # An edge of a socket that was closed since is nobody's.
-                    if (watch := watches.get(fd)) is not None:
-                        watch._edge(flags & _HUNG_UP != 0)  # noqa: SLF001 - one mechanism
-        finally:
-            epoll.close()
+        task_status.started()
+        while True:
+            await trio.lowlevel.wait_readable(epoll)
+            for fd, flags in epoll.poll(0, _MOST_EVENTS):
+                # An edge of a socket that was closed since is nobody's.
+                if (watch := watches.get(fd)) is not None:
+                    watch._edge(flags & _HUNG_UP != 0)  # noqa: SLF001 - one mechanism
 
     def _forget(self, fd: int) -> None:
         del self._watches[fd]
-        if not self._epoll.closed:
-            self._epoll.unregister(fd)
+        self._epoll.unregister(fd)
 
 
 class Watch:

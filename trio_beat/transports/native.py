@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import struct
-import termios
 from collections.abc import Awaitable, Sequence
 
 import trio
 
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event
-from ._framing import FramingTransport, Wire
+from ._framing import Wire
+from ._kernel import SocketTransport
 from ._poller import Poller
 
 
-def peer_name(sock: socket.socket) -> str:
-    """The address of a socket's peer, for people."""
-    try:
-        address = sock.getpeername()
-    except OSError:
-        return "unknown"
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return "local"
-
-
-def unread(sock: socket.socket) -> bool:
-    """Whether the kernel holds bytes of the peer's, or its end of stream."""
-    try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def in_flight(sock: socket.socket) -> int:
-    """How many bytes the peer's kernel has not acknowledged (``SIOCOUTQ``, tcp(7))."""
-    try:
-        return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
-    except OSError:
-        return 0
-
-
-class NativeTransport(FramingTransport):
+class NativeTransport(SocketTransport):
     """A connected, non-blocking TCP socket.
 
     Args:
@@ -57,31 +24,24 @@ class NativeTransport(FramingTransport):
         received: bytes that came behind the handshake's request.
     """
 
-    __slots__ = ("_backlog", "_early", "_socket", "_watch", "peer")
-
-    peer: str
+    __slots__ = ("_watch",)
 
     def __init__(
         self, sock: socket.socket, wire: Wire, poller: Poller, received: bytes = b""
     ) -> None:
-        super().__init__(wire)
-        self._socket = sock
+        super().__init__(sock, wire)
         self._watch = poller.watch(sock)
         if received:
-            self._watch.more()
-        self._early: bytes | None = received or None
-        #: What was in flight when a silent beat was last looked at.
-        self._backlog = 0
-        self.peer = peer_name(sock)
+            self._keep(received)
 
     def wait_readable(self) -> Awaitable[None]:
         return self._watch.wait()
 
     def receive_nowait(self) -> Sequence[Event]:
-        if self._early is not None:
-            early, self._early = self._early, None
+        if self._rest is not None:
+            # The edge that told of what lies behind it may be spent.
             self._watch.more()
-            return self._parse(early)
+            return self._parse_rest()
         wire = self._wire
         try:
             count = self._socket.recv_into(wire.buffer)
@@ -92,6 +52,10 @@ class NativeTransport(FramingTransport):
         if count == len(wire.buffer):
             self._watch.more()
         return self._parse(wire.view[:count])
+
+    def _keep(self, rest: bytes) -> None:
+        super()._keep(rest)
+        self._watch.more()
 
     def write_nowait(self, data: bytes) -> int:
         try:
@@ -108,12 +72,6 @@ class NativeTransport(FramingTransport):
             outbox.taken(self._socket.sendmsg(outbox.buffers()))
         except BlockingIOError:
             return
-
-    def stirring(self) -> bool:
-        if unread(self._socket):
-            return True
-        before, self._backlog = self._backlog, in_flight(self._socket)
-        return 0 < self._backlog < before
 
     async def _linger(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)

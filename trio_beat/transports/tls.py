@@ -10,8 +10,8 @@ import trio
 
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event
-from ._framing import FramingTransport, Wire
-from .native import in_flight, peer_name, unread
+from ._framing import Wire
+from ._kernel import SocketTransport
 
 _CHUNK = 65536
 #: Bytes that are written at once: one TLS record (RFC 8446, section 5.1).
@@ -73,7 +73,7 @@ def tls_stream(sock: socket.socket, context: ssl.SSLContext) -> TLSStream:
     return trio.SSLStream(TLSSocket(sock), context, server_side=True)
 
 
-class TLSTransport(FramingTransport):
+class TLSTransport(SocketTransport):
     """A TLS stream whose handshake is done.
 
     Nothing can be written without waiting: everything goes by way of the outbox.
@@ -84,19 +84,18 @@ class TLSTransport(FramingTransport):
         received: bytes that came behind the handshake's request.
     """
 
-    __slots__ = ("_backlog", "_received", "_stream", "peer")
-
-    peer: str
+    __slots__ = ("_received", "_stream")
 
     def __init__(self, stream: TLSStream, wire: Wire, received: bytes = b"") -> None:
-        super().__init__(wire)
+        super().__init__(stream.transport_stream.raw, wire)
         self._stream = stream
-        self._received: bytes | bytearray | None = received or None
-        self._backlog = 0
-        self.peer = peer_name(stream.transport_stream.raw)
+        #: What came and is not parsed; empty at the end of the stream.
+        self._received: bytes | bytearray | None = None
+        if received:
+            self._keep(received)
 
     async def wait_readable(self) -> None:
-        if self._received is not None:
+        if self._rest is not None:
             await trio.lowlevel.checkpoint()
             return
         try:
@@ -105,6 +104,8 @@ class TLSTransport(FramingTransport):
             raise ConnectionResetError("TLS connection lost") from exc
 
     def receive_nowait(self) -> Sequence[Event]:
+        if self._rest is not None:
+            return self._parse_rest()
         received, self._received = self._received, None
         if received is None:
             return ()
@@ -124,13 +125,6 @@ class TLSTransport(FramingTransport):
             raise ConnectionResetError("TLS connection lost") from exc
         if scope.cancelled_caught:
             raise TimeoutError(f"TLS peer did not take a record within {_TAKE_RECORD} s")
-
-    def stirring(self) -> bool:
-        sock = self._stream.transport_stream.raw
-        if unread(sock):
-            return True
-        before, self._backlog = self._backlog, in_flight(sock)
-        return 0 < self._backlog < before
 
     async def _linger(self) -> None:
         lower = self._stream.transport_stream

@@ -3,8 +3,9 @@
 Hypercorn has no public way to serve a connection that somebody else accepted, so its protocol
 objects are driven here as its own ``hypercorn.trio.tcp_server`` does, and nowhere else; the
 dependency is pinned to the minor version. Two things are done differently: a send is not shielded
-from cancellation, so that a peer that does not read cannot outlive the server, and HTTP/2 does not
-offer WebSockets (RFC 8441), which a browser would otherwise use in place of the native engine.
+from cancellation, so that a peer that does not read cannot outlive the server, and HTTP/2 as
+browsers speak it does not offer WebSockets (RFC 8441), which they would otherwise use in place of
+the native engine.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class HTTPFront:
         self.config.errorlog = _log
         self.config.include_server_header = False
         self.context = WorkerContext(None)
-        self.app: AppWrapper = wrap_app(app, 0, "asgi")
+        self.app: AppWrapper = wrap_app(_bounded(app), 0, "asgi")
         self._connections: set[_HTTPConnection] = set()
 
     @property
@@ -93,6 +94,29 @@ class HTTPFront:
         await self.context.terminated.set()
         for connection in self._connections:
             connection.close_if_idle()
+
+
+def _bounded(app: ASGIApp) -> ASGIApp:
+    """End a request of which the application neither gets nor gives anything for too long."""
+
+    async def bounded(scope: Any, receive: Any, send: Any) -> None:
+        def moved() -> None:
+            life.deadline = trio.current_time() + _STALL_TIMEOUT
+
+        async def receive_and_note() -> Any:
+            event = await receive()
+            moved()
+            return event
+
+        async def send_and_note(event: Any) -> None:
+            await send(event)
+            moved()
+
+        with trio.CancelScope() as life:
+            moved()
+            await app(scope, receive_and_note, send_and_note)
+
+    return bounded
 
 
 class _HTTPConnection:
