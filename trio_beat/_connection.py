@@ -182,7 +182,10 @@ class Connection:
                             break
                         verdict.heard()
                         for event in events:
-                            await self._take(event)
+                            if type(event) is Pong:  # most are, and need no coroutine
+                                self._ponged(event.number)
+                            else:
+                                await self._take(event)
                     self._nursery.cancel_scope.cancel()
             except BaseException:
                 await self._interrupted()
@@ -225,12 +228,6 @@ class Connection:
 
     async def _take(self, event: Event) -> None:
         match event:
-            case Pong():
-                if event.number == self._ping:
-                    self.latency = trio.current_time() - self._pinged_at
-                if event.number >= 0:
-                    # Answers one of ours: a later one answers for those before it, section 5.5.3.
-                    self._ping = -1
             case str() | bytes():
                 if event != self._terms.heartbeat.message:
                     await self._consumer.received(self, event)
@@ -245,6 +242,13 @@ class Connection:
                 await self._peer_closed(code, reason, frame)
             case EndOfStream():
                 await self._peer_closed(1006, "no close frame", b"")
+
+    def _ponged(self, number: int) -> None:
+        if number == self._ping:
+            self.latency = trio.current_time() - self._pinged_at
+        if number >= 0:
+            # It answers one of ours, and so for those before it (section 5.5.3).
+            self._ping = -1
 
     async def _peer_closed(self, code: int, reason: str, frame: bytes) -> None:
         self._conclude(EndReason.PEER, code, reason, frame)

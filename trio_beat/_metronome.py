@@ -23,7 +23,7 @@ import outcome
 import trio
 
 #: Ticks a second: fine enough for an even spread, coarse enough for a tick to be shared by many.
-_TICKS_PER_SECOND = 16
+_TICKS_PER_SECOND = 8
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 1024
 #: A tick that is late by this share of an interval or more means that the process stood still.
 _STALL = 0.5
