@@ -29,7 +29,9 @@ async def nothing_comes(peer: Peer) -> bool:
     return True
 
 
-async def test_the_url_says_what_is_heard_and_where_messages_go() -> None:
+async def test_the_url_says_what_is_heard_and_where_messages_go(
+    patient_clock: trio.testing.MockClock,
+) -> None:
     async with serving() as server:
         speaker = await dial(server.port, "/ws/news?publish-broadcast")
         listener = await dial(server.port, "/ws/news?subscribe-broadcast")
@@ -46,7 +48,7 @@ async def test_the_url_says_what_is_heard_and_where_messages_go() -> None:
             await peer.aclose()
 
 
-async def test_own_messages_come_back_only_with_echo() -> None:
+async def test_own_messages_come_back_only_with_echo(patient_clock: trio.testing.MockClock) -> None:
     async with serving() as server:
         quiet, loud = await dial(server.port, BOTH), await dial(server.port, BOTH + "&echo")
         await quiet.send_text("same")
@@ -59,7 +61,9 @@ async def test_own_messages_come_back_only_with_echo() -> None:
             await peer.aclose()
 
 
-async def test_whoever_comes_gets_the_last_message_behind_the_handshake() -> None:
+async def test_whoever_comes_gets_the_last_message_behind_the_handshake(
+    patient_clock: trio.testing.MockClock,
+) -> None:
     async with serving() as server:
         speaker = await dial(server.port, BOTH)
         await speaker.send_text("first")
@@ -86,7 +90,9 @@ async def test_text_heartbeats_are_no_messages_but_what_quotes_them_is(
             await peer.aclose()
 
 
-async def test_subscriber_that_stops_reading_is_closed_with_1013_and_slows_nobody() -> None:
+async def test_subscriber_that_stops_reading_is_closed_with_1013_and_slows_nobody(
+    patient_clock: trio.testing.MockClock,
+) -> None:
     limits = Limits(outbox=200_000, message_size=100_000)
     async with serving(limits=limits, heartbeat=RARELY) as server:
         speaker = await dial(server.port, BOTH)
@@ -140,7 +146,7 @@ class Away(MemoryBackend):
 
 @pytest.mark.parametrize("subscribing", [True, False])
 async def test_while_the_backend_is_away_peers_are_told_to_come_later(
-    subscribing: bool, caplog: pytest.LogCaptureFixture
+    subscribing: bool, caplog: pytest.LogCaptureFixture, patient_clock: trio.testing.MockClock
 ) -> None:
     async with open_hub(Away(subscribing=subscribing)) as hub, serving(hub=hub) as server:
         with caplog.at_level(logging.INFO):

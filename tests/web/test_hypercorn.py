@@ -101,7 +101,7 @@ async def test_peer_that_does_not_read_is_given_up(patient_clock: trio.testing.M
 
 
 async def test_application_that_fails_is_an_error_in_the_log_and_500(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, patient_clock: trio.testing.MockClock
 ) -> None:
     async with serving(app=app) as server:
         answer = await ask(server.port, GET.replace(b"/ ", b"/fail ", 1))
@@ -110,7 +110,9 @@ async def test_application_that_fails_is_an_error_in_the_log_and_500(
         assert caplog.records[-1].levelno == logging.ERROR
 
 
-async def test_there_are_no_more_connections_than_visitors() -> None:
+async def test_there_are_no_more_connections_than_visitors(
+    patient_clock: trio.testing.MockClock,
+) -> None:
     async with serving(app=app, limits=Limits(visitors=1)) as server:
         first = await open_stream(server, GET)
         await read_until(first, b"answer")
@@ -138,7 +140,7 @@ async def test_draining_closes_the_idle_and_answers_the_busy(
 
 
 async def test_request_that_breaks_the_machinery_ends_its_connection_only(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, patient_clock: trio.testing.MockClock
 ) -> None:
     caplog.set_level(logging.INFO)
     async with serving(app=app) as server:
