@@ -13,7 +13,9 @@ import trio
 import trustme
 
 from tests.peer import Peer, dial
+from tests.test_hub_consumer import Away
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
+from trio_beat.backends import Backend
 from trio_beat.web._app import Site, make_app
 
 TOKEN = {"Authorization": "Bearer s3cret"}
@@ -21,9 +23,12 @@ TOKEN = {"Authorization": "Bearer s3cret"}
 
 @asynccontextmanager
 async def serving(
-    *, token: str | None = "s3cret", context: ssl.SSLContext | None = None
+    *,
+    token: str | None = "s3cret",
+    context: ssl.SSLContext | None = None,
+    backend: str | Backend = "memory://",
 ) -> AsyncIterator[tuple[Server, Hub]]:
-    async with open_hub() as hub, trio.open_nursery() as nursery:
+    async with open_hub(backend) as hub, trio.open_nursery() as nursery:
         site = Site(
             hub=hub,
             statistics=lambda: server.statistics()._asdict(),
@@ -172,6 +177,42 @@ async def test_large_body_is_refused_before_all_of_it_has_come() -> None:
             answer += chunk
         assert answer.startswith(b"HTTP/1.1 413 ")
         await stream.aclose()
+
+
+async def test_body_that_does_not_come_is_not_waited_for(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    async with serving() as (server, _):
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        head = (
+            "POST /api/publish/news HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+            "Authorization: Bearer s3cret\r\n\r\n"
+        )
+        await stream.send_all(head.encode())
+        answer = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_trickle, stream)
+            while chunk := await stream.receive_some(65536):
+                answer += chunk
+            nursery.cancel_scope.cancel()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert 30 <= trio.current_time() < 33
+        await stream.aclose()
+
+
+async def _trickle(stream: trio.SocketStream) -> None:
+    while True:
+        await trio.sleep(1)
+        await stream.send_all(b"x")
+
+
+async def test_publishing_while_the_backend_is_away_is_503() -> None:
+    async with serving(backend=Away(subscribing=False)) as (server, _):
+        url = f"http://127.0.0.1:{server.port}/api/publish/news"
+        async with httpx.AsyncClient() as client:
+            response = await client.post(url, content="x", headers=TOKEN)
+        assert response.status_code == 503
+        assert "try again later" in response.text
 
 
 async def test_health_counts() -> None:
