@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from ._connection import Connection
 from ._exceptions import ConnectionClosed, EndReason
+
+_log = logging.getLogger("trio_beat.connection")
 
 Handler = Callable[[Connection], Awaitable[object]]
 
@@ -16,9 +19,9 @@ class HandlerConsumer:
     """Runs a handler in the connection's nursery, behind a bounded buffer.
 
     Args:
-        handler: called with the connection. When it returns the connection is closed with 1000;
-            what it raises is not caught, and closes the connection with 1011; save that its
-            own connection has ended (`ConnectionClosed`).
+        handler: called with the connection. When it returns the connection is closed with 1000.
+            What it raises closes the connection with 1011 and is not caught, except for
+            `ConnectionClosed`.
         inbound_size: how many messages may wait for it before the reader stops reading.
     """
 
@@ -38,13 +41,12 @@ class HandlerConsumer:
         try:
             await self._handler(connection)
             connection.end_nowait(EndReason.HANDLER, 1000, "")
-        except* ConnectionClosed as group:
-            # That its own connection has ended is an everyday event, and no news to anybody.
-            _, others = group.split(
-                lambda exc: isinstance(exc, ConnectionClosed) and exc.closed is connection.closed
-            )
-            if others is not None:
-                raise others from None
+        except* ConnectionClosed:
+            # That a connection has ended is an everyday event, and must not end the server. Where
+            # it is another than the handler's own, the handler could have known better.
+            if connection.closed is None:
+                _log.warning("%s handler failed", connection.peer, exc_info=True)
+                connection.end_nowait(EndReason.HANDLER, 1011, "internal error")
         finally:
             self._returned.set()
 

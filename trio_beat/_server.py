@@ -381,9 +381,9 @@ async def serve(
     """Serve WebSockets on a TCP port, until cancelled or drained.
 
     Each connection is a task of its own with a nursery inside; `handler` runs in that nursery and
-    is cancelled when the connection ends, whatever ends it. What it raises is not caught, unless
-    it is the news that its own connection has ended: it closes that with 1011 and propagates out
-    of here, as with `trio.serve_tcp`.
+    is cancelled when the connection ends, whatever ends it. What it raises closes its connection
+    with 1011, and is not caught but propagates out of here, as with `trio.serve_tcp`; except for
+    `ConnectionClosed`, since no peer's end may end the server.
 
     Args:
         handler: an async function that is called with each `Connection`, which is closed with
