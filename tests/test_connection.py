@@ -277,7 +277,8 @@ class TestTextHeartbeat:
             for _ in range(5):
                 await trio.sleep(INTERVAL)
                 await link.peer.send_frame(Opcode.PONG)
-            expected = waiting + len(message_frame("--heartbeat--"))
+            # Together with a PING of four bytes.
+            expected = waiting + len(message_frame("--heartbeat--")) + 6
             assert link.connection.statistics().outbox == expected
             for _ in range(clogged):
                 await link.peer.frame()

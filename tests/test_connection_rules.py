@@ -375,6 +375,23 @@ class TestSlowReaders:
             assert link.ended_at - stopped <= 5 * INTERVAL
 
 
+class TestPings:
+    """A PING is sent at every beat, also where something else waits for the socket."""
+
+    @pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+    async def test_stand_behind_what_waits(self, secure: bool, autojump_clock: MockClock) -> None:
+        async with linked(secure=secure) as link:
+            # Over TLS everything waits: the beat falls between a delivery and its flush.
+            for _ in range(20):
+                with trio.move_on_after(INTERVAL):
+                    while (frame := await link.peer.frame()) is not None:
+                        if frame.opcode is Opcode.PING:
+                            await link.peer.pong(frame)
+                link.connection.deliver_nowait(b"\x81\x01x")
+            assert link.running
+            assert link.connection.statistics().missed_beats == 0
+
+
 class TestCleanupCompletes:
     """Rule 7: cancelled at any step. `linked` checks the seat, the watch and the socket."""
 

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import ssl
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.real
         (["--backend=carrier-pigeon://"], "no backend for 'carrier-pigeon://'"),
         (["--backend=memory://?keep=much"], "keep is 'much'"),
         (["--tls-cert=/nowhere.pem"], "/nowhere.pem"),
+        (["--tls-cert=/etc/hostname"], "no certificate and key of one another"),
         (["--host=192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
         (["--host=no such host"], "cannot listen on no such host:8000"),
         (["--host=a..b"], "cannot listen on a..b:8000"),
@@ -108,6 +110,7 @@ async def test_json_log_has_one_object_a_line(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in running.log().splitlines()]
     ended = [line for line in lines if "ended" in line["message"]]
     assert [(line["level"], line["by"], line["code"]) for line in ended] == [("INFO", "peer", 1000)]
+    assert datetime.fromisoformat(ended[0]["time"]).utcoffset() == timedelta(0)
 
 
 async def test_serves_over_tls(tmp_path: Path) -> None:

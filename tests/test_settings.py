@@ -76,6 +76,7 @@ def test_flag_goes_before_environment_goes_before_file(
         ("--tls-key=/key.pem", ["--tls-key", "--tls-cert"]),
         ("--config=/nowhere", ["--config", "/nowhere", "No such file"]),
         ("--heartbeat-message=", ["--heartbeat-message", "at least 1 character"]),
+        ("--publish-token=", ["--publish-token", "the token is empty"]),
         ("--bogus=1", ["--bogus"]),
     ],
 )

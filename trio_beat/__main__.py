@@ -65,7 +65,7 @@ async def _run(settings: Settings) -> int:
     ):
         try:
             backend = backend_from_url(settings.backend)
-            listeners = await open_listeners(settings.port, settings.host)
+            listeners = await _listen(settings)
             for listener in listeners:
                 stack.enter_context(listener)
             async with open_hub(backend, expire=settings.expire) as hub:
@@ -73,9 +73,14 @@ async def _run(settings: Settings) -> int:
                 return await _serve(settings, server, listeners, signals)
         except BackendError as exc:
             raise ConfigurationError(f"--backend: {exc}") from exc
-        except (OSError, UnicodeError) as exc:
-            where = f"{settings.host}:{settings.port}"
-            raise ConfigurationError(f"cannot listen on {where}: {_why(exc)}") from exc
+
+
+async def _listen(settings: Settings) -> list[socket.socket]:
+    try:
+        return await open_listeners(settings.port, settings.host)
+    except (OSError, UnicodeError) as exc:
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigurationError(f"cannot listen on {where}: {_why(exc)}") from exc
 
 
 def _why(exc: Exception) -> str:
@@ -163,9 +168,13 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except ssl.SSLError as exc:
+        where = "it" if settings.tls_key is None else f"it and {settings.tls_key}"
+        text = f"in {where} are no certificate and key of one another (PEM): {exc.reason}"
+        raise ConfigurationError(f"--tls-cert: {settings.tls_cert}: {text}") from exc
     except OSError as exc:
         paths = " with ".join(str(p) for p in (settings.tls_cert, settings.tls_key) if p)
-        raise ConfigurationError(f"--tls-cert: cannot use {paths}: {exc}") from exc
+        raise ConfigurationError(f"--tls-cert: cannot use {paths}: {exc.strerror}") from exc
     return context
 
 

@@ -35,7 +35,7 @@ from ._heartbeat import Heartbeat, Verdict
 from ._metronome import Beat, Metronome
 from ._outbox import Outbox
 from .transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
-from .transports._framing import beat_frames, check_close, message_frame, text_beat
+from .transports._framing import beat_frames, check_close, message_frame
 
 _log = logging.getLogger("trio_beat.connection")
 
@@ -198,18 +198,20 @@ class Connection:
 
     async def _beat(self) -> None:
         transport, verdict = self._transport, self._verdict
-        seat, patience = self._terms.metronome.seat(), self._terms.heartbeat.patience
+        seat, heartbeat = self._terms.metronome.seat(), self._terms.heartbeat
+        # Whoever is asked once a beat cannot be exact: half a beat is granted.
+        patience = (heartbeat.misses + 0.5) * heartbeat.interval
         try:
             while True:
                 beat = await seat.beat()
-                fair = beat.whole and not (verdict.silent and transport.stirring())
+                fair = beat.whole and not (verdict.silent and transport.stirring(self._waiting))
                 if not verdict.listening and transport.unreachable(patience):
                     self._lost(TimeoutError("nothing is acknowledged"))
                 if verdict.beat(fair=fair):
                     self.end_nowait(EndReason.MISSED_BEATS, 1006, f"{verdict.missed} in a row")
                 if self.closed is not None:
                     return
-                transport.rest()
+                transport.rest(heard=not verdict.missed)
                 self._send_beat(beat)
         finally:
             seat.leave()
@@ -256,14 +258,13 @@ class Connection:
             await self._consumer.finished(self)
 
     def _send_beat(self, beat: Beat) -> None:
-        message = self._terms.heartbeat.message
+        if self._ping < 0:
+            self._ping, self._pinged_at = beat.number, trio.current_time()
+        frames = beat_frames(beat.number, self._terms.heartbeat.message)
         if self._outbox is None:
-            if self._ping < 0:
-                self._ping, self._pinged_at = beat.number, trio.current_time()
-            self._put(beat_frames(beat.number, message))
-        elif message is not None:
-            # To the kernel what waits is as good as a PING; to some peers nothing else counts.
-            self._outbox.append_beat(text_beat(message))
+            self._put(frames)
+        else:
+            self._outbox.append_beat(frames)
 
     def _let_go(self) -> None:
         """The connection is open: let the handshake's response go, and what stands behind it."""
@@ -432,6 +433,10 @@ class Connection:
         self._write(frame)
         self._check_open()
 
+    @property
+    def _waiting(self) -> int:
+        return 0 if self._outbox is None else self._outbox.size
+
     async def _emptied(self) -> None:
         while self._outbox is not None:
             self._check_open()
@@ -485,5 +490,4 @@ class Connection:
 
     def statistics(self) -> Statistics:
         """The connection at this moment."""
-        waiting = 0 if self._outbox is None else self._outbox.size
-        return Statistics(self._verdict.missed, self.latency, waiting, self._dropped)
+        return Statistics(self._verdict.missed, self.latency, self._waiting, self._dropped)

@@ -25,14 +25,27 @@ class HandlerConsumer:
         inbound_size: how many messages may wait for it before the reader stops reading.
     """
 
+    __slots__ = (
+        "_caught_up",
+        "_dealt_with",
+        "_given",
+        "_handler",
+        "_inbox",
+        "_messages",
+        "_readers",
+        "_returned",
+        "_taken",
+    )
+
     def __init__(self, handler: Handler, inbound_size: int) -> None:
         self._handler = handler
         self._inbox, self._messages = trio.open_memory_channel[str | bytes](inbound_size)
         self._returned = trio.Event()
-        self._caught_up = trio.Event()
+        self._caught_up: trio.Event | None = None
         #: Messages that came; that the handler took; that it had taken when it asked for more.
         self._given = self._taken = self._dealt_with = 0
-        self._reading = False
+        #: Tasks of the handler that wait for a message.
+        self._readers = 0
 
     async def opened(self, connection: Connection) -> None:
         connection.start_soon(self._run)
@@ -56,13 +69,13 @@ class HandlerConsumer:
 
     async def receive(self) -> str | bytes:
         self._dealt_with = self._taken
-        if self._dealt_with == self._given:
+        if self._caught_up is not None and self._dealt_with == self._given:
             self._caught_up.set()
-        self._reading = True
+        self._readers += 1
         try:
             message = await self._messages.receive()
         finally:
-            self._reading = False
+            self._readers -= 1
         self._taken += 1
         return message
 
@@ -73,7 +86,7 @@ class HandlerConsumer:
 
     async def finished(self, connection: Connection) -> None:
         self._inbox.close()
-        if self._reading or self._dealt_with < self._given:
+        if self._readers or self._dealt_with < self._given:
             await self._returned.wait()
 
     def closed(self, connection: Connection) -> None:

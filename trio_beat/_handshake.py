@@ -155,7 +155,8 @@ def _refusal(protocol: ServerProtocol, request: Request, wrong: InvalidHandshake
     headers = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
     if response.status_code == 426:
         headers |= _UPGRADE
-    return Refusal(response.status_code, f"not a WebSocket handshake: {_chain(wrong)}", headers)
+    text = f"this is the address of a WebSocket, and not a WebSocket handshake: {_chain(wrong)}"
+    return Refusal(response.status_code, text, headers)
 
 
 def _chain(exc: BaseException | None) -> str:

@@ -8,8 +8,9 @@ in its slot until its turn, which costs a list entry: no cancel scope, no deadli
    evenly whatever the pattern in which connections come and go.
 3. A tick that comes a little late is made up for at once. After a stall - the clock stood still for
    half an interval or more - the ticks that fell into it are skipped: nobody is beaten in a burst,
-   and every seat learns that the beat it is about to judge was not whole. Only one stall in a row
-   is forgiven: a process that is late all the time is not frozen but busy, and its dead must go.
+   and every seat learns that the beat it is about to judge was not whole. A stall is forgiven in
+   this way only after an interval without one: a process that stalls again and again is not frozen
+   but busy, and its dead must go.
 4. With no seats there is nothing to wake for, and the clock stops.
 """
 
@@ -79,7 +80,7 @@ class Metronome:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tick until cancelled."""
         count = len(self._slots)
-        tick, whole_from, stalled = 0, 0, False
+        tick = whole_from = forgiving_from = 0
         begin = trio.current_time()
         task_status.started()
         while True:
@@ -91,10 +92,11 @@ class Metronome:
             await trio.sleep_until(begin + tick * self._width)
             late = trio.current_time() - (begin + tick * self._width)
             due = tick + int(late / self._width)
-            again, stalled = stalled, late >= self._stall
-            if stalled and not again:
-                whole_from, tick = due + 1 + count, due + 1
-                continue
+            if late >= self._stall:
+                forgiven, forgiving_from = tick >= forgiving_from, due + 1 + count
+                if forgiven:
+                    whole_from, tick = forgiving_from, due + 1
+                    continue
             tick = max(tick, due + 1 - count)
             while tick <= due:
                 self._wake(tick % count, Beat(tick & 0xFFFFFFFF, tick >= whole_from))

@@ -43,7 +43,7 @@ class Outbox:
         self.size += len(frame)
 
     def append_beat(self, frame: bytes) -> None:
-        """Put a text heartbeat at the end, unless one still waits."""
+        """Put the frames of a beat at the end, unless those of an earlier one still wait."""
         if self._gone >= self._beat:
             self.append(frame)
             self._beat = self._gone + len(self._frames)

@@ -334,7 +334,7 @@ class Server:
         if self._http is not None:
             await self._http.drain()
         connections = list(self._connections)
-        _log.info("draining %d connections within %g s", len(connections), self._grace)
+        _log.info("draining within %g s, open connections: %d", self._grace, len(connections))
         begin = trio.current_time()
         for index, connection in enumerate(connections):
             await trio.sleep_until(begin + self._grace / 2 * index / len(connections))

@@ -78,7 +78,6 @@ class Settings(BaseSettings):
     backend: str = Field("memory://", description="URL of what connects several servers")
     publish_token: SecretStr | None = Field(
         None,
-        min_length=1,
         description="bearer token that allows to publish over HTTP; without it nobody can",
     )
     tls_cert: Path | None = Field(None, description="certificate chain (PEM): speak TLS")
@@ -111,6 +110,13 @@ class Settings(BaseSettings):
     config: Path | None = Field(
         None, description="TOML file with options by these names; it yields to both others"
     )
+
+    @field_validator("publish_token")
+    @classmethod
+    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value():
+            raise ValueError("is empty; leave it out where nobody shall publish")
+        return value
 
     @field_validator("path_prefix")
     @classmethod
@@ -190,6 +196,6 @@ def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:
         flag = _PREFIX + name.upper()
     if error["type"] == "extra_forbidden":
         return f"--config: unknown option {name!r} in the file"
-    value = "***" if name == "publish_token" else repr(str(error["input"]))
+    value = "the token" if name == "publish_token" else repr(str(error["input"]))
     what = error["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
     return f"{flag}: {value} {what}"

@@ -1,12 +1,15 @@
 """websockets on asyncio, compression off, its keepalive at the same interval."""
 
 import asyncio
+import logging
 import sys
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 
 async def main(interval: float) -> None:
+    # The load leaves without a word at the end of a round, for each of which it logs a traceback.
+    logging.getLogger("websockets.server").disabled = True
     subscribers: set[ServerConnection] = set()
 
     async def handler(connection: ServerConnection) -> None:

@@ -52,14 +52,14 @@ class Fed(FramingTransport):
 
     def idle(self) -> None:
         """Two beats without a byte: the first may still belong to what came before."""
-        self.rest()
-        self.rest()
+        self.rest(heard=True)
+        self.rest(heard=True)
 
     async def wait_readable(self) -> None: ...
     def receive_nowait(self) -> list[Event]: ...  # type: ignore[empty-body]
     def write_nowait(self, data: bytes) -> int: ...  # type: ignore[empty-body]
     async def drain(self, outbox: Outbox) -> None: ...
-    def stirring(self) -> bool: ...  # type: ignore[empty-body]
+    def stirring(self, queued: int) -> bool: ...  # type: ignore[empty-body]
     def unreachable(self, patience: float) -> bool: ...  # type: ignore[empty-body]
     def abort(self) -> None: ...
     async def _linger(self) -> None: ...
@@ -354,18 +354,18 @@ class TestParser:
     def test_is_let_go_after_an_idle_beat(self) -> None:
         fed = Fed()
         fed.feed(masked(Opcode.TEXT, b"x"))
-        fed.rest()
+        fed.rest(heard=True)
         assert fed.has_parser  # it was used in the beat that has passed
-        fed.rest()
+        fed.rest(heard=True)
         assert not fed.has_parser
         assert fed.feed(masked(Opcode.TEXT, b"y")) == ["y"]
 
     def test_pongs_do_not_keep_it(self) -> None:
         fed = Fed()
         fed.feed(masked(Opcode.TEXT, b"x"))
-        fed.rest()
+        fed.rest(heard=True)
         fed.feed(masked(Opcode.PONG, b"\0\0\0\1"))
-        fed.rest()
+        fed.rest(heard=True)
         assert not fed.has_parser
 
     @pytest.mark.parametrize("length", range(1, len(masked(Opcode.TEXT, b"x" * 130))))

@@ -273,35 +273,35 @@ class TestEnding:
 class TestStirring:
     async def test_bytes_in_the_kernel(self, autojump_clock: MockClock) -> None:
         async with paired() as pair:
-            assert not pair.transport.stirring()
+            assert not pair.transport.stirring(0)
             await pair.peer.send(b"x")
-            assert pair.transport.stirring()
+            assert pair.transport.stirring(0)
             await pair.receive()
-            assert not pair.transport.stirring()
+            assert not pair.transport.stirring(0)
 
     async def test_an_end_of_stream_in_the_kernel(self, autojump_clock: MockClock) -> None:
         async with paired() as pair:
             await pair.peer.aclose()
-            assert pair.transport.stirring()
+            assert pair.transport.stirring(0)
 
     async def test_output_that_moves(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
             pair.fill()
             await trio.sleep(1)
-            assert not pair.transport.stirring()  # it may have stood still
-            assert not pair.transport.stirring()  # it did
+            assert not pair.transport.stirring(0)  # it may have stood still
+            assert not pair.transport.stirring(0)  # it did
             for _ in range(20):
                 await pair.peer.stream.receive_some(65536)
             await trio.sleep(1)
-            assert pair.transport.stirring()
-            assert not pair.transport.stirring()
+            assert pair.transport.stirring(0)
+            assert not pair.transport.stirring(0)
 
     async def test_output_that_was_all_taken_moves_no_more(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
-            assert not pair.transport.stirring()
+            assert not pair.transport.stirring(0)
             pair.transport.write_nowait(b"abc")
             await trio.sleep(1)
-            assert not pair.transport.stirring()
+            assert not pair.transport.stirring(0)
 
     async def test_reachable_while_all_is_acknowledged(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
@@ -316,7 +316,7 @@ class TestStirring:
             now = delivery(pair.sock)
             assert now is not None
             assert 0 < now.acknowledged < sent
-            assert now.waiting > 0
+            assert now.probes == 0
             assert 0 <= now.last_ack < 60
 
     async def test_a_socket_that_failed_is_the_reader_s(self, patient_clock: MockClock) -> None:
@@ -327,7 +327,7 @@ class TestStirring:
             )
             await pair.peer.aclose()
             await trio.sleep(1)
-            assert pair.transport.stirring()
+            assert pair.transport.stirring(0)
 
 
 class TestNames:

@@ -218,11 +218,11 @@ async def test_bytes_in_the_kernel_are_stirring(autojump_clock: MockClock) -> No
     async with paired() as pair:
         with trio.move_on_after(1):  # what the handshake left: session tickets
             await pair.peer.frame()
-        assert not pair.transport.stirring()
+        assert not pair.transport.stirring(0)
         await pair.peer.send_text("x")
-        assert pair.transport.stirring()
+        assert pair.transport.stirring(0)
         await pair.receive()
-        assert not pair.transport.stirring()
+        assert not pair.transport.stirring(0)
 
 
 class TestConnection:

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trustme
 
-from tests.peer import Peer, dial
+from tests.peer import HANDSHAKE, Peer, dial
 from tests.test_hub_consumer import Away
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
 from trio_beat.backends import Backend
@@ -267,6 +267,19 @@ async def test_websocket_on_a_used_connection_is_told_to_take_its_own() -> None:
             assert chunk, answer
             answer += chunk
         assert b"HTTP/1.1 421 " in answer
+        await stream.aclose()
+
+
+async def test_websocket_elsewhere_is_told_where() -> None:
+    async with serving() as (server, _):
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await stream.send_all(HANDSHAKE.format(target="/chat", headers="").encode())
+        answer = b""
+        while b"expected /ws/<facility>" not in answer:
+            chunk = await stream.receive_some(65536)
+            assert chunk, answer
+            answer += chunk
+        assert answer.startswith(b"HTTP/1.1 404 ")
         await stream.aclose()
 
 

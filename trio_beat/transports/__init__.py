@@ -106,32 +106,39 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def rest(self) -> None:
-        """A beat has passed: let go of what an idle connection need not keep."""
+    def rest(self, *, heard: bool) -> None:
+        """A beat has passed: let go of what an idle connection need not keep.
+
+        Args:
+            heard: the peer was not silent in it.
+        """
 
     @abstractmethod
-    def stirring(self) -> bool:
+    def stirring(self, queued: int) -> bool:
         """Whether the silence may not be the peer's.
 
-        Asked only when a beat is about to be counted as missed.
+        Asked only when a beat is about to be counted as missed, and just before a PING is sent.
+
+        Args:
+            queued: bytes that wait in the outbox, and so before that PING.
 
         Returns:
-            True when bytes from the peer lie unread in the kernel, or when some of what we sent
-            is still on its way and the peer has taken more of it since this was last asked: then
-            it may not have seen the last PING yet.
+            True when bytes from the peer lie unread in the kernel, or when the PING that was sent
+            after this was last asked still stands behind other bytes of which the peer takes some.
         """
 
     @abstractmethod
     def unreachable(self, patience: float) -> bool:
         """The kernel's verdict, for when nobody listens and silence says nothing.
 
+        Asked at beats. (``TCP_USER_TIMEOUT`` would also end a peer that is there, and does not
+        read for so long.)
+
         Args:
             patience: seconds.
 
         Returns:
-            True when what we sent has been waiting for an acknowledgement for so long, and
-            nothing at all was acknowledged meanwhile. (A peer that does not read acknowledges
-            that it does not; ``TCP_USER_TIMEOUT`` would end it nevertheless.)
+            True when what was sent is not acknowledged, and nothing at all has been, for so long.
         """
 
     @abstractmethod

@@ -53,13 +53,7 @@ def beat_frames(number: int, message: str | None) -> bytes:
         message: the text heartbeat, or None.
     """
     ping = Frame(Opcode.PING, number.to_bytes(PING_SIZE, "big")).serialize(mask=False)
-    return ping if message is None else ping + text_beat(message)
-
-
-@lru_cache(maxsize=4)
-def text_beat(message: str) -> bytes:
-    """The frame of a text heartbeat."""
-    return message_frame(message)
+    return ping if message is None else ping + message_frame(message)
 
 
 class Wire:
@@ -128,7 +122,8 @@ class FramingTransport(Transport):
         ):
             masked = int.from_bytes(data[2:6], "big") ^ int.from_bytes(data[6:10], "big")
             return (Pong(masked),)
-        protocol, events, step, begin = self._parser(), list[Event](), _FIRST_STEP, 0
+        protocol, events, step = self._parser(), list[Event](), _FIRST_STEP
+        begin = count = 0
         while begin < len(data) and not protocol.eof_sent:
             protocol.receive_data(bytes(data[begin : begin + step]))
             begin += step
@@ -137,7 +132,8 @@ class FramingTransport(Transport):
             step = _FIRST_STEP if frames else min(2 * step, _LARGEST_STEP)
             if (failure := self._take_frames(frames, events)) is not None:
                 return [*events, failure]
-            if len(frames) > _MOST_FRAMES and begin < len(data):
+            count += len(frames)
+            if count > _MOST_FRAMES and begin < len(data):
                 self._keep(bytes(data[begin:]))
                 break
         return self._conclude(protocol, events)
@@ -208,7 +204,7 @@ class FramingTransport(Transport):
         if size > self._wire.max_message_size:
             raise PayloadTooBig(size, self._wire.max_message_size)
 
-    def rest(self) -> None:
+    def rest(self, *, heard: bool) -> None:
         if self._protocol is not None:
             idle = not self._used and self._fragments is None and self._rest is None
             if idle and self._at_boundary():

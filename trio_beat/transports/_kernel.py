@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
+import termios
 from typing import Final, NamedTuple
+
+import trio
 
 from ._framing import FramingTransport, Wire
 
@@ -35,14 +39,14 @@ def unread(sock: socket.socket) -> bool:
 class Delivery(NamedTuple):
     """What the kernel knows of the bytes that were sent (``TCP_INFO``, tcp(7))."""
 
+    probes: int  #: of a closed window that were not answered
     in_flight: int  #: segments that were sent and not acknowledged
-    waiting: int  #: bytes that the kernel has not sent yet
     acknowledged: int  #: bytes so far
     last_ack: float  #: seconds since the last acknowledgement came
 
 
 #: The fields of ``struct tcp_info`` (linux/tcp.h) that make a `Delivery`.
-_TCP_INFO: Final = struct.Struct("=24xI28xI60xQ16xI")
+_TCP_INFO: Final = struct.Struct("=3xB20xI28xI60xQ")
 
 
 def delivery(sock: socket.socket) -> Delivery | None:
@@ -53,8 +57,23 @@ def delivery(sock: socket.socket) -> Delivery | None:
         return None
     if len(info) < _TCP_INFO.size:
         return None
-    in_flight, last_ack, acknowledged, waiting = _TCP_INFO.unpack(info)
-    return Delivery(in_flight, waiting, acknowledged, last_ack / 1000)
+    probes, in_flight, last_ack, acknowledged = _TCP_INFO.unpack(info)
+    return Delivery(probes, in_flight, acknowledged, last_ack / 1000)
+
+
+def undelivered(sock: socket.socket) -> int:
+    """How many bytes that were sent are not acknowledged (``SIOCOUTQ``, tcp(7))."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+    except OSError:
+        return 0
+
+
+class _Look(NamedTuple):
+    """Where output stood at a beat, counted in bytes."""
+
+    acknowledged: int
+    before_ping: int  #: the PING of that beat comes behind so many
 
 
 class SocketTransport(FramingTransport):
@@ -65,27 +84,42 @@ class SocketTransport(FramingTransport):
         wire: what the transports of a server share.
     """
 
-    __slots__ = ("_acknowledged", "_socket", "peer")
+    __slots__ = ("_looked", "_socket", "_stuck", "peer")
 
     peer: str
 
     def __init__(self, sock: socket.socket, wire: Wire) -> None:
         super().__init__(wire)
         self._socket = sock
-        #: Bytes that were acknowledged when a silent beat was last looked at.
-        self._acknowledged: int | None = None
+        #: At the last beat; None where that was not a silent one.
+        self._looked: _Look | None = None
+        #: What was acknowledged when output got stuck, and when that was.
+        self._stuck: tuple[int, float] | None = None
         self.peer = peer_name(sock)
 
-    def stirring(self) -> bool:
-        if unread(self._socket):
-            return True
+    def rest(self, *, heard: bool) -> None:
+        super().rest(heard=heard)
+        if heard:
+            self._looked = None
+
+    def stirring(self, queued: int) -> bool:
         now = delivery(self._socket)
         if now is None:
-            return False
-        before, self._acknowledged = self._acknowledged, now.acknowledged
-        undelivered = now.in_flight > 0 or now.waiting > 0
-        return undelivered and before is not None and now.acknowledged > before
+            return unread(self._socket)
+        before = self._looked
+        self._looked = _Look(
+            now.acknowledged, now.acknowledged + undelivered(self._socket) + queued
+        )
+        if unread(self._socket):
+            return True
+        return before is not None and (before.acknowledged < now.acknowledged <= before.before_ping)
 
     def unreachable(self, patience: float) -> bool:
         now = delivery(self._socket)
-        return now is not None and now.in_flight > 0 and now.last_ack > patience
+        if now is None or not (now.in_flight or now.probes > 1):
+            self._stuck = None
+            return False
+        if self._stuck is None or self._stuck[0] != now.acknowledged:
+            self._stuck = (now.acknowledged, trio.current_time())
+            return False
+        return trio.current_time() - self._stuck[1] > patience and now.last_ack > patience

@@ -76,7 +76,8 @@ def make_app(site: Site) -> Starlette:
     routes: list[Route | WebSocketRoute] = [
         Route("/", _page(site, (static / "index.html").read_text())),
         Route("/healthz", _health(site)),
-        WebSocketRoute("/{path:path}", _misdirected),
+        WebSocketRoute(site.path_prefix + "{facility:path}", _misdirected),
+        WebSocketRoute("/{path:path}", _nowhere(site)),
     ]
     for path, (name, media_type) in _STATIC.items():
         routes.append(Route(path, _static((static / name).read_bytes(), media_type)))
@@ -175,6 +176,14 @@ def _message(body: bytes, content_type: str) -> str | bytes:
     except UnicodeDecodeError as exc:
         text = "message is not UTF-8; for binary send it as application/octet-stream"
         raise HTTPException(400, text) from exc
+
+
+def _nowhere(site: Site) -> Callable[[WebSocket], Awaitable[None]]:
+    async def endpoint(websocket: WebSocket) -> None:
+        text = f"no WebSocket at this path, expected {site.path_prefix}<facility>\n"
+        await websocket.send_denial_response(PlainTextResponse(text, 404))
+
+    return endpoint
 
 
 async def _misdirected(websocket: WebSocket) -> None:

@@ -39,6 +39,8 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 #: Seconds for which nothing may move on a connection while a request is being answered.
 _STALL_TIMEOUT: Final = 30.0
+#: Bytes a second that a peer must take of a body that is sent at once.
+_SLOWEST: Final = 4096.0
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 
 
@@ -100,21 +102,27 @@ def _bounded(app: ASGIApp) -> ASGIApp:
     """End a request of which the application neither gets nor gives anything for too long."""
 
     async def bounded(scope: Any, receive: Any, send: Any) -> None:
-        def moved() -> None:
-            life.deadline = trio.current_time() + _STALL_TIMEOUT
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
 
-        async def receive_and_note() -> Any:
+        def wait(size: int = 0) -> None:
+            life.deadline = trio.current_time() + _STALL_TIMEOUT + size / _SLOWEST
+
+        async def receive_in_time() -> Any:
+            wait()
             event = await receive()
-            moved()
+            wait()
             return event
 
-        async def send_and_note(event: Any) -> None:
+        async def send_in_time(event: Any) -> None:
+            wait(len(event.get("body", b"")))
             await send(event)
-            moved()
+            wait()
 
         with trio.CancelScope() as life:
-            moved()
-            await app(scope, receive_and_note, send_and_note)
+            wait()
+            await app(scope, receive_in_time, send_in_time)
 
     return bounded
 

@@ -96,8 +96,8 @@ function showBeats() {
   }
   byId("server-beat").textContent = config.heartbeatMessage === null
     ? `Besides, the server sends a PING every ${config.interval} s, which scripts cannot see.`
-    : `Besides, the server has sent ${counts.serverBeats} text heartbeats, one every ` +
-      `${config.interval} s, and each was answered.`;
+    : `Besides, the server has sent ${counts.serverBeats} text heartbeats to this page's two ` +
+      `WebSockets, one every ${config.interval} s to each, and each was answered.`;
   draw();
 }
 
