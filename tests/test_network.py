@@ -33,6 +33,13 @@ async def handler(connection: Connection) -> None:
     if connection.path == "/read":
         print("open", flush=True)
     try:
+        if connection.path == "/stuck":
+            with trio.move_on_after(4):
+                while True:
+                    await connection.send(b"x" * 100_000)
+            print("open", flush=True)
+            begun = trio.current_time()
+            await trio.sleep_forever()
         async for _ in connection:
             if connection.path == "/busy":
                 await trio.sleep(2)  # until all that the reader can take has come
@@ -119,6 +126,8 @@ def _wait_until_listening(namespace: str) -> None:
         ("read", ("missed-beats",), 4),
         # Nobody listens, so silence says nothing: the kernel's verdict on unacknowledged PINGs.
         ("busy", ("lost",), 6),
+        # And its window is closed: nothing is in flight but probes, seldom.
+        ("stuck", ("lost",), 20),
     ],
 )
 def test_peer_behind_a_pulled_cable_is_gone(

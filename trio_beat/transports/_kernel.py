@@ -116,7 +116,7 @@ class SocketTransport(FramingTransport):
 
     def unreachable(self, patience: float) -> bool:
         now = delivery(self._socket)
-        if now is None or not (now.in_flight or now.probes > 1):
+        if now is None or not (now.in_flight or now.probes):
             self._stuck = None
             return False
         if self._stuck is None or self._stuck[0] != now.acknowledged:
