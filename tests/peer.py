@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 
 import trio
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
+
+#: To linger for no time at all: unsent bytes are dropped, and the peer is told by a reset.
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 HANDSHAKE = (
     "GET {target} HTTP/1.1\r\n"
@@ -90,9 +94,21 @@ class Peer:
             self.eof = True
         return None
 
+    async def reset(self) -> None:
+        """Close the TCP socket in a way that the other end sees as a failure."""
+        assert isinstance(self.stream, trio.SocketStream)
+        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        await self.aclose()
+
     async def aclose(self) -> None:
         """Close the socket without a word."""
         await trio.aclose_forcefully(self.stream)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a TCP socket in a way that the other end sees as a failure."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    sock.close()
 
 
 def socket_pair() -> tuple[Peer, socket.socket]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -337,11 +336,7 @@ class TestPeerCloses:
 
     async def test_a_reset_is_a_lost_connection(self, patient_clock: MockClock) -> None:
         async with linked(pair=tcp_pair) as link:
-            assert isinstance(link.peer.stream, trio.SocketStream)
-            link.peer.stream.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-            await link.peer.aclose()
+            await link.peer.reset()
             assert (await link.ended()).by is EndReason.LOST
             assert link.error is None
 

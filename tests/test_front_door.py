@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ import trio
 import trio.testing
 
 from tests.harness import tls_contexts
-from tests.peer import HANDSHAKE, dial
+from tests.peer import HANDSHAKE, dial, reset
 from tests.serving import ask, deserted, serving, status
 from trio_beat import EndReason, Limits
 
@@ -177,12 +176,6 @@ async def test_who_says_nothing_gets_408_and_is_gone_two_seconds_later(
             await trio.sleep(0.2)
             assert server.statistics().visitors == 0
         assert server.statistics().refused == {408: 1}
-
-
-def reset(sock: socket.socket) -> None:
-    """Close a socket in a way that the other end sees as a failure."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def leave(sock: socket.socket) -> None:

@@ -37,11 +37,6 @@ def test_message_must_not_be_empty() -> None:
         Heartbeat(message="")
 
 
-def test_patience_is_one_interval_more_than_the_misses() -> None:
-    assert Heartbeat(interval=2.5, misses=1).patience == 5.0
-    assert Heartbeat(interval=4, misses=3).patience == 16.0
-
-
 def test_heartbeat_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Heartbeat().misses = 1  # type: ignore[misc]

@@ -50,11 +50,6 @@ class Heartbeat:
         if self.message == "":
             raise ValueError("message is empty; it must be a text, or None for no text heartbeat")
 
-    @property
-    def patience(self) -> float:
-        """Seconds after its last byte by which a silent peer is gone."""
-        return (self.misses + 1) * self.interval
-
 
 class Verdict:
     """Whether a peer is still alive. Pure: it knows neither clock nor socket.

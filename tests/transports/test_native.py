@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -129,11 +128,7 @@ class TestReceiving:
 
     async def test_a_reset_is_an_os_error(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
-            assert isinstance(pair.peer.stream, trio.SocketStream)
-            pair.peer.stream.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-            await pair.peer.aclose()
+            await pair.peer.reset()
             with pytest.raises(ConnectionResetError):
                 await pair.receive()
 
@@ -321,11 +316,7 @@ class TestStirring:
 
     async def test_a_socket_that_failed_is_the_reader_s(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
-            assert isinstance(pair.peer.stream, trio.SocketStream)
-            pair.peer.stream.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-            await pair.peer.aclose()
+            await pair.peer.reset()
             await trio.sleep(1)
             assert pair.transport.stirring(0)
 
