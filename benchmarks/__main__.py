@@ -1,131 +1,154 @@
-"""Compare trio-beat with websockets, side by side in one run: ``python -m benchmarks``.
+"""What trio-beat costs, and how surely it notices a dead peer, beside its peers in one run.
 
-Each server is a process of its own, and so is the load, on another core where there is one. The
-two take turns, several rounds; the medians and their ratio are printed.
+Every server is a process of its own, and so is the load, on another core where there is one. The
+servers take turns, several rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
-import subprocess
+import dataclasses
+import shlex
 import sys
-import time
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Final
 
-from ._load import Load
+import trio
 
-PEERS = ("trio_beat", "websockets")
-MESSAGE = b"x" * 100
-#: What to measure, and what trio-beat must reach: at most, or (negative) at least.
-GOALS = {
-    "private KiB per connection": 0.55,
-    "CPU us per beat": 0.50,
-    "CPU us per delivery": 0.75,
-    "accepted per second": -1.2,
+try:
+    from . import detect, echo, fanout, idle, scale
+    from ._plot import plot
+    from ._report import environment, terminal, write_json
+    from ._results import write_results
+    from ._suite import Command, Options, Report, execute
+    from .peers import PEERS
+except ModuleNotFoundError as exc:
+    sys.exit(f"{exc.name} is missing: install the bench extra, pip install '.[bench]'")
+
+COMMANDS: Final = {
+    module.COMMAND.name: module.COMMAND for module in (idle, scale, fanout, detect, echo)
+}
+_RESULTS: Final = Path(__file__).parent / "RESULTS.rst"
+
+
+def _at_least(least: float, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not value >= least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {least:g} or more")
+        return value
+
+    return parse
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = ()
+    if len(sizes) < 2 or sizes[0] < 20 or list(sizes) != sorted(set(sizes)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not two or more ascending numbers, 20 or more, such as 1000,16000"
+        )
+    return sizes
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in PEERS:
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(PEERS)}")
+    return ("trio_beat", *(name for name in names if name != "trio_beat"))
+
+
+_FLAGS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+    "connections": (_at_least(4, int), "to each server"),
+    "interval": (_at_least(0.1, float), "seconds between PINGs"),
+    "seconds": (_at_least(0.1, float), "that a measurement lasts"),
+    "messages": (_at_least(1, int), "that are published in a round"),
+    "sizes": (_sizes, "connections to measure at, such as 1000,4000,16000"),
+    "hold": (_at_least(0, int), "connections of the hold test; 0: none"),
+    "hold-interval": (_at_least(0.1, float), "seconds between PINGs in the hold test"),
+    "per-process": (_at_least(1, int), "connections that one process holds at most"),
 }
 
 
-def private_memory(pid: int) -> int:
-    """Bytes of a process that it shares with nobody."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
-
-
-def cpu_time(pid: int) -> float:
-    """Seconds that a process's threads have run."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((t / "schedstat").read_text().split()[0]) for t in threads) / 1e9
-
-
-def measure(peer: str, connections: int, interval: float, messages: int) -> dict[str, float]:
-    """Run one server through one round."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", f"benchmarks.peers.{peer}", str(interval)],
-        stdout=subprocess.PIPE,
-        text=True,
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=command.title, description=command.title)
+        for flag in command.flags:
+            flag = flag.replace("_", "-")
+            kind, text = _FLAGS[flag]
+            default = getattr(command.default, flag.replace("-", "_"))
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            sub.add_argument(f"--{flag}", type=kind, help=f"{text} (default: {shown})")
+        _add_common(sub)
+    everything = subparsers.add_parser("all", help="all of them, one after the other")
+    _add_common(everything)
+    everything.add_argument(
+        "--results", action="store_true", help=f"write {_RESULTS.name} and its pictures"
     )
-    try:
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
-        cores = sorted(os.sched_getaffinity(0))
-        if len(cores) > 1:
-            os.sched_setaffinity(server.pid, {cores[0]})
-            os.sched_setaffinity(0, set(cores[1:]))
-        try:
-            return _measure(server.pid, Load(port), connections, interval, messages)
-        finally:
-            os.sched_setaffinity(0, set(cores))
-    finally:
-        server.terminate()
-        server.wait()
+    return parser
 
 
-def _measure(
-    pid: int, load: Load, connections: int, interval: float, messages: int
-) -> dict[str, float]:
-    before = private_memory(pid)
-    took = load.connect(connections, "/ws/bench?subscribe-broadcast")
-    load.run(2 * interval)
-    grown = private_memory(pid) - before
-    pings, cpu = load.pings, cpu_time(pid)
-    load.run(4 * interval)
-    beat = (cpu_time(pid) - cpu) / (load.pings - pings)
-    load.connect(1, "/ws/bench?publish-broadcast")
-    cpu = cpu_time(pid)
-    for _ in range(messages):
-        load.send(MESSAGE)
-        load.receive(connections * (2 + len(MESSAGE)), 30)
-    delivery = (cpu_time(pid) - cpu) / (messages * connections)
-    if load.lost:
-        raise RuntimeError(f"{load.lost} connections lost")
-    load.close()
-    return {
-        "private KiB per connection": grown / connections / 1024,
-        "CPU us per beat": 1e6 * beat,
-        "CPU us per delivery": 1e6 * delivery,
-        "accepted per second": connections / took,
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="small and short: for a first look")
+    parser.add_argument("--rounds", type=_at_least(1, int), help="(default: 3, with --quick 1)")
+    parser.add_argument("--peers", type=_peers, help=f"(default: {','.join(PEERS)})")
+    parser.add_argument("--json", metavar="FILE", help="write every figure of every round")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw a picture (all: one for each)")
+
+
+def _options(command: Command, arguments: argparse.Namespace) -> Options:
+    options = command.quick if arguments.quick else command.default
+    names = {field.name for field in dataclasses.fields(Options)}
+    chosen = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in names and value is not None
     }
+    if "peers" in chosen and arguments.command == "all":
+        chosen["peers"] = tuple(peer for peer in chosen["peers"] if peer in options.peers)
+    return dataclasses.replace(options, **chosen)
+
+
+async def _run(commands: Sequence[Command], arguments: argparse.Namespace) -> list[Report]:
+    reports = []
+    for command in commands:
+        report = await execute(command, _options(command, arguments))
+        print(f"\n{terminal(report)}\n", flush=True)
+        reports.append(report)
+    return reports
 
 
 def main() -> int:
-    """Run all rounds, print the table; exit 1 when a goal is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--connections", type=int, default=3000)
-    parser.add_argument("--interval", type=float, default=4.0, help="seconds between beats")
-    parser.add_argument("--messages", type=int, default=40, help="broadcasts in a round")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, "
-        f"Python {platform.python_version()}, trio {version('trio')}, "
-        f"websockets {version('websockets')}; {options.connections} connections, "
-        f"{options.interval:g} s beats, {options.rounds} rounds"
-    )
-    results: dict[str, list[dict[str, float]]] = {peer: [] for peer in PEERS}
-    for number in range(options.rounds):
-        for peer in PEERS:
-            begun = time.perf_counter()
-            results[peer].append(
-                measure(peer, options.connections, options.interval, options.messages)
-            )
-            took = time.perf_counter() - begun
-            print(f"round {number + 1}: {peer} took {took:.0f} s", file=sys.stderr)
-    missed = False
-    print(f"{'':28}" + "".join(f"{peer:>12}" for peer in PEERS) + f"{'ratio':>8}{'goal':>12}")
-    for figure, goal in GOALS.items():
-        ours, theirs = (statistics.median(r[figure] for r in results[peer]) for peer in PEERS)
-        ratio = ours / theirs
-        reached = ratio <= goal if goal > 0 else ratio >= -goal
-        missed |= not reached
-        bound = f"{'<=' if goal > 0 else '>='} {abs(goal):.2f}"
-        print(
-            f"{figure:28}{ours:12.1f}{theirs:12.1f}{ratio:8.2f}{bound:>12}{'' if reached else ' !'}"
-        )
-    return int(missed)
+    """Run what is asked for; exit 1 when trio-beat failed or lost a live connection."""
+    arguments = _parser().parse_args()
+    names = list(COMMANDS) if arguments.command == "all" else [arguments.command]
+    line = environment()
+    print(line, flush=True)
+    try:
+        reports = trio.run(_run, [COMMANDS[name] for name in names], arguments)
+    except KeyboardInterrupt:
+        return 130
+    if arguments.json:
+        write_json(arguments.json, line, reports)
+    if arguments.plot:
+        for report in reports:
+            path = Path(arguments.plot)
+            if len(reports) > 1:
+                path = path.with_stem(f"{path.stem}-{report.command}")
+            plot(report, str(path))
+    if getattr(arguments, "results", False):
+        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+        write_results(_RESULTS, line, command, reports)
+    return int(any(report.failed for report in reports))
 
 
 if __name__ == "__main__":

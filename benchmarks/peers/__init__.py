@@ -1,0 +1,48 @@
+"""trio-beat and its peers, each a server in one file and a process of its own.
+
+::
+
+    python -m benchmarks.peers.<name> ROLE --interval SECONDS --misses N [--cert FILE --key FILE]
+
+It listens on a port that the system chooses, prints one line ``port <number>`` once it accepts, and
+runs until it is killed. It pings every `interval`, and gives up who does not answer after `misses`
+of them, as well as its library can; compression and logging are off. The roles:
+
+- ``idle``: ignore what comes.
+- ``fanout``: whose target has ``subscribe`` in its query hears what others send whose target has
+  ``publish`` in it. A subscriber that does not read delays nobody.
+- ``echo``: send back what comes.
+- ``detect``: take one message after the other, and upon the text ``sleep <seconds>`` sleep before
+  the next; when the application learns that the connection has ended, print one line
+  ``end <target> <time.monotonic()>``.
+
+Besides the peers there is ``floor``, which knows the role ``idle`` only.
+"""
+
+from typing import Final
+
+PEERS: Final = (
+    "trio_beat",
+    "trio_beat_handler",
+    "websockets",
+    "websockets_uvloop",
+    "websockets_trio",
+    "trio_websocket",
+    "hypercorn",
+    "uvicorn",
+    "picows",
+)
+
+#: What each of them runs on, for naming the versions.
+DISTRIBUTIONS: Final = {
+    "trio_beat": ("trio-beat", "trio", "websockets"),
+    "trio_beat_handler": ("trio-beat", "trio", "websockets"),
+    "websockets": ("websockets",),
+    "websockets_uvloop": ("websockets", "uvloop"),
+    "websockets_trio": ("websockets", "trio"),
+    "trio_websocket": ("trio-websocket", "wsproto", "trio"),
+    "hypercorn": ("hypercorn", "wsproto", "trio"),
+    "uvicorn": ("uvicorn", "websockets", "httptools", "uvloop"),
+    "picows": ("picows", "aiofastnet", "uvloop"),
+    "floor": ("trio",),
+}

@@ -1,28 +1,53 @@
-"""trio-beat: its hub, as the bundled server runs it."""
+"""trio-beat: its hub, as the bundled server runs it; for echo and detect a handler."""
 
-import sys
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 import trio
 
-from trio_beat import Heartbeat, Limits, open_hub, serve
+from trio_beat import Connection, Heartbeat, Limits, open_hub, serve
+
+from ._server import Options, announce, nap, parse, report_end
+
+Handler = Callable[[Connection], Awaitable[None]]
 
 
-async def main(interval: float) -> None:
+async def echo(connection: Connection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+async def detect(connection: Connection) -> None:
+    try:
+        async for message in connection:
+            await trio.sleep(nap(message))
+    finally:
+        report_end(connection.path)
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {"echo": echo, "detect": detect}
+
+
+async def main(options: Options, handlers: Mapping[str, Handler] = HANDLERS) -> None:
+    handler = handlers.get(options.role)
     async with open_hub() as hub, trio.open_nursery() as nursery:
-
-        async def run(task_status: trio.TaskStatus[object]) -> None:
-            await serve(
-                None,
+        server = await nursery.start(
+            functools.partial(
+                serve,
+                handler,
                 0,
-                hub=hub,
-                heartbeat=Heartbeat(interval),
-                limits=Limits(visitors=4096),
-                task_status=task_status,
+                host=options.host,
+                heartbeat=Heartbeat(options.interval, options.misses),
+                hub=hub if handler is None else None,
+                ssl_context=options.ssl_context(),
+                limits=Limits(visitors=4096, connections=20_000),
             )
-
-        server = await nursery.start(run)
-        print(server.port, flush=True)
+        )
+        announce(server.port)
 
 
 if __name__ == "__main__":
-    trio.run(main, float(sys.argv[1]))
+    trio.run(main, parse())

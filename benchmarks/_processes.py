@@ -1,0 +1,307 @@
+"""Servers and loads, each a process of its own, and what the kernel knows of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import trio
+
+_ROOT: Final = Path(__file__).parent.parent
+#: Seconds that a server may take until it listens.
+_START: Final = 30.0
+#: Sockets, and what hangs on each, by name in ``/proc/slabinfo``.
+_SOCKET_SLABS: Final = frozenset(
+    {"TCP", "TCPv6", "sock_inode_cache", "filp", "eventpoll_epi", "eventpoll_pwq", "dentry"}
+)
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Failed(Exception):  # noqa: N818 - an outcome of a measurement, shown to people
+    """A server or the load could not do what it was asked for."""
+
+
+class CPU(NamedTuple):
+    """Seconds of processor time."""
+
+    user: float
+    system: float
+
+    @property
+    def total(self) -> float:
+        return self.user + self.system
+
+    def __sub__(self, other: CPU) -> CPU:
+        return CPU(self.user - other.user, self.system - other.system)
+
+
+def parse_pss(rollup: str) -> int:
+    """Bytes of proportional set size, from ``/proc/PID/smaps_rollup`` (proc(5))."""
+    for line in rollup.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("no Pss line")
+
+
+def parse_cpu(stat: str, schedstat: Sequence[str]) -> CPU:
+    """Seconds that a process ran.
+
+    ``stat`` splits them into user and system by sampling, at the clock's ticks; the sum is taken
+    from the threads' ``schedstat``, which counts nanoseconds.
+    """
+    # The second field is the command's name, which may contain anything.
+    fields = stat.rpartition(")")[2].split()
+    user, system = int(fields[11]), int(fields[12])
+    total = sum(int(line.split()[0]) for line in schedstat) / 1e9
+    if user + system == 0:
+        return CPU(total, 0.0)
+    # Counted from one base, so that differences over a window stay exact in their sum.
+    return CPU(user / _TICK, total - user / _TICK)
+
+
+def parse_slabs(slabinfo: str) -> int:
+    """Bytes of the kernel's objects for sockets, from ``/proc/slabinfo`` (slabinfo(5))."""
+    total = 0
+    for line in slabinfo.splitlines()[2:]:
+        name, active, _, size, *_ = line.split()
+        if name in _SOCKET_SLABS:
+            total += int(active) * int(size)
+    return total
+
+
+def kernel_memory() -> int | None:
+    """Bytes that the kernel holds for sockets and their buffers, of all processes.
+
+    None where it may not be asked.
+    """
+    try:
+        slabs = parse_slabs(Path("/proc/slabinfo").read_text())
+        buffers = Path("/proc/net/sockstat").read_text()
+    except OSError:
+        return None
+    pages = next(line for line in buffers.splitlines() if line.startswith("TCP:")).split()
+    return slabs + int(pages[pages.index("mem") + 1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    pids = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            pids += tree(int(child))
+    return pids
+
+
+class _Lines:
+    """Lines that a process prints."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    async def next(self) -> str | None:
+        """Wait for the next line; None after the last. Nothing is lost when it is cancelled."""
+        while b"\n" not in self._rest:
+            chunk = await self._stream.receive_some()
+            if not chunk:
+                return None
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+
+class Process:
+    """A process of the suite."""
+
+    def __init__(self, process: trio.Process) -> None:
+        assert process.stdout is not None
+        self._process = process
+        self._lines = _Lines(process.stdout)
+
+    def pss(self) -> int:
+        """Bytes of memory, of the whole process tree."""
+        pids = tree(self._process.pid)
+        return sum(parse_pss(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids)
+
+    def cpu(self) -> CPU:
+        """Processor time so far, of the whole process tree."""
+        user = system = 0.0
+        for pid in tree(self._process.pid):
+            proc = Path(f"/proc/{pid}")
+            threads = [(task / "schedstat").read_text() for task in (proc / "task").iterdir()]
+            cpu = parse_cpu((proc / "stat").read_text(), threads)
+            user, system = user + cpu.user, system + cpu.system
+        return CPU(user, system)
+
+    async def ask(self, line: str) -> Any:
+        """Send a line, and wait for the answer, which is one of JSON.
+
+        Raises:
+            Failed: it ended.
+        """
+        assert self._process.stdin is not None
+        try:
+            await self._process.stdin.send_all(line.encode() + b"\n")
+            answer = await self._lines.next()
+        except trio.BrokenResourceError:
+            answer = None
+        if answer is None:
+            raise Failed("a process of the benchmark ended, see above")
+        return json.loads(answer)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+
+class Server(Process):
+    """A peer's server, or ours.
+
+    Attributes:
+        port: where it listens.
+        ends: when its application learnt that a connection had ended, by the request's target.
+    """
+
+    def __init__(self, process: trio.Process) -> None:
+        super().__init__(process)
+        self.port = 0
+        self.ends: dict[str, float] = {}
+
+    async def listening(self) -> bool:
+        """Wait until it listens; false when it ended before."""
+        while (line := await self._lines.next()) is not None:
+            if line.startswith("port "):
+                self.port = int(line.split()[1])
+                return True
+        return False
+
+    async def collect_ends(self, seconds: float) -> None:
+        """For so long, note which connections end."""
+        with trio.move_on_after(seconds):
+            while (line := await self._lines.next()) is not None:
+                _, target, when = line.split()
+                self.ends.setdefault(target, float(when))
+            raise Failed("the server ended")
+
+
+class Load(Process):
+    """The other side, see `benchmarks._load`."""
+
+    async def call(self, command: str, **arguments: object) -> dict[str, Any]:
+        """Have the load do something.
+
+        Raises:
+            Failed: it could not.
+        """
+        answer: dict[str, Any] = await self.ask(json.dumps({"do": command, **arguments}))
+        if "error" in answer:
+            raise Failed(f"{command}: {answer['error']}")
+        return answer
+
+
+@asynccontextmanager
+async def _process(
+    arguments: Sequence[str], core: int | None, namespace: str | None
+) -> AsyncIterator[trio.Process]:
+    """Run a module of the suite, and end it on the way out."""
+    inside = ["ip", "netns", "exec", namespace] if namespace else []
+    process = await trio.lowlevel.open_process(
+        [*inside, sys.executable, "-m", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=_ROOT,
+    )
+    try:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        yield process
+    finally:
+        # It holds nothing that needs a goodbye, and it may be stopped (SIGSTOP).
+        process.kill()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+            await process.wait()
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            await stream.aclose()
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Files for TLS."""
+
+    cert: str
+    key: str
+    ca: str
+
+
+def _cores() -> tuple[int | None, int | None]:
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+
+
+@asynccontextmanager
+async def open_server(
+    peer: str,
+    role: str,
+    *,
+    interval: float,
+    misses: int = 3,
+    certificate: Certificate | None = None,
+    host: str = "127.0.0.1",
+    namespace: str | None = None,
+    pinned: bool = True,
+) -> AsyncIterator[Server]:
+    """Run one of `benchmarks.peers` while the context lasts.
+
+    Args:
+        peer: module name.
+        role: see `benchmarks.peers`.
+        interval: seconds between PINGs.
+        misses: PINGs that may go unanswered.
+        certificate: None: no TLS.
+        host: address to listen on.
+        namespace: network namespace to run in; None: this one.
+        pinned: keep it on the first core, away from the load, where there is more than one.
+
+    Raises:
+        Failed: it did not begin to listen.
+    """
+    tls = ["--cert", certificate.cert, "--key", certificate.key] if certificate else []
+    arguments = [f"benchmarks.peers.{peer}", role, "--interval", str(interval)]
+    arguments += ["--misses", str(misses), "--host", host, *tls]
+    core = _cores()[0] if pinned else None
+    async with _process(arguments, core, namespace) as process:
+        server = Server(process)
+        listening = False
+        with trio.move_on_after(_START):
+            listening = await server.listening()
+        if not listening:
+            raise Failed(f"{peer} did not start")
+        yield server
+
+
+@asynccontextmanager
+async def open_module(module: str) -> AsyncIterator[Server]:
+    """Run a module of the suite that serves, and answers questions, while the context lasts."""
+    async with _process([module], _cores()[0], None) as process:
+        yield Server(process)
+
+
+@asynccontextmanager
+async def open_load(*, namespace: str | None = None, pinned: bool = True) -> AsyncIterator[Load]:
+    """Run a load generator while the context lasts.
+
+    Args:
+        namespace: network namespace to run in; None: this one.
+        pinned: keep it on the second core, away from the server, where there is more than one.
+    """
+    core = _cores()[1] if pinned else None
+    async with _process(["benchmarks._load"], core, namespace) as process:
+        yield Load(process)

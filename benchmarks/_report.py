@@ -1,0 +1,143 @@
+"""What people see of a run: tables for the terminal, JSON, and ``RESULTS.rst``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from ._statistics import ratio, spread
+from ._suite import Figure, Report, Table, met
+from .peers import DISTRIBUTIONS
+
+
+def environment() -> str:
+    """One line on what it ran on."""
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    names = dict.fromkeys(name for needed in DISTRIBUTIONS.values() for name in needed)
+    versions = []
+    for name in ("trio", *names):
+        try:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return (
+        f"{model}, {os.cpu_count()} cores, Linux {platform.release()}, "
+        f"Python {platform.python_version()}; {', '.join(dict.fromkeys(versions))}"
+    )
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}"
+
+
+def _cell(report: Report, figure: Figure, server: str) -> str:
+    value = report.value(figure.key, server)
+    if value is None:
+        return "-"
+    text = _number(value, figure.digits)
+    around = spread(report.values(figure.key, server))
+    return f"{text} ±{_number(around, figure.digits)}" if around and not figure.always else text
+
+
+def figures_table(report: Report) -> Table:
+    """Every server's figures: the median, and half the distance between the extremes.
+
+    Where it counts what always holds, the worst of all rounds stands alone.
+    """
+    rows = [
+        [server, *(_cell(report, figure, server) for figure in report.figures)]
+        for server in report.servers
+    ]
+    return Table(report.title, ("server", *(f.label for f in report.figures)), rows)
+
+
+def ratios_table(report: Report) -> Table:
+    """trio-beat's figures by those of each other server."""
+    rows = []
+    for server in report.servers:
+        if server == "trio_beat":
+            continue
+        row: list[str] = [server]
+        for figure in report.figures:
+            ours, theirs = (report.value(figure.key, name) for name in ("trio_beat", server))
+            quotient = ratio(ours, theirs)
+            row.append("-" if quotient is None else f"{quotient:.2f}")
+        rows.append(row)
+    headers = ("trio_beat by", *(figure.label for figure in report.figures))
+    return Table("the same, trio-beat's by each other's", headers, rows)
+
+
+def goals_table(report: Report) -> Table:
+    """What was to be reached, and whether it was."""
+    labels = {figure.key: figure.label for figure in report.figures}
+    rows = []
+    for goal in report.goals:
+        value = report.reached(goal)
+        what = labels[goal.figure] + (f", by {goal.peer}" if goal.peer else "")
+        bound = f"{'at least' if goal.at_least else 'at most'} {goal.bound:g}"
+        if value is None:
+            rows.append([goal.figure, what, bound, "-", "not measured"])
+        else:
+            verdict = "met" if met(goal, value) else "MISSED"
+            rows.append([goal.figure, what, bound, f"{value:.2f}", verdict])
+    return Table("goals", ("figure", "", "goal", "reached", ""), rows)
+
+
+def tables(report: Report) -> list[Table]:
+    """All of a report."""
+    return [figures_table(report), ratios_table(report), *report.tables, goals_table(report)]
+
+
+def render(table: Table, form: str = "simple") -> str:
+    """A table as text, or as reStructuredText with `form` "rst"."""
+    return tabulate(
+        [list(row) for row in table.rows],
+        headers=list(table.headers),
+        tablefmt=form,
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(table.headers) - 1)),
+    )
+
+
+def terminal(report: Report) -> str:
+    """A report as a person at a terminal reads it."""
+    parts = [f"{table.title}\n\n{render(table)}\n" for table in tables(report)]
+    return "\n".join([*parts, *(f"note: {note}" for note in report.notes)])
+
+
+def to_json(environment_line: str, reports: Sequence[Report]) -> dict[str, Any]:
+    """Everything that was measured, round by round."""
+    return {
+        "environment": environment_line,
+        "reports": [
+            {
+                "command": report.command,
+                "options": dataclasses.asdict(report.options),
+                "figures": report.results,
+                "goals": [
+                    {**goal._asdict(), "reached": report.reached(goal)} for goal in report.goals
+                ],
+                "tables": [table._asdict() for table in report.tables],
+                "histograms": report.histograms,
+                "notes": report.notes,
+            }
+            for report in reports
+        ],
+    }
+
+
+def write_json(path: str, environment_line: str, reports: Sequence[Report]) -> None:
+    """Write `to_json` to a file."""
+    Path(path).write_text(json.dumps(to_json(environment_line, reports), indent=1) + "\n")

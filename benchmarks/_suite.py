@@ -1,0 +1,265 @@
+"""What the commands have in common: options, rounds, figures and goals."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import trustme
+from tqdm import tqdm
+
+from ._processes import Certificate, Failed
+from ._statistics import median, ratio, worst
+from .peers import DISTRIBUTIONS, PEERS
+
+#: Of the time, above which the load is said to have been the bottleneck.
+_BUSY: Final = 0.9
+OURS: Final = ("trio_beat", "trio_beat_handler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be chosen; each command has defaults of its own.
+
+    Args:
+        rounds: how often all servers are measured, in turn.
+        connections: to each server.
+        interval: seconds between PINGs.
+        seconds: that one measurement lasts.
+        messages: that are published.
+        sizes: connections to measure at, ascending.
+        hold: connections of the hold test; 0: none.
+        hold_interval: seconds between their PINGs.
+        per_process: connections that one server process of the hold test gets at most.
+        peers: module names, see `benchmarks.peers`.
+    """
+
+    rounds: int = 3
+    connections: int = 0
+    interval: float = 4.0
+    seconds: float = 0.0
+    messages: int = 0
+    sizes: tuple[int, ...] = ()
+    hold: int = 0
+    hold_interval: float = 25.0
+    per_process: int = 18_000
+    peers: tuple[str, ...] = PEERS
+
+
+class Figure(NamedTuple):
+    """Something that is measured of each server.
+
+    Args:
+        key: its name in JSON.
+        label: heading of its column.
+        digits: that are shown behind the point.
+        always: what counts is the worst of the rounds, and not their median.
+    """
+
+    key: str
+    label: str
+    digits: int = 1
+    always: bool = False
+
+
+class Goal(NamedTuple):
+    """What trio-beat must reach.
+
+    Args:
+        figure: its key.
+        bound: at most so much, or at least.
+        peer: of whose figure it is a ratio; None: the figure itself.
+        at_least: more is better.
+    """
+
+    figure: str
+    bound: float
+    peer: str | None = None
+    at_least: bool = False
+
+
+#: By figure and server, a value for each round; None: not measured, or never reached.
+Results = dict[str, dict[str, list[float | None]]]
+
+
+class Table(NamedTuple):
+    """Something beside the figures that a command tells."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str | float | int]]
+
+
+@dataclass
+class Report:
+    """What one command measured."""
+
+    command: str
+    title: str
+    options: Options
+    figures: Sequence[Figure]
+    goals: Sequence[Goal]
+    results: Results = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    #: By server, PINGs in each part of an interval.
+    histograms: dict[str, list[int]] = field(default_factory=dict)
+    failed: bool = False
+
+    def add(self, server: str, values: Mapping[str, float | None]) -> None:
+        """Add one server's figures of one round."""
+        for figure in self.figures:
+            by_server = self.results.setdefault(figure.key, {})
+            by_server.setdefault(server, []).append(values.get(figure.key))
+
+    @property
+    def servers(self) -> list[str]:
+        """Those that were measured, in the order of `PEERS`."""
+        measured = {server for by_server in self.results.values() for server in by_server}
+        return sorted(measured, key=lambda name: PEERS.index(name) if name in PEERS else len(PEERS))
+
+    def values(self, key: str, server: str) -> list[float | None]:
+        """A server's figure, round by round."""
+        return self.results.get(key, {}).get(server, [])
+
+    def value(self, key: str, server: str) -> float | None:
+        """A server's figure of all rounds; None where it was not measured in each of them."""
+        figure = next(figure for figure in self.figures if figure.key == key)
+        return (worst if figure.always else median)(self.values(key, server))
+
+    def reached(self, goal: Goal) -> float | None:
+        """What was reached of a goal; None where it was not measured."""
+        ours = self.value(goal.figure, "trio_beat")
+        if goal.peer is None:
+            return ours
+        return ratio(ours, self.value(goal.figure, goal.peer))
+
+
+def met(goal: Goal, value: float) -> bool:
+    """Whether a goal is met."""
+    return value >= goal.bound if goal.at_least else value <= goal.bound
+
+
+class Command(NamedTuple):
+    """One of the commands; see the modules that make them."""
+
+    name: str
+    title: str
+    default: Options
+    quick: Options
+    flags: Sequence[str]
+    figures: Callable[[Options], Sequence[Figure]]
+    goals: Callable[[Options], Sequence[Goal]]
+    run: Callable[[Run], Awaitable[None]]
+
+
+class Run:
+    """One command under way."""
+
+    def __init__(self, report: Report, certificate: Certificate) -> None:
+        self.report = report
+        self.options = report.options
+        self.certificate = certificate
+        self._bar: tqdm[Any] | None = None
+
+    @property
+    def peers(self) -> list[str]:
+        """Those of the servers that are installed here."""
+        return [peer for peer in self.options.peers if not missing(peer)]
+
+    def note(self, text: str) -> None:
+        """Say something that a reader of the figures must know, once."""
+        if text not in self.report.notes:
+            self.report.notes.append(text)
+            tqdm.write(f"note: {text}")
+
+    def check_load(self, server: str, busy: float) -> None:
+        """Say so where the load may have been the bottleneck.
+
+        Args:
+            server: who was measured.
+            busy: share of the time in which the load ran.
+        """
+        if busy > _BUSY:
+            self.note(
+                f"the load was busy {_BUSY:.0%} of the time or more with {server}: "
+                f"it may be faster than shown"
+            )
+
+    @contextlib.contextmanager
+    def progress(self, steps: int) -> Iterator[None]:
+        """Show a progress bar for so many steps."""
+        with tqdm(total=steps, desc=self.report.command, dynamic_ncols=True, disable=None) as bar:
+            self._bar = bar
+            yield
+
+    def step(self, text: str, done: int = 0) -> None:
+        """Say what is done now, and how many steps are behind."""
+        assert self._bar is not None
+        self._bar.update(done)
+        self._bar.set_postfix_str(text)
+
+    async def alternate(
+        self, measure: Callable[[str], Awaitable[Mapping[str, float | None]]]
+    ) -> None:
+        """Measure the servers in turn, several rounds."""
+        for number in range(self.options.rounds):
+            for peer in self.peers:
+                self.step(f"round {number + 1}: {peer}")
+                self.report.add(peer, await self.attempt(peer, measure))
+                self.step("", 1)
+
+    async def attempt(
+        self, peer: str, measure: Callable[[str], Awaitable[Mapping[str, float | None]]]
+    ) -> Mapping[str, float | None]:
+        """Measure one server; whoever fails is said aloud and has no figures."""
+        try:
+            return await measure(peer)
+        except Failed as exc:
+            self.note(f"{peer} failed: {exc}")
+            self.report.failed |= peer in OURS
+            return {}
+
+
+def missing(peer: str) -> str | None:
+    """The distribution that a peer needs and that is not installed; None: all are."""
+    for distribution in DISTRIBUTIONS[peer]:
+        try:
+            version(distribution)
+        except PackageNotFoundError:
+            return distribution
+    return None
+
+
+@contextlib.contextmanager
+def certificate() -> Iterator[Certificate]:
+    """A certificate for 127.0.0.1, by an authority of the run's own."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = Certificate(*(str(folder / part) for part in ("cert.pem", "key.pem", "ca.pem")))
+        for blob in issued.cert_chain_pems:
+            blob.write_to_path(files.cert, append=True)
+        issued.private_key_pem.write_to_path(files.key)
+        authority.cert_pem.write_to_path(files.ca)
+        yield files
+
+
+async def execute(command: Command, options: Options) -> Report:
+    """Run a command."""
+    report = Report(
+        command.name, command.title, options, command.figures(options), command.goals(options)
+    )
+    with certificate() as files:
+        run = Run(report, files)
+        for peer in options.peers:
+            if (lacking := missing(peer)) is not None:
+                run.note(f"{peer} is left out: {lacking} is not installed, see the bench extra")
+        await command.run(run)
+    return report

@@ -1,0 +1,79 @@
+"""What it costs to send one message to many, one of whom does not read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._processes import open_load, open_server
+from ._suite import Command, Figure, Goal, Options, Run
+
+_SIZES = {"small": 100, "large": 16 * 1024}
+#: Of the large messages there are fewer: together they must fit where a slow subscriber's wait.
+_LARGE_SHARE = 4
+#: What the slow subscriber's kernel takes, in bytes.
+_SLOW_BUFFER = 4096
+
+FIGURES = tuple(
+    Figure(f"{kind}_{key}", f"{label}, {size}", digits, always=key == "lost")
+    for kind, size in (("small", "100 B"), ("large", "16 KiB"))
+    for key, label, digits in (
+        ("cpu", "us", 1),
+        ("p50", "p50 ms", 1),
+        ("p99", "p99 ms", 1),
+        ("worst", "worst ms", 1),
+        ("lost", "lost", 0),
+    )
+)
+GOALS = (
+    *(Goal(f"{kind}_cpu", 0.70, "websockets") for kind in _SIZES),
+    *(Goal(f"{kind}_cpu", 1.15, "picows") for kind in _SIZES),
+    *(Goal(f"{kind}_lost", 0) for kind in _SIZES),
+)
+
+
+async def _measure(run: Run, peer: str) -> dict[str, float | None]:
+    options, figures = run.options, dict[str, float | None]()
+    async with (
+        open_server(peer, "fanout", interval=options.interval) as server,
+        open_load() as load,
+    ):
+        address: dict[str, Any] = {"host": "127.0.0.1", "port": server.port}
+        subscribe, publish = "/ws/bench?subscribe-broadcast", "/ws/bench?publish-broadcast"
+        slow = f"{subscribe}&slow"
+        await load.call("connect", **address, target=subscribe, count=options.connections)
+        await load.call("connect", **address, target=publish, count=1)
+        await load.call("connect", **address, target=slow, count=1, receive_buffer=_SLOW_BUFFER)
+        for kind, size in _SIZES.items():
+            count = max(1, options.messages // (1 if kind == "small" else _LARGE_SHARE))
+            cpu = server.cpu()
+            told = await load.call("publish", publisher=publish, slow=slow, count=count, size=size)
+            used = server.cpu() - cpu
+            run.check_load(peer, told["busy"])
+            figures[f"{kind}_cpu"] = 1e6 * used.total / max(1, told["delivered"])
+            for key in ("p50", "p99", "worst"):
+                figures[f"{kind}_{key}"] = 1e3 * told[key]
+            figures[f"{kind}_lost"] = told["lost"] + told["lost by slow"]
+    return figures
+
+
+async def _run(run: Run) -> None:
+    async def measure(peer: str) -> dict[str, float | None]:
+        return await _measure(run, peer)
+
+    with run.progress(run.options.rounds * len(run.peers)):
+        await run.alternate(measure)
+
+
+_PEERS = tuple(peer for peer in Options().peers if peer != "trio_beat_handler")
+
+COMMAND = Command(
+    "fanout",
+    "one message to many subscribers, one of them slow",
+    # Beats are few here, so that what is counted is deliveries.
+    Options(connections=4000, messages=40, interval=20.0, peers=_PEERS),
+    Options(connections=300, messages=40, interval=20.0, rounds=1, peers=_PEERS),
+    ("connections", "messages", "interval"),
+    lambda _: FIGURES,
+    lambda _: GOALS,
+    _run,
+)

@@ -1,0 +1,45 @@
+"""Hypercorn's Trio worker. It sends pings, but does not look at what answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from ._asgi import Event, application
+from ._server import BACKLOG, Options, announce, parse
+
+
+class Queue:
+    """A memory channel with the methods of asyncio's queue."""
+
+    def __init__(self, size: int) -> None:
+        self._send, receive = trio.open_memory_channel[Event](size)
+        self.get = receive.receive
+
+    def put_nowait(self, item: Event, /) -> None:
+        try:
+            self._send.send_nowait(item)
+        except trio.WouldBlock:
+            raise asyncio.QueueFull from None
+
+
+async def main(options: Options) -> None:
+    config = Config()
+    config.bind = f"{options.host}:0"
+    config.backlog = BACKLOG
+    config.certfile = options.cert
+    config.keyfile = options.key
+    config.errorlog = None
+    config.websocket_ping_interval = options.interval
+    app = application(options, Queue)
+    async with trio.open_nursery() as nursery:
+        urls = await nursery.start(functools.partial(serve, app, config, mode="asgi"))
+        announce(int(urls[0].rpartition(":")[2]))
+
+
+if __name__ == "__main__":
+    trio.run(main, parse())

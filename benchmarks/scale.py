@@ -1,0 +1,163 @@
+"""Whether the cost of a connection stays flat, and how many can be held."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ._processes import Failed, Load, Server, open_load, open_server
+from ._suite import Command, Figure, Goal, Options, Run, Table
+
+#: Intervals in which beats are counted.
+_BEATS = 2
+_HOLD_BEATS = 3
+#: Bytes that a connection may take in all, on both of its sides: see `_bearable`.
+_MOST_BYTES = 48 * 1024
+#: File descriptors that a process needs beside its connections.
+_OTHER_FILES = 256
+_TARGET = "/ws/bench?subscribe-broadcast"
+
+
+def _figures(options: Options) -> list[Figure]:
+    sizes = options.sizes
+    return [
+        *(Figure(f"memory_{size}", f"KiB at {size:,}") for size in sizes),
+        Figure("memory_growth", "x", 2),
+        *(Figure(f"cpu_{size}", f"us/beat at {size:,}") for size in sizes),
+        Figure("cpu_growth", "x", 2),
+    ]
+
+
+def _goals(options: Options) -> list[Goal]:
+    return [Goal("memory_growth", 1.05), Goal("cpu_growth", 1.05)]
+
+
+async def _measure(run: Run, peer: str) -> dict[str, float | None]:
+    options, figures = run.options, dict[str, float | None]()
+    async with (
+        open_server(peer, "idle", interval=options.interval) as server,
+        open_load() as load,
+    ):
+        arguments: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "target": _TARGET}
+        await load.call("connect", **arguments, count=10)
+        before, connected = server.pss(), 0
+        for size in options.sizes:
+            await load.call("connect", **arguments, count=size - connected)
+            connected = size
+            await trio.sleep(options.interval)
+            then, cpu = await load.call("counters"), server.cpu()
+            await trio.sleep(_BEATS * options.interval)
+            used, now = server.cpu() - cpu, await load.call("counters")
+            if now["lost"]:
+                raise Failed(f"{now['lost']} live connections lost at {size}")
+            figures[f"memory_{size}"] = (server.pss() - before) / size / 1024
+            figures[f"cpu_{size}"] = 1e6 * used.total / (now["pings"] - then["pings"])
+    first, last = options.sizes[0], options.sizes[-1]
+    for kind in ("memory", "cpu"):
+        low, high = figures[f"{kind}_{first}"], figures[f"{kind}_{last}"]
+        assert low is not None
+        assert high is not None
+        figures[f"{kind}_growth"] = high / low
+    return figures
+
+
+def _bearable(wanted: int) -> int:
+    """How many connections this machine's memory carries, of those that are wanted."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return min(wanted, int(line.split()[1]) * 1024 // _MOST_BYTES)
+    return wanted
+
+
+async def _hold(run: Run) -> None:
+    options = run.options
+    total, interval = _bearable(options.hold), options.hold_interval
+    if total < options.hold:
+        run.note(f"memory is enough to hold {total:,} connections, not {options.hold:,}")
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
+    share = min(options.per_process, files)
+    counts = [min(share, total - begin) for begin in range(0, total, share)]
+    pairs: list[tuple[Server, Load]] = []
+    async with AsyncExitStack() as stack:
+        seconds = 0.0
+        for number, count in enumerate(counts):
+            run.step(f"hold: {sum(counts[:number]):,} of {total:,}")
+            server = await stack.enter_async_context(
+                open_server("trio_beat", "idle", interval=interval)
+            )
+            load = await stack.enter_async_context(open_load())
+            pairs.append((server, load))
+            let_in = await load.call(
+                "connect", host="127.0.0.1", port=server.port, target=_TARGET, count=count
+            )
+            seconds += let_in["seconds"]
+        run.step(f"hold: {total:,} for {_HOLD_BEATS} beats")
+        cpu = sum(server.cpu().total for server, _ in pairs)
+        await trio.sleep(_HOLD_BEATS * interval)
+        cpu = sum(server.cpu().total for server, _ in pairs) - cpu
+        memory = sum(server.pss() for server, _ in pairs)
+        counters = [await load.call("counters") for _, load in pairs]
+    lost = sum(counter["lost"] for counter in counters)
+    pings = sum(counter["pings"] for counter in counters)
+    run.report.failed |= lost > 0
+    run.report.tables.append(
+        Table(
+            f"Held for {_HOLD_BEATS} beats of {interval:g} s",
+            (
+                "connections",
+                "live ones lost",
+                "processes",
+                "PINGs answered",
+                "let in within, s",
+                "memory of all, MiB",
+                "CPU of one core",
+            ),
+            [
+                [
+                    total,
+                    lost,
+                    len(counts),
+                    pings,
+                    round(seconds, 1),
+                    round(memory / 2**20),
+                    f"{cpu / (_HOLD_BEATS * interval):.1%}",
+                ]
+            ],
+        )
+    )
+
+
+async def _run(run: Run) -> None:
+    async def measure(peer: str) -> dict[str, float | None]:
+        return await _measure(run, peer)
+
+    holding = int(run.options.hold > 0)
+    with run.progress(run.options.rounds * len(run.peers) + holding):
+        await run.alternate(measure)
+        if holding:
+            try:
+                await _hold(run)
+            except Failed as exc:
+                run.note(f"hold: {exc}")
+                run.report.failed = True
+            run.step("", 1)
+
+
+_PEERS = tuple(peer for peer in Options().peers if peer != "trio_beat_handler")
+
+COMMAND = Command(
+    "scale",
+    "rising numbers of connections",
+    Options(sizes=(1000, 4000, 16_000), interval=4.0, hold=100_000, peers=_PEERS),
+    Options(
+        sizes=(100, 400, 1600), interval=0.5, rounds=1, hold=2000, hold_interval=2.0, peers=_PEERS
+    ),
+    ("sizes", "interval", "hold", "hold_interval", "per_process"),
+    _figures,
+    _goals,
+    _run,
+)

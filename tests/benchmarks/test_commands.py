@@ -1,0 +1,94 @@
+"""A tiny round of each command, over every server; and what is said to wrong arguments."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import PEERS
+
+from ..command import clean_environment
+
+_ROOT = Path(__file__).parent.parent.parent
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TINY = {
+    "idle": ["--connections", "20", "--interval", "0.3"],
+    "scale": ["--sizes", "20,40", "--interval", "0.3", "--hold", "50", "--hold-interval", "0.3"],
+    "fanout": ["--connections", "10", "--messages", "8"],
+    "detect": ["--connections", "4", "--interval", "0.5"],
+    "echo": ["--connections", "4", "--seconds", "0.2"],
+}
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=clean_environment(),
+        cwd=_ROOT,
+        check=False,
+    )
+
+
+@pytest.mark.real
+@pytest.mark.benchmark
+@pytest.mark.parametrize("command", _TINY)
+def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> None:
+    told, picture = tmp_path / "run.json", tmp_path / "run.png"
+    more = ["--per-process", "25"] if command == "scale" else []
+    files = ["--json", str(told), "--plot", str(picture)]
+    done = _run(command, "--quick", *_TINY[command], *more, *files)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stderr == ""
+    assert "failed" not in done.stdout
+    (report,) = json.loads(told.read_text())["reports"]
+    expected = set(PEERS) if command == "idle" else set(PEERS) - {"trio_beat_handler"}
+    for figure, by_server in report["figures"].items():
+        assert expected <= set(by_server), figure
+        value = by_server["trio_beat"][0]
+        if figure.startswith("cut") and value is None:
+            assert "no network is cut" in done.stdout
+        else:
+            assert value is not None, figure
+    assert picture.read_bytes().startswith(_PNG)
+    if command == "scale":
+        (held,) = report["tables"]
+        assert held["rows"][0][:3] == [50, 0, 2]
+    if command == "detect":
+        figures = report["figures"]
+        assert figures["killed"]["trio_beat"] == [0]
+        assert figures["silent_missed"]["trio_beat"] == [0]
+        # Who checks no answer never knows.
+        assert figures["silent_missed"]["hypercorn"] == [4]
+        # Who waits for a PONG that stands behind data drops the living.
+        assert figures["killed_slow"]["websockets"] == [1]
+        assert figures["killed_large"]["websockets"] == [1]
+    if command == "fanout":
+        assert report["figures"]["small_lost"]["trio_beat"] == [0]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "COMMAND"),
+        (["guess"], "invalid choice: 'guess'"),
+        (["idle", "--connections", "few"], "'few' is not a number of 4 or more"),
+        (["idle", "--interval", "0"], "'0' is not a number of 0.1 or more"),
+        (["idle", "--sizes", "20,40"], "unrecognized arguments"),
+        (["scale", "--sizes", "40,20"], "ascending numbers, 20 or more"),
+        (["echo", "--peers", "gopher"], "'gopher' is not one of trio_beat, "),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: list[str], complaint: str) -> None:
+    done = _run(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert re.search(r"Traceback", done.stderr) is None

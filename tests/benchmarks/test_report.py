@@ -1,0 +1,72 @@
+"""What people see of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks._report import figures_table, goals_table, ratios_table, render, write_json
+from benchmarks._suite import Figure, Goal, Options, Report
+
+_FIGURES = (Figure("cpu", "us"), Figure("dead", "s", 2, always=True))
+_GOALS = (
+    Goal("cpu", 0.5, "websockets"),
+    Goal("cpu", 20),
+    Goal("cpu", 2, "websockets", at_least=True),
+    Goal("dead", 4.3),
+    Goal("dead", 1, "hypercorn"),
+)
+
+
+@pytest.fixture
+def report() -> Report:
+    made = Report("idle", "a title", Options(), _FIGURES, _GOALS)
+    for cpu, dead in ((30.0, 4.0), (10.0, 4.4), (20.0, 4.1)):
+        made.add("websockets", {"cpu": 3 * cpu, "dead": dead})
+        made.add("trio_beat", {"cpu": cpu, "dead": dead})
+        made.add("hypercorn", {"cpu": 100.0})
+    return made
+
+
+def test_medians_have_a_spread_and_what_always_holds_is_the_worst(report: Report) -> None:
+    assert figures_table(report).rows == [
+        ["trio_beat", "20.0 ±10.0", "4.40"],
+        ["websockets", "60.0 ±30.0", "4.40"],
+        ["hypercorn", "100.0", "-"],
+    ]
+
+
+def test_ratios_are_ours_by_theirs(report: Report) -> None:
+    assert ratios_table(report).rows == [
+        ["websockets", "0.33", "1.00"],
+        ["hypercorn", "0.20", "-"],
+    ]
+
+
+def test_goals_say_what_was_reached(report: Report) -> None:
+    assert [row[2:] for row in goals_table(report).rows] == [
+        ["at most 0.5", "0.33", "met"],
+        ["at most 20", "20.00", "met"],
+        ["at least 2", "0.33", "MISSED"],
+        ["at most 4.3", "4.40", "MISSED"],
+        ["at most 1", "-", "not measured"],
+    ]
+
+
+def test_a_table_is_restructuredtext_too(report: Report) -> None:
+    lines = render(figures_table(report), "rst").splitlines()
+    assert lines[0] == lines[2] == lines[-1]
+    assert set(lines[0]) == {"=", " "}
+
+
+def test_json_has_every_round(report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_json(str(path), "a machine", [report])
+    told = json.loads(path.read_text())
+    assert told["environment"] == "a machine"
+    (one,) = told["reports"]
+    assert one["figures"]["cpu"]["trio_beat"] == [30.0, 10.0, 20.0]
+    assert one["figures"]["dead"]["hypercorn"] == [None, None, None]
+    assert one["goals"][0]["reached"] == pytest.approx(1 / 3)
