@@ -17,7 +17,7 @@ _WARM_UP = 10
 _BEATS = 2
 #: With TLS there are so many fewer: for its memory that is enough, and its handshakes take long.
 _TLS_SHARE = 4
-_BINS = 20
+_BINS = 16
 FLOOR = "floor"
 
 FIGURES = (
