@@ -63,6 +63,36 @@ class TestSending:
             assert trio.current_time() == 0.01
             assert await link.peer.text() == "x"
 
+    async def test_lets_other_tasks_run_at_regular_counts(self, autojump_clock: MockClock) -> None:
+        async with linked() as link, trio.open_nursery() as nursery:
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    turns += 1
+
+            await trio.sleep(0.01)
+            nursery.start_soon(other)
+            for _ in range(160):
+                await link.connection.send("x")
+            assert turns >= 9
+            nursery.cancel_scope.cancel()
+
+    async def test_can_be_cancelled_though_it_need_not_wait(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with linked() as link:
+            await trio.sleep(0.01)
+            for _ in range(20):
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await link.connection.send("never")
+                assert scope.cancelled_caught
+            await link.connection.send("x")
+            assert await link.peer.text() == "x"
+
     async def test_waits_until_the_peer_takes_it(self, autojump_clock: MockClock) -> None:
         async with linked() as link, trio.open_nursery() as nursery:
             await trio.sleep(0.01)

@@ -315,6 +315,8 @@ async def conversation(link: Link) -> None:
     while frames < 3 and (frame := await peer.frame()) is not None:
         frames += frame.opcode is not Opcode.PING
     await trio.sleep(INTERVAL)
+    await peer.send_text("y")
+    await trio.sleep(1)
     await peer.send_close(1001)
     await peer.closed()
     await peer.aclose()

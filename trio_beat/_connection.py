@@ -46,6 +46,10 @@ CLOSE_TIMEOUT: Final = 5.0
 #: Seconds for which the close frame of a cancelled connection may still be sent.
 PARTING_TIMEOUT: Final = 1.0
 
+#: Messages that connections send without waiting before other tasks get a turn: a turn costs as
+#: much as a small message.
+_TURN: Final = 16
+
 #: Whoever is dead or lost is not asked: the socket is closed at once.
 _ABORTED: Final = frozenset({EndReason.MISSED_BEATS, EndReason.LOST})
 #: Ends after which what still waits in the outbox is of no use to the peer.
@@ -104,6 +108,9 @@ class Terms:
     slow_policy: SlowPolicy
     ended: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
     dropped: int = 0
+    sends: int = 0
+    #: What `trio.current_time` asks, twice a beat.
+    clock: trio.abc.Clock = field(default_factory=trio.lowlevel.current_clock)
 
 
 class Connection:
@@ -247,7 +254,7 @@ class Connection:
 
     def _ponged(self, number: int) -> None:
         if number == self._ping:
-            self.latency = trio.current_time() - self._pinged_at
+            self.latency = self._terms.clock.current_time() - self._pinged_at
         if number >= 0:
             # It answers one of ours, and so for those before it (section 5.5.3).
             self._ping = -1
@@ -259,7 +266,7 @@ class Connection:
 
     def _send_beat(self, beat: Beat) -> None:
         if self._ping < 0:
-            self._ping, self._pinged_at = beat.number, trio.current_time()
+            self._ping, self._pinged_at = beat.number, self._terms.clock.current_time()
         frames = beat_frames(beat.number, self._terms.heartbeat.message)
         if self._outbox is None:
             self._put(frames)
@@ -409,15 +416,24 @@ class Connection:
         """Send a message, text or binary by its type.
 
         Waits while earlier ones wait for the peer to take them, and until this one is on its way.
+        Where nothing needs to wait, this can always be cancelled, and lets other tasks run at
+        regular counts.
 
         Raises:
             ConnectionClosed: the connection has ended.
         """
         frame = message_frame(message)
-        await trio.lowlevel.checkpoint()
-        await self._emptied()
+        terms = self._terms
+        terms.sends += 1
+        if terms.sends % _TURN:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        if self._outbox is not None:
+            await self._emptied()
         self.send_frame_nowait(frame)
-        await self._emptied()
+        if self._outbox is not None:
+            await self._emptied()
 
     def send_nowait(self, message: str | bytes) -> None:
         """Send a message without waiting; where the peer is slow it waits in the outbox.

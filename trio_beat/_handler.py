@@ -65,7 +65,11 @@ class HandlerConsumer:
 
     async def received(self, connection: Connection, message: str | bytes) -> None:
         self._given += 1
-        await self._inbox.send(message)
+        try:
+            # The reader waits for the next bytes at once: it need not give way here as well.
+            self._inbox.send_nowait(message)
+        except trio.WouldBlock:
+            await self._inbox.send(message)
 
     async def receive(self) -> str | bytes:
         self._dealt_with = self._taken

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import codecs
 import logging
+import struct
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
@@ -25,14 +26,14 @@ _log = logging.getLogger("trio_beat.frames")
 
 #: The payload of our PINGs is a number of this many bytes.
 PING_SIZE: Final = 4
-_PONG_HEAD: Final = bytes((0x80 | Opcode.PONG, 0x80 | PING_SIZE))
-_PONG_LENGTH: Final = len(_PONG_HEAD) + 4 + PING_SIZE
+#: A PONG that answers one: its head, the mask, and the masked number.
+_PONG: Final = struct.Struct("!HII")
+_PONG_HEAD: Final = (0x80 | Opcode.PONG) << 8 | 0x80 | PING_SIZE
 #: A control frame's payload is no longer than this (RFC 6455, section 5.5).
 _MOST_CONTROL: Final = 125
-#: How much is parsed at a time, and after how many frames others get a turn: a read full of tiny
-#: frames takes tens of milliseconds.
-_FIRST_STEP: Final = 4096
-_LARGEST_STEP: Final = 16384
+#: How much is parsed at a time, other than a large frame, and after how many frames others get a
+#: turn: a read full of tiny frames takes tens of milliseconds.
+_STEP: Final = 4096
 _MOST_FRAMES: Final = 64
 _AT_BOUNDARY: Final = StreamReader.at_eof.__code__
 
@@ -63,13 +64,20 @@ class Wire:
         max_message_size: largest message that a peer may send, in bytes.
     """
 
-    __slots__ = ("buffer", "max_message_size", "view")
+    __slots__ = ("_pongs", "buffer", "max_message_size", "view")
 
-    def __init__(self, max_message_size: int, buffer_size: int = 65536) -> None:
+    def __init__(self, max_message_size: int, buffer_size: int = 131072) -> None:
         self.max_message_size = max_message_size
         #: Where bytes are received. Invariant: empty of meaning across an await.
         self.buffer = bytearray(buffer_size)
         self.view = memoryview(self.buffer)
+        self._pongs = (Pong(-1),)
+
+    def pongs(self, number: int) -> tuple[Pong]:
+        """The events of a lone PONG; the same object for all who answer one beat's PINGs."""
+        if self._pongs[0].number != number:
+            self._pongs = (Pong(number),)
+        return self._pongs
 
 
 class _Fragments:
@@ -94,12 +102,14 @@ class _Fragments:
 class FramingTransport(Transport):
     """A transport that turns received bytes into events."""
 
-    __slots__ = ("_fragments", "_protocol", "_rest", "_used", "_wire")
+    __slots__ = ("_fragments", "_lacking", "_protocol", "_rest", "_used", "_wire")
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._protocol: Protocol | None = None
         self._fragments: _Fragments | None = None
+        #: Bytes of a large frame that are yet to come; 0 outside of one.
+        self._lacking = 0
         #: The parser was needed since the last beat, for more than a PONG.
         self._used = False
         #: What was received and is not parsed yet, because it would take too long at once.
@@ -114,22 +124,20 @@ class FramingTransport(Transport):
         return self._protocol
 
     def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
-        if (
-            len(data) == _PONG_LENGTH
-            and self._protocol is None
-            and data[0] == _PONG_HEAD[0]
-            and data[1] == _PONG_HEAD[1]
-        ):
-            masked = int.from_bytes(data[2:6], "big") ^ int.from_bytes(data[6:10], "big")
-            return (Pong(masked),)
-        protocol, events, step = self._parser(), list[Event](), _FIRST_STEP
+        if len(data) == _PONG.size and self._protocol is None:
+            head, mask, masked = _PONG.unpack(data)
+            if head == _PONG_HEAD:
+                return self._wire.pongs(mask ^ masked)
+        protocol, events = self._parser(), list[Event]()
         begin = count = 0
         while begin < len(data) and not protocol.eof_sent:
-            protocol.receive_data(bytes(data[begin : begin + step]))
-            begin += step
+            lacking = self._lacking or self._large_frame(data, begin)
+            chunk = data[begin : begin + (lacking or _STEP)]
+            begin += len(chunk)
+            self._lacking = max(0, lacking - len(chunk))
+            # It is appended to a buffer, whatever holds it.
+            protocol.receive_data(cast("bytes", chunk))
             frames = protocol.events_received()
-            # The inside of a large frame is nothing to stop for.
-            step = _FIRST_STEP if frames else min(2 * step, _LARGEST_STEP)
             if (failure := self._take_frames(frames, events)) is not None:
                 return [*events, failure]
             count += len(frames)
@@ -137,6 +145,20 @@ class FramingTransport(Transport):
                 self._keep(bytes(data[begin:]))
                 break
         return self._conclude(protocol, events)
+
+    def _large_frame(self, data: bytearray | memoryview | bytes, begin: int) -> int:
+        """The size of a frame that is to be parsed at once, because it is large; else 0."""
+        if len(data) - begin <= _STEP or not self._at_boundary():
+            return 0
+        # Section 5.2: a length of two or eight bytes, and a mask of four.
+        match data[begin + 1] & 0x7F:
+            case 126:
+                size = 8 + int.from_bytes(data[begin + 2 : begin + 4], "big")
+            case 127:
+                size = 14 + int.from_bytes(data[begin + 2 : begin + 10], "big")
+            case _:
+                return 0
+        return size if size > _STEP else 0
 
     def _keep(self, rest: bytes) -> None:
         """Leave some for the next time."""
@@ -205,11 +227,10 @@ class FramingTransport(Transport):
             raise PayloadTooBig(size, self._wire.max_message_size)
 
     def rest(self, *, heard: bool) -> None:
-        if self._protocol is not None:
-            idle = not self._used and self._fragments is None and self._rest is None
-            if idle and self._at_boundary():
-                self._protocol = None
-            self._used = False
+        idle = not self._used and self._fragments is None and self._rest is None
+        if idle and self._protocol is not None and self._at_boundary():
+            self._protocol = None
+        self._used = False
 
     def _at_boundary(self) -> bool:
         """Whether the parser waits for the first byte of a frame.

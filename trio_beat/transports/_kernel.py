@@ -98,7 +98,8 @@ class SocketTransport(FramingTransport):
         self.peer = peer_name(sock)
 
     def rest(self, *, heard: bool) -> None:
-        super().rest(heard=heard)
+        if self._protocol is not None:  # an idle connection has none
+            super().rest(heard=heard)
         if heard:
             self._looked = None
 
