@@ -470,7 +470,7 @@ class Connection:
         """
         try:
             return await self._consumer.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
+        except trio.EndOfChannel:
             self._check_open()
             raise
 
@@ -478,9 +478,12 @@ class Connection:
         return self
 
     async def __anext__(self) -> str | bytes:
+        # Not by way of `receive`: a handler that waits would keep one more coroutine.
         try:
-            return await self.receive()
-        except ConnectionClosed:
+            return await self._consumer.receive()
+        except trio.EndOfChannel:
+            if self.closed is None:
+                raise
             raise StopAsyncIteration from None
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:

@@ -9,6 +9,7 @@ import trio
 
 from ._connection import Connection
 from ._exceptions import ConnectionClosed, EndReason
+from ._inbox import Inbox
 
 _log = logging.getLogger("trio_beat.connection")
 
@@ -31,16 +32,18 @@ class HandlerConsumer:
         "_given",
         "_handler",
         "_inbox",
-        "_messages",
         "_readers",
         "_returned",
+        "_running",
         "_taken",
     )
 
     def __init__(self, handler: Handler, inbound_size: int) -> None:
         self._handler = handler
-        self._inbox, self._messages = trio.open_memory_channel[str | bytes](inbound_size)
-        self._returned = trio.Event()
+        self._inbox = Inbox(inbound_size)
+        self._running = False
+        #: Set when the handler has returned, and when it has caught up; None while nobody waits.
+        self._returned: trio.Event | None = None
         self._caught_up: trio.Event | None = None
         #: Messages that came; that the handler took; that it had taken when it asked for more.
         self._given = self._taken = self._dealt_with = 0
@@ -48,6 +51,7 @@ class HandlerConsumer:
         self._readers = 0
 
     async def opened(self, connection: Connection) -> None:
+        self._running = True
         connection.start_soon(self._run)
 
     async def _run(self, connection: Connection) -> None:
@@ -61,15 +65,13 @@ class HandlerConsumer:
                 _log.warning("%s handler failed", connection.peer, exc_info=True)
                 connection.end_nowait(EndReason.HANDLER, 1011, "internal error")
         finally:
-            self._returned.set()
+            self._running = False
+            if self._returned is not None:
+                self._returned.set()
 
     async def received(self, connection: Connection, message: str | bytes) -> None:
         self._given += 1
-        try:
-            # The reader waits for the next bytes at once: it need not give way here as well.
-            self._inbox.send_nowait(message)
-        except trio.WouldBlock:
-            await self._inbox.send(message)
+        await self._inbox.put(message)
 
     async def receive(self) -> str | bytes:
         self._dealt_with = self._taken
@@ -77,7 +79,7 @@ class HandlerConsumer:
             self._caught_up.set()
         self._readers += 1
         try:
-            message = await self._messages.receive()
+            message = await self._inbox.get()
         finally:
             self._readers -= 1
         self._taken += 1
@@ -90,9 +92,9 @@ class HandlerConsumer:
 
     async def finished(self, connection: Connection) -> None:
         self._inbox.close()
-        if self._readers or self._dealt_with < self._given:
+        if self._running and (self._readers or self._dealt_with < self._given):
+            self._returned = trio.Event()
             await self._returned.wait()
 
     def closed(self, connection: Connection) -> None:
-        self._inbox.close()
-        self._messages.close()
+        self._inbox.discard()

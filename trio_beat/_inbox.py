@@ -1,0 +1,75 @@
+"""What a handler has not taken yet.
+
+An open connection keeps its inbox for life, and mostly empty: a memory channel of Trio's would be
+a quarter of what the connection takes.
+"""
+
+from __future__ import annotations
+
+import trio
+
+
+class Inbox:
+    """Messages that wait for a handler, in their order.
+
+    Args:
+        size: how many may wait.
+    """
+
+    __slots__ = ("_arrived", "_closed", "_messages", "_room", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._closed = False
+        self._messages: list[str | bytes] = []
+        #: Set when a message has come, or none will come any more; None while nobody waits.
+        self._arrived: trio.Event | None = None
+        #: Set when there is room again; None while nobody waits.
+        self._room: trio.Event | None = None
+
+    async def put(self, message: str | bytes) -> None:
+        """Add a message, as soon as there is room: no checkpoint where there is."""
+        while len(self._messages) >= self._size:
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
+        self._messages.append(message)
+        self._wake()
+
+    async def get(self) -> str | bytes:
+        """Take the oldest message; several tasks may do so, and each gets another one.
+
+        Raises:
+            trio.EndOfChannel: there is none any more.
+        """
+        if self._messages:
+            await trio.lowlevel.checkpoint()
+        while not self._messages:
+            if self._closed:
+                raise trio.EndOfChannel
+            if self._arrived is None:
+                self._arrived = trio.Event()
+            await self._arrived.wait()
+        message = self._messages.pop(0)
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+        return message
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def close(self) -> None:
+        """No more messages come; those that wait can still be taken. Idempotent."""
+        self._closed = True
+        self._wake()
+
+    def discard(self) -> None:
+        """Like `close`, but those that wait are gone, too."""
+        self._messages.clear()
+        self.close()
+
+    def _wake(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None
