@@ -1,4 +1,4 @@
-"""The shared clock, on a virtual one: 64 slots in 4 seconds, a tick every 1/16 of a second."""
+"""The shared clock, on a virtual one: 32 slots in 4 seconds, a tick every 1/8 of a second."""
 
 from __future__ import annotations
 
@@ -118,6 +118,67 @@ async def test_seat_has_its_first_beat_within_one_interval_and_then_one_each(
         assert {b.time - a.time for a, b in pairwise(heard)} == {INTERVAL}
         assert {b.beat.number - a.beat.number for a, b in pairwise(heard)} == {SLOTS}
         assert all(beat.whole for _, _, beat in heard)
+
+
+class Parties(trio.abc.Instrument):
+    """Counts the tasks that ran in each pass of the scheduler."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self._tasks: set[trio.lowlevel.Task] = set()
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        if task.name == "seat":
+            self._tasks.add(task)
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.sizes.append(len(self._tasks))
+        self._tasks.clear()
+
+
+async def test_many_of_one_slot_are_woken_some_at_a_time(autojump_clock: MockClock) -> None:
+    orchestra, parties = Orchestra(Metronome(0.5)), Parties()  # the fewest slots: four
+    async with trio.open_nursery() as nursery:
+        await nursery.start(orchestra.metronome.run)
+        for _ in range(800):
+            nursery.start_soon(orchestra.play, name="seat")
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(parties)
+        await trio.sleep(5.01)
+        trio.lowlevel.remove_instrument(parties)
+        nursery.cancel_scope.cancel()
+    assert [len(heard) for heard in orchestra.of_each_seat()] == [10] * 800
+    assert 0 < max(parties.sizes) <= 64
+
+
+async def test_a_seat_may_be_left_while_its_turn_is_due(autojump_clock: MockClock) -> None:
+    metronome = Metronome(0.5)
+    beaten = left = 0
+
+    async def play(scope: trio.CancelScope) -> None:
+        nonlocal beaten, left
+        seat = metronome.seat()
+        try:
+            with scope:
+                await seat.beat()
+                beaten += 1
+                # Those of the slot who are not woken yet are cancelled in the midst of it.
+                for other in scopes:
+                    other.cancel()
+        finally:
+            seat.leave()
+            left += 1
+
+    scopes = [trio.CancelScope() for _ in range(1000)]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(metronome.run)
+        for scope in scopes:
+            nursery.start_soon(play, scope)
+        await trio.sleep(1)
+        assert 0 < beaten < 100
+        assert left == 1000
+        assert not any(metronome.seats)
+        nursery.cancel_scope.cancel()
 
 
 async def test_seats_that_were_parked_before_the_clock_runs_are_served(

@@ -394,7 +394,10 @@ class Connection:
     def deliver_nowait(self, frame: bytes) -> None:
         """Send a frame that was made for many; does nothing once the connection has ended."""
         if self.closed is None:
-            self._write(frame)
+            if self._outbox is None:  # as for most: no limit to look at
+                self._put(frame)
+            else:
+                self._write(frame)
 
     def end_nowait(
         self, by: EndReason, code: int, reason: str, *, frame: bytes | None = None

@@ -25,7 +25,8 @@ import trio
 
 _EDGES: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _HUNG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_MOST_EVENTS: Final = 1024
+#: Readers that are woken before other tasks get a turn, for the reason of the metronome's `_TURN`.
+_MOST_EVENTS: Final = 64
 
 
 class Poller:
