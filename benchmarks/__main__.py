@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -105,6 +106,21 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", metavar="FILE.png", help="draw a picture (all: one for each)")
 
 
+def _arguments() -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_args()
+    for name in ("json", "plot"):
+        path = getattr(arguments, name)
+        # Now, and not when all has been measured.
+        if path and not os.access(Path(path).parent, os.W_OK):
+            parser.error(f"--{name}: no file can be written in {Path(path).parent}")
+    if arguments.plot and not arguments.plot.endswith(".png"):
+        parser.error(f"--plot: {arguments.plot!r} does not end with .png")
+    if getattr(arguments, "results", False) and (arguments.quick or arguments.peers):
+        parser.error("--results: only of a full run, without --quick and --peers")
+    return arguments
+
+
 def _options(command: Command, arguments: argparse.Namespace) -> Options:
     options = command.quick if arguments.quick else command.default
     names = {field.name for field in dataclasses.fields(Options)}
@@ -129,13 +145,17 @@ async def _run(commands: Sequence[Command], arguments: argparse.Namespace) -> li
 
 def main() -> int:
     """Run what is asked for; exit 1 when trio-beat failed or lost a live connection."""
-    arguments = _parser().parse_args()
+    arguments = _arguments()
     names = list(COMMANDS) if arguments.command == "all" else [arguments.command]
     line = environment()
     print(line, flush=True)
+    reports: list[Report] = []
+    interrupted = False
     try:
         reports = trio.run(_run, [COMMANDS[name] for name in names], arguments)
-    except KeyboardInterrupt:
+    except* KeyboardInterrupt:
+        interrupted = True
+    if interrupted:
         return 130
     if arguments.json:
         write_json(arguments.json, line, reports)

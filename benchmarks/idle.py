@@ -124,13 +124,15 @@ async def _run(run: Run) -> None:
         run.step("the floor")
         run.report.add(FLOOR, await run.attempt(FLOOR, floor))
         run.step("objects", 1)
-        run.report.tables.append(
-            Table(
-                "What one idle connection of trio-beat consists of",
-                ("object", "count", "bytes"),
-                await census(min(options.connections, 1000)),
-            )
-        )
+        rows = await census(min(options.connections, 1000))
+        for server, text in (
+            ("trio_beat", "measured: all that the process grew by"),
+            (FLOOR, "measured: the floor, a bare Trio task on a socket"),
+        ):
+            if (memory := run.report.value("memory", server)) is not None:
+                rows.append([text, "", round(1024 * memory)])
+        title = "What one idle connection of trio-beat consists of"
+        run.report.tables.append(Table(title, ("object", "count", "bytes"), rows))
         run.step("", 1)
 
 

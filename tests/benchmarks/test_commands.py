@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.peers import PEERS
@@ -75,6 +79,37 @@ def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.real
+@pytest.mark.benchmark
+def test_an_interrupt_leaves_nothing_behind() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "benchmarks", "detect", "--connections", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+        cwd=_ROOT,
+    )
+    with process:
+        children: list[psutil.Process] = []
+        while len(children) < 4:
+            assert process.poll() is None
+            children = psutil.Process(process.pid).children()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in complaints
+    assert not any(child.is_running() for child in children)
+    assert f"beat-{process.pid}-" not in _namespaces()
+
+
+def _namespaces() -> str:
+    if shutil.which("ip") is None:
+        return ""
+    return subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -85,6 +120,9 @@ def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> Non
         (["idle", "--sizes", "20,40"], "unrecognized arguments"),
         (["scale", "--sizes", "40,20"], "ascending numbers, 20 or more"),
         (["echo", "--peers", "gopher"], "'gopher' is not one of trio_beat, "),
+        (["echo", "--json", "/nowhere/a"], "--json: no file can be written in /nowhere"),
+        (["echo", "--plot", "a.gif"], "'a.gif' does not end with .png"),
+        (["all", "--results", "--quick"], "--results: only of a full run"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], complaint: str) -> None:
