@@ -27,7 +27,7 @@ from trio_beat.transports.tls import TLSTransport, tls_stream
 
 INTERVAL = 4.0
 #: Seconds after which the first connection of a metronome has its first beat: the width of a slot.
-FIRST_BEAT = 1 / 8
+FIRST_BEAT = 1 / 4
 #: Virtual seconds after which a test hangs.
 HANGS = 1000.0
 

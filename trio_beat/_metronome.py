@@ -24,7 +24,7 @@ import outcome
 import trio
 
 #: Ticks a second: fine enough for an even spread, coarse enough for a tick to be shared by many.
-_TICKS_PER_SECOND = 8
+_TICKS_PER_SECOND = 4
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 1024
 #: Heartbeats that are woken before other tasks get a turn. More than a few hundred objects that are
 #: made at once start Python's collector, which would find nothing each time, and in the end look
