@@ -9,6 +9,7 @@ import email.utils
 import http
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from websockets.datastructures import Headers
@@ -129,14 +130,10 @@ def accept(head: Head, subprotocols: Sequence[str]) -> tuple[bytes, str | None]:
     request = _parse(head)
     if len(request.headers.get_all("Host")) != 1:
         raise Refusal(400, "exactly one Host header is required (RFC 9112, section 3.2)")
-    protocol = ServerProtocol(
-        subprotocols=[Subprotocol(name) for name in subprotocols],
-        select_subprotocol=_select_subprotocol,
-    )
     try:
-        key, _, subprotocol = protocol.process_request(request)
+        key, _, subprotocol = _protocol(tuple(subprotocols)).process_request(request)
     except InvalidHandshake as exc:
-        raise _refusal(protocol, request, exc) from None
+        raise _refusal(request, exc) from None
     headers = Headers()
     headers["Upgrade"] = "websocket"
     headers["Connection"] = "Upgrade"
@@ -146,12 +143,21 @@ def accept(head: Head, subprotocols: Sequence[str]) -> tuple[bytes, str | None]:
     return Response(101, "Switching Protocols", headers).serialize(), subprotocol
 
 
-def _refusal(protocol: ServerProtocol, request: Request, wrong: InvalidHandshake) -> Refusal:
+@lru_cache(maxsize=16)
+def _protocol(subprotocols: tuple[str, ...]) -> ServerProtocol:
+    """Whom to ask about requests. It decides from its arguments alone, and serves all of them."""
+    return ServerProtocol(
+        subprotocols=[Subprotocol(name) for name in subprotocols],
+        select_subprotocol=_select_subprotocol,
+    )
+
+
+def _refusal(request: Request, wrong: InvalidHandshake) -> Refusal:
     """Turn the answer that the layer below would give into a refusal."""
     if isinstance(wrong, InvalidHeader) and wrong.name == "Sec-WebSocket-Version":
         # Section 4.4 wants the versions that are spoken, with 426.
         return Refusal(426, f"{wrong}; expected 13", _UPGRADE)
-    response = protocol.accept(request)
+    response = ServerProtocol().accept(request)
     headers = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
     if response.status_code == 426:
         headers |= _UPGRADE
