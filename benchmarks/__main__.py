@@ -20,6 +20,7 @@ import trio
 try:
     from . import detect, echo, fanout, idle, scale
     from ._plot import plot
+    from ._processes import most_connections, raise_file_limit
     from ._report import environment, terminal, write_json
     from ._results import write_results
     from ._suite import Command, Options, Report, execute
@@ -118,7 +119,21 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"--plot: {arguments.plot!r} does not end with .png")
     if getattr(arguments, "results", False) and (arguments.quick or arguments.peers):
         parser.error("--results: only of a full run, without --quick and --peers")
+    for command in _commands(arguments):
+        options = _options(command, arguments)
+        wanted, most = max(options.connections, *options.sizes, 0), most_connections()
+        if wanted > most:
+            parser.error(
+                f"{wanted} connections to one server are too many: with the hard limit of open "
+                f"files (ulimit -Hn) a process can hold {most}"
+            )
     return arguments
+
+
+def _commands(arguments: argparse.Namespace) -> list[Command]:
+    if arguments.command == "all":
+        return list(COMMANDS.values())
+    return [COMMANDS[arguments.command]]
 
 
 def _options(command: Command, arguments: argparse.Namespace) -> Options:
@@ -145,14 +160,14 @@ async def _run(commands: Sequence[Command], arguments: argparse.Namespace) -> li
 
 def main() -> int:
     """Run what is asked for; exit 1 when trio-beat failed or lost a live connection."""
+    raise_file_limit()
     arguments = _arguments()
-    names = list(COMMANDS) if arguments.command == "all" else [arguments.command]
     line = environment()
     print(line, flush=True)
     reports: list[Report] = []
     interrupted = False
     try:
-        reports = trio.run(_run, [COMMANDS[name] for name in names], arguments)
+        reports = trio.run(_run, _commands(arguments), arguments)
     except* KeyboardInterrupt:
         interrupted = True
     if interrupted:

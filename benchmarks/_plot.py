@@ -42,6 +42,12 @@ def _color(server: str) -> str:
     return _OURS if server.startswith("trio_beat") else _THEIRS
 
 
+def _absence(report: Report, key: str, server: str) -> str:
+    unnoticed = key.replace("_worst", "_missed")
+    known = any(figure.key == unnoticed for figure in report.figures)
+    return "never" if known and report.value(unnoticed, server) else "not measured"
+
+
 def _bars(axes: Axes, title: str, report: Report, key: str) -> None:
     places = range(len(report.servers))
     digits = next(figure.digits for figure in report.figures if figure.key == key)
@@ -49,7 +55,7 @@ def _bars(axes: Axes, title: str, report: Report, key: str) -> None:
         values = report.values(key, server)
         middle = report.value(key, server)
         if middle is None:
-            axes.text(0, place, " never, or not measured", va="center", color=_INK, fontsize=8)
+            axes.text(0, place, f" {_absence(report, key, server)}", va="center", fontsize=8)
             continue
         present = [value for value in values if value is not None]
         error = [[middle - min(present)], [max(present) - middle]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -21,6 +22,8 @@ _START: Final = 30.0
 _SOCKET_SLABS: Final = frozenset(
     {"TCP", "TCPv6", "sock_inode_cache", "filp", "eventpoll_epi", "eventpoll_pwq", "dentry"}
 )
+#: File descriptors that a process needs beside its connections.
+_OTHER_FILES: Final = 256
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,6 +43,17 @@ class CPU(NamedTuple):
 
     def __sub__(self, other: CPU) -> CPU:
         return CPU(self.user - other.user, self.system - other.system)
+
+
+def raise_file_limit() -> None:
+    """Let this process, and those that it starts, open as many files as they may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def most_connections() -> int:
+    """How many connections one process can hold under the file limit."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
 
 
 def parse_pss(rollup: str) -> int:

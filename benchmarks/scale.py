@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import trio
 
-from ._processes import Failed, Load, Server, open_load, open_server
+from ._processes import Failed, Load, Server, most_connections, open_load, open_server
 from ._suite import OURS, Command, Figure, Goal, Options, Run, Table
 
 #: Connections before the first look at the memory, which those that are measured come on top of.
@@ -22,8 +21,6 @@ _BEATS = 2
 _HOLD_BEATS = 3
 #: Bytes that a connection may take in all, on both of its sides: see `_bearable`.
 _MOST_BYTES = 48 * 1024
-#: File descriptors that a process needs beside its connections.
-_OTHER_FILES = 256
 _TARGET = "/ws/bench?subscribe-broadcast"
 
 
@@ -89,8 +86,7 @@ async def _hold(run: Run) -> None:
     total, interval = _bearable(options.hold), options.hold_interval
     if total < options.hold:
         run.note(f"memory is enough to hold {total:,} connections, not {options.hold:,}")
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
-    share = min(options.per_process, files)
+    share = min(options.per_process, most_connections())
     counts = [min(share, total - begin) for begin in range(0, total, share)]
     pairs: list[tuple[Server, Load]] = []
     async with AsyncExitStack() as stack:

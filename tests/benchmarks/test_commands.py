@@ -109,6 +109,35 @@ def _namespaces() -> str:
     return subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
 
 
+def _run_with_limit(limit: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run with another limit of open files; `limit` is as in ulimit(1p)."""
+    return subprocess.run(
+        ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment(),
+        cwd=_ROOT,
+        check=False,
+    )
+
+
+@pytest.mark.real
+def test_a_soft_limit_of_files_is_raised() -> None:
+    few = ["--connections", "80", "--seconds", "0.2", "--rounds", "1", "--peers", "websockets"]
+    done = _run_with_limit("-Sn 60", "benchmarks", "echo", *few)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stdout
+
+
+@pytest.mark.real
+def test_more_connections_than_files_are_refused() -> None:
+    done = _run_with_limit("-n 1000", "benchmarks", "idle", "--connections", "900")
+    assert done.returncode == 2
+    assert "900 connections to one server are too many" in done.stderr
+    assert "744" in done.stderr
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
