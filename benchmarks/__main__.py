@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
+import math
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +26,7 @@ try:
     from ._processes import most_connections, raise_file_limit
     from ._report import environment, terminal, write_json
     from ._results import write_results
-    from ._suite import Command, Options, Report, execute
+    from ._suite import Command, Options, Report, execute, warm_up
     from .peers import PEERS
 except ModuleNotFoundError as exc:
     sys.exit(f"{exc.name} is missing: install the bench extra, pip install '.[bench]'")
@@ -40,7 +43,7 @@ def _at_least(least: float, kind: Callable[[str], Any]) -> Callable[[str], Any]:
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not value >= least:
+        if value is None or not least <= value < math.inf:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number of {least:g} or more")
         return value
 
@@ -60,7 +63,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _peers(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
+    names = tuple(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in PEERS:
             raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(PEERS)}")
@@ -115,17 +118,22 @@ def _arguments() -> argparse.Namespace:
         # Now, and not when all has been measured.
         if path and not os.access(Path(path).parent, os.W_OK):
             parser.error(f"--{name}: no file can be written in {Path(path).parent}")
+        if path and Path(path).is_dir():
+            parser.error(f"--{name}: {path} is a directory")
     if arguments.plot and not arguments.plot.endswith(".png"):
         parser.error(f"--plot: {arguments.plot!r} does not end with .png")
     if getattr(arguments, "results", False) and (arguments.quick or arguments.peers):
         parser.error("--results: only of a full run, without --quick and --peers")
+    pictures = arguments.plot or getattr(arguments, "results", False)
+    if pictures and importlib.util.find_spec("matplotlib") is None:
+        parser.error("matplotlib is missing: install the bench extra, pip install '.[bench]'")
     for command in _commands(arguments):
         options = _options(command, arguments)
         wanted, most = max(options.connections, *options.sizes, 0), most_connections()
-        if wanted > most:
+        if wanted + warm_up(wanted) > most:
             parser.error(
-                f"{wanted} connections to one server are too many: with the hard limit of open "
-                f"files (ulimit -Hn) a process can hold {most}"
+                f"{wanted} connections to one server, and {warm_up(wanted)} before, are too many: "
+                f"open files (ulimit -Hn) and local ports are enough for {most}"
             )
     return arguments
 
@@ -149,13 +157,29 @@ def _options(command: Command, arguments: argparse.Namespace) -> Options:
     return dataclasses.replace(options, **chosen)
 
 
-async def _run(commands: Sequence[Command], arguments: argparse.Namespace) -> list[Report]:
-    reports = []
-    for command in commands:
-        report = await execute(command, _options(command, arguments))
-        print(f"\n{terminal(report)}\n", flush=True)
-        reports.append(report)
+async def _run(arguments: argparse.Namespace, line: str) -> list[Report] | None:
+    """Run the commands; None when a signal ended that."""
+    reports: list[Report] | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_end_on_signal, nursery.cancel_scope)
+        done = []
+        for command in _commands(arguments):
+            report = await execute(command, _options(command, arguments))
+            print(f"\n{terminal(report)}\n", flush=True)
+            done.append(report)
+            # After each, so that an hour's figures are not lost with the last command.
+            if arguments.json:
+                write_json(arguments.json, line, done)
+        reports = done
+        nursery.cancel_scope.cancel()
     return reports
+
+
+async def _end_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
 
 
 def main() -> int:
@@ -164,16 +188,9 @@ def main() -> int:
     arguments = _arguments()
     line = environment()
     print(line, flush=True)
-    reports: list[Report] = []
-    interrupted = False
-    try:
-        reports = trio.run(_run, _commands(arguments), arguments)
-    except* KeyboardInterrupt:
-        interrupted = True
-    if interrupted:
+    reports = trio.run(_run, arguments, line)
+    if reports is None:
         return 130
-    if arguments.json:
-        write_json(arguments.json, line, reports)
     if arguments.plot:
         for report in reports:
             path = Path(arguments.plot)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,12 +49,11 @@ def network(name: str) -> Iterator[Network]:
     if shutil.which("ip") is None:
         raise NoNamespaces("there is no ip (iproute2) here")
     names = [f"beat-{os.getpid()}-{name}-{side}" for side in ("server", "client")]
-    made: list[str] = []
-    try:
+    with ExitStack() as made:
         try:
             for namespace in names:
                 _ip("netns", "add", namespace)
-                made.append(namespace)
+                made.callback(_ip, "netns", "delete", namespace)
             server, client = names
             end = ("peer", "cable", "address", _CLIENT_MAC, "netns", client)
             _ip("-n", server, "link", "add", "cable", "type", "veth", *end)
@@ -67,6 +66,3 @@ def network(name: str) -> Iterator[Network]:
         except subprocess.CalledProcessError as exc:
             raise NoNamespaces(exc.stderr.strip()) from exc
         yield Network(server, client)
-    finally:
-        for namespace in made:
-            _ip("netns", "delete", namespace)

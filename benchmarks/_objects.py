@@ -17,7 +17,7 @@ import trio
 
 from trio_beat import Heartbeat, Limits, open_hub, serve
 
-from ._processes import Failed, open_load, open_module
+from ._processes import open_load, open_module
 
 #: Seconds between beats; the census is taken when several have passed.
 _INTERVAL: Final = 0.5
@@ -78,8 +78,6 @@ async def census(connections: int) -> list[list[str | float]]:
         Failed: the server or the load could not do it.
     """
     async with open_module("benchmarks._objects") as server, open_load() as load:
-        if not await server.listening():
-            raise Failed("the server of the census did not start")
         arguments = {
             "host": "127.0.0.1",
             "port": server.port,

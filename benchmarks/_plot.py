@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _OURS: Final = "#d1495b"
 _THEIRS: Final = "#9db4c0"
+#: Of a histogram's axis, at the least: so many times the mean.
+_TOP: Final = 10
 _INK: Final = "#253237"
 _LINES: Final = ("#253237", "#5c6b73", "#2a6f97", "#61a5c2", "#6a994e", "#bc8034", "#7b5ea7")
 #: The figures that are drawn as bars, with a title; all others are in the tables.
@@ -42,12 +44,6 @@ def _color(server: str) -> str:
     return _OURS if server.startswith("trio_beat") else _THEIRS
 
 
-def _absence(report: Report, key: str, server: str) -> str:
-    unnoticed = key.replace("_worst", "_missed")
-    known = any(figure.key == unnoticed for figure in report.figures)
-    return "never" if known and report.value(unnoticed, server) else "not measured"
-
-
 def _bars(axes: Axes, title: str, report: Report, key: str) -> None:
     places = range(len(report.servers))
     digits = next(figure.digits for figure in report.figures if figure.key == key)
@@ -55,7 +51,7 @@ def _bars(axes: Axes, title: str, report: Report, key: str) -> None:
         values = report.values(key, server)
         middle = report.value(key, server)
         if middle is None:
-            axes.text(0, place, f" {_absence(report, key, server)}", va="center", fontsize=8)
+            axes.text(0, place, f" {report.absence(key, server)}", va="center", fontsize=8)
             continue
         present = [value for value in values if value is not None]
         error = [[middle - min(present)], [max(present) - middle]]
@@ -72,14 +68,12 @@ def _bars(axes: Axes, title: str, report: Report, key: str) -> None:
 def _lines(axes: Axes, title: str, report: Report, kind: str) -> None:
     sizes = report.options.sizes
     for place, server in enumerate(report.servers):
-        medians = [report.value(f"{kind}_{size}", server) for size in sizes]
-        values = [value for value in medians if value is not None]
-        if len(values) < len(sizes):
-            continue
+        medians = {size: report.value(f"{kind}_{size}", server) for size in sizes}
+        known = {size: value for size, value in medians.items() if value is not None}
         ours = server == "trio_beat"
         (line,) = axes.plot(
-            sizes,
-            values,
+            list(known),
+            list(known.values()),
             marker="o",
             color=_OURS if ours else _LINES[place % len(_LINES)],
             linewidth=2.5 if ours else 1.2,
@@ -101,7 +95,7 @@ def _histogram(axes: Axes, server: str, histogram: Sequence[int]) -> None:
     axes.axhline(1, color=_INK, linewidth=0.8, linestyle=":")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_ylim(bottom=0, top=max(3, *axes.get_ylim()))
+    axes.set_ylim(bottom=0, top=max(_TOP, *axes.get_ylim()))
 
 
 def plot(report: Report, path: str) -> None:

@@ -7,8 +7,8 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -52,8 +52,10 @@ def raise_file_limit() -> None:
 
 
 def most_connections() -> int:
-    """How many connections one process can hold under the file limit."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
+    """How many connections one process can have to one server: files and local ports allow it."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
+    first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    return max(0, min(files, int(last) - int(first) + 1))
 
 
 def parse_pss(rollup: str) -> int:
@@ -140,19 +142,28 @@ class Process:
         self._lines = _Lines(process.stdout)
 
     def pss(self) -> int:
-        """Bytes of memory, of the whole process tree."""
-        pids = tree(self._process.pid)
-        return sum(parse_pss(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids)
+        """Bytes of memory, of the whole process tree; raises `Failed` when it has ended."""
+        with self._running():
+            pids = tree(self._process.pid)
+            return sum(parse_pss(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids)
 
     def cpu(self) -> CPU:
-        """Processor time so far, of the whole process tree."""
+        """Processor time so far, of the whole process tree; raises `Failed` when it has ended."""
         user = system = 0.0
-        for pid in tree(self._process.pid):
-            proc = Path(f"/proc/{pid}")
-            threads = [(task / "schedstat").read_text() for task in (proc / "task").iterdir()]
-            cpu = parse_cpu((proc / "stat").read_text(), threads)
-            user, system = user + cpu.user, system + cpu.system
+        with self._running():
+            for pid in tree(self._process.pid):
+                proc = Path(f"/proc/{pid}")
+                threads = [(task / "schedstat").read_text() for task in (proc / "task").iterdir()]
+                cpu = parse_cpu((proc / "stat").read_text(), threads)
+                user, system = user + cpu.user, system + cpu.system
         return CPU(user, system)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise Failed("a process of the benchmark ended, see above") from exc
 
     async def ask(self, line: str) -> Any:
         """Send a line, and wait for the answer, which is one of JSON.
@@ -231,6 +242,8 @@ async def _process(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=_ROOT,
+        # What a terminal sends when it is interrupted is for the suite, which then ends this.
+        process_group=0,
     )
     try:
         if core is not None:
@@ -258,6 +271,16 @@ class Certificate:
 def _cores() -> tuple[int | None, int | None]:
     cores = sorted(os.sched_getaffinity(0))
     return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+
+
+async def _listening(process: trio.Process, name: str) -> Server:
+    server = Server(process)
+    listening = False
+    with trio.move_on_after(_START):
+        listening = await server.listening()
+    if not listening:
+        raise Failed(f"{name} did not start")
+    return server
 
 
 @asynccontextmanager
@@ -292,20 +315,18 @@ async def open_server(
     arguments += ["--misses", str(misses), "--host", host, *tls]
     core = _cores()[0] if pinned else None
     async with _process(arguments, core, namespace) as process:
-        server = Server(process)
-        listening = False
-        with trio.move_on_after(_START):
-            listening = await server.listening()
-        if not listening:
-            raise Failed(f"{peer} did not start")
-        yield server
+        yield await _listening(process, peer)
 
 
 @asynccontextmanager
 async def open_module(module: str) -> AsyncIterator[Server]:
-    """Run a module of the suite that serves, and answers questions, while the context lasts."""
+    """Run a module of the suite that serves, and answers questions, while the context lasts.
+
+    Raises:
+        Failed: it did not begin to listen.
+    """
     async with _process([module], _cores()[0], None) as process:
-        yield Server(process)
+        yield await _listening(process, module)
 
 
 @asynccontextmanager

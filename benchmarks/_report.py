@@ -76,7 +76,8 @@ def ratios_table(report: Report) -> Table:
             row.append("-" if quotient is None else f"{quotient:.2f}")
         rows.append(row)
     headers = ("trio_beat by", *(figure.label for figure in report.figures))
-    return Table("the same, trio-beat's by each other's", headers, rows)
+    title = "the same, trio-beat's by each other's (less is better, except of what is a second)"
+    return Table(title, headers, rows)
 
 
 def goals_table(report: Report) -> Table:
@@ -91,7 +92,7 @@ def goals_table(report: Report) -> Table:
             rows.append([goal.figure, what, bound, "-", "not measured"])
         else:
             verdict = "met" if met(goal, value) else "MISSED"
-            rows.append([goal.figure, what, bound, f"{value:.2f}", verdict])
+            rows.append([goal.figure, what, bound, f"{value:.3f}", verdict])
     return Table("goals", ("figure", "", "goal", "reached", ""), rows)
 
 

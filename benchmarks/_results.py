@@ -23,9 +23,9 @@ _SUMMARY: Final = (
 
 
 def summary(reports: Sequence[Report]) -> Table:
-    """One row for each server, of medians."""
+    """One row for each server, of medians and worst cases."""
     by_command = {report.command: report for report in reports}
-    servers = by_command["echo"].options.peers
+    servers = by_command["idle"].options.peers
     rows = []
     for server in servers:
         row = [server]
@@ -33,7 +33,8 @@ def summary(reports: Sequence[Report]) -> Table:
             values = [by_command[command].value(key, server) for key in keys]
             present = [value for value in values if value is not None]
             if len(present) < len(values):
-                row.append("never" if command == "detect" else "-")
+                absent = {by_command[command].absence(key, server) for key in keys}
+                row.append("never" if "never" in absent else "-")
             else:
                 row.append(f"{max(present):,.{digits}f}")
         rows.append(row)
@@ -66,7 +67,8 @@ def write_results(path: Path, environment: str, command: str, reports: Sequence[
         parts += ["", title, "=" * len(title), "", f"{options}.", "", f".. image:: {picture}", ""]
         for table in tables(report):
             parts += [f"**{table.title}**", "", render(table, "rst"), ""]
-        parts += [f"- {note}" for note in report.notes]
+        if report.notes:
+            parts += ["Notes::", "", *(f"    {note}" for note in report.notes), ""]
     path.write_text("\n".join(parts).rstrip() + "\n")
 
 

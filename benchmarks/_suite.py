@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import trio
 import trustme
 from tqdm import tqdm
 
@@ -19,6 +20,11 @@ from .peers import DISTRIBUTIONS, PEERS
 
 #: Of the time, above which the load is said to have been the bottleneck.
 _BUSY: Final = 0.9
+_WARM_UP: Final = 1000
+#: What connections ask for that do nothing else but answer PINGs.
+TARGET: Final = "/ws/bench?subscribe-broadcast"
+#: Share by which the count of PINGs may differ from what was due.
+_TOLERANCE: Final = 0.05
 OURS: Final = ("trio_beat", "trio_beat_handler")
 
 
@@ -132,6 +138,12 @@ class Report:
         figure = next(figure for figure in self.figures if figure.key == key)
         return (worst if figure.always else median)(self.values(key, server))
 
+    def absence(self, key: str, server: str) -> str:
+        """What to say of a figure that has no value."""
+        unnoticed = key.replace("_worst", "_missed")
+        known = any(figure.key == unnoticed for figure in self.figures)
+        return "never" if known and self.value(unnoticed, server) else "not measured"
+
     def reached(self, goal: Goal) -> float | None:
         """What was reached of a goal; None where it was not measured."""
         ours = self.value(goal.figure, "trio_beat")
@@ -178,17 +190,33 @@ class Run:
             self.report.notes.append(text)
             tqdm.write(f"note: {text}")
 
-    def check_load(self, server: str, busy: float) -> None:
+    def check_load(self, server: str, what: str, busy: float) -> None:
         """Say so where the load may have been the bottleneck.
 
         Args:
             server: who was measured.
+            what: was measured of it.
             busy: share of the time in which the load ran.
         """
         if busy > _BUSY:
             self.note(
-                f"the load was busy {_BUSY:.0%} of the time or more with {server}: "
+                f"the load was busy {_BUSY:.0%} of the time or more with {server}, {what}: "
                 f"it may be faster than shown"
+            )
+
+    def check_beats(self, server: str, connections: int, pings: float, due: float) -> None:
+        """Say so where a server did not send its PINGs in time: late ones are cheaper.
+
+        Args:
+            server: who was measured.
+            connections: that it had.
+            pings: that came.
+            due: how many should have.
+        """
+        if not (1 - _TOLERANCE < pings / due < 1 + _TOLERANCE):
+            self.note(
+                f"{server} sent {pings / due:.0%} of the PINGs that were due to "
+                f"{connections:,} connections"
             )
 
     @contextlib.contextmanager
@@ -198,20 +226,39 @@ class Run:
             self._bar = bar
             yield
 
+    async def keep_progress_moving(self) -> None:
+        """Show every second that time goes by, until cancelled."""
+        while True:
+            await trio.sleep(1)
+            if self._bar is not None:
+                self._bar.refresh()
+
     def step(self, text: str, done: int = 0) -> None:
         """Say what is done now, and how many steps are behind."""
         assert self._bar is not None
         self._bar.update(done)
         self._bar.set_postfix_str(text)
+        if self._bar.disable and text:
+            print(f"{self.report.command}: {text}", flush=True)
 
     async def alternate(
-        self, measure: Callable[[str], Awaitable[Mapping[str, float | None]]]
+        self,
+        measure: Callable[[str], Awaitable[Mapping[str, float | None]]],
+        *,
+        beside: Sequence[str] = (),
     ) -> None:
-        """Measure the servers in turn, several rounds."""
+        """Measure the servers in turn, several rounds, each round beginning with another one.
+
+        Args:
+            measure: gives a server's figures.
+            beside: who else is measured.
+        """
+        servers = [*self.peers, *beside]
         for number in range(self.options.rounds):
-            for peer in self.peers:
-                self.step(f"round {number + 1}: {peer}")
-                self.report.add(peer, await self.attempt(peer, measure))
+            first = number % len(servers)
+            for server in servers[first:] + servers[:first]:
+                self.step(f"round {number + 1}: {server}")
+                self.report.add(server, await self.attempt(server, measure))
                 self.step("", 1)
 
     async def attempt(
@@ -224,6 +271,15 @@ class Run:
             self.note(f"{peer} failed: {exc}")
             self.report.failed |= peer in OURS
             return {}
+
+
+def warm_up(connections: int) -> int:
+    """How many connections to open before the first look at the memory, those measured on top.
+
+    They use up what a process has free since it was started, in pieces of all sizes: counted with
+    the others, that would make those look cheaper than the ones after them.
+    """
+    return min(_WARM_UP, connections)
 
 
 def missing(peer: str) -> str | None:
@@ -261,5 +317,8 @@ async def execute(command: Command, options: Options) -> Report:
         for peer in options.peers:
             if (lacking := missing(peer)) is not None:
                 run.note(f"{peer} is left out: {lacking} is not installed, see the bench extra")
-        await command.run(run)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.keep_progress_moving)
+            await command.run(run)
+            nursery.cancel_scope.cancel()
     return report

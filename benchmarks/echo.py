@@ -40,7 +40,7 @@ async def _measure(run: Run, peer: str) -> dict[str, float | None]:
             cpu = server.cpu()
             told = await load.call("echo", size=size, seconds=options.seconds, text=text)
             used = server.cpu() - cpu
-            run.check_load(peer, told["busy"])
+            run.check_load(peer, f"{kind} messages", told["busy"])
             figures[f"{kind}_rate"] = told["messages"] / told["seconds"]
             figures[f"{kind}_cpu"] = 1e6 * used.total / told["messages"]
     return figures

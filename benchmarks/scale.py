@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,18 +11,13 @@ from typing import Any
 import trio
 
 from ._processes import Failed, Load, Server, most_connections, open_load, open_server
-from ._suite import OURS, Command, Figure, Goal, Options, Run, Table
+from ._suite import OURS, TARGET, Command, Figure, Goal, Options, Run, Table, warm_up
 
-#: Connections before the first look at the memory, which those that are measured come on top of.
-#: They use up what a process has free since it was started, in pieces of all sizes: counted with
-#: the others, that would make the first size look cheaper than those after it.
-_WARM_UP = 1000
 #: Intervals in which beats are counted.
 _BEATS = 2
 _HOLD_BEATS = 3
 #: Bytes that a connection may take in all, on both of its sides: see `_bearable`.
 _MOST_BYTES = 48 * 1024
-_TARGET = "/ws/bench?subscribe-broadcast"
 
 
 def _figures(options: Options) -> list[Figure]:
@@ -46,31 +42,41 @@ async def _measure(run: Run, peer: str, sizes: Sequence[int]) -> dict[str, float
         open_server(peer, "idle", interval=options.interval) as server,
         open_load() as load,
     ):
-        arguments: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "target": _TARGET}
-        await load.call("connect", **arguments, count=min(_WARM_UP, options.sizes[0]))
+        arguments: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "target": TARGET}
+        await load.call("connect", **arguments, count=warm_up(options.sizes[0]))
         before, connected = server.pss(), 0
         for size in sizes:
             try:
                 await load.call("connect", **arguments, count=size - connected)
+                connected = size
+                figures[f"cpu_{size}"] = await _beats(run, peer, server, load)
+                figures[f"memory_{size}"] = (server.pss() - before) / size / 1024
             except Failed as exc:
                 run.report.failed |= peer in OURS
                 run.note(f"{peer} cannot be measured with {size:,} connections: {exc}")
                 break
-            connected = size
-            await trio.sleep(options.interval)
-            then, cpu = await load.call("counters"), server.cpu()
-            await trio.sleep(_BEATS * options.interval)
-            used, now = server.cpu() - cpu, await load.call("counters")
-            if now["lost"]:
-                raise Failed(f"{now['lost']} live connections lost at {size}")
-            figures[f"memory_{size}"] = (server.pss() - before) / size / 1024
-            figures[f"cpu_{size}"] = 1e6 * used.total / (now["pings"] - then["pings"])
     least, most = options.sizes[0], options.sizes[-1]
     for kind in ("memory", "cpu"):
         low, high = figures[f"{kind}_{least}"], figures[f"{kind}_{most}"]
         if low is not None and high is not None:
             figures[f"{kind}_growth"] = high / low
     return figures
+
+
+async def _beats(run: Run, peer: str, server: Server, load: Load) -> float:
+    """Microseconds of processor time that a beat takes."""
+    await trio.sleep(run.options.interval)
+    then, cpu = await load.call("counters"), server.cpu()
+    await trio.sleep(_BEATS * run.options.interval)
+    used, now = server.cpu() - cpu, await load.call("counters")
+    if now["lost"]:
+        raise Failed(f"{now['lost']} live connections lost")
+    pings: int = now["pings"] - then["pings"]
+    run.check_load(peer, "beats", (now["cpu"] - then["cpu"]) / (now["time"] - then["time"]))
+    run.check_beats(peer, now["open"], pings, _BEATS * now["open"])
+    if not pings:
+        raise Failed("no PING came")
+    return 1e6 * used.total / pings
 
 
 def _bearable(wanted: int) -> int:
@@ -99,17 +105,18 @@ async def _hold(run: Run) -> None:
             load = await stack.enter_async_context(open_load())
             pairs.append((server, load))
             let_in = await load.call(
-                "connect", host="127.0.0.1", port=server.port, target=_TARGET, count=count
+                "connect", host="127.0.0.1", port=server.port, target=TARGET, count=count
             )
             seconds += let_in["seconds"]
         run.step(f"hold: {total:,} for {_HOLD_BEATS} beats")
         cpu = sum(server.cpu().total for server, _ in pairs)
+        before = await _counters(pairs)
         await trio.sleep(_HOLD_BEATS * interval)
         cpu = sum(server.cpu().total for server, _ in pairs) - cpu
+        after = await _counters(pairs)
         memory = sum(server.pss() for server, _ in pairs)
-        counters = [await load.call("counters") for _, load in pairs]
-    lost = sum(counter["lost"] for counter in counters)
-    pings = sum(counter["pings"] for counter in counters)
+    lost, pings = after["lost"], after["pings"] - before["pings"]
+    run.check_beats("trio_beat", after["open"], pings, _HOLD_BEATS * total)
     run.report.failed |= lost > 0
     run.report.tables.append(
         Table(
@@ -125,7 +132,7 @@ async def _hold(run: Run) -> None:
             ),
             [
                 [
-                    total,
+                    after["open"],
                     lost,
                     len(counts),
                     pings,
@@ -136,6 +143,14 @@ async def _hold(run: Run) -> None:
             ],
         )
     )
+
+
+async def _counters(pairs: Sequence[tuple[Server, Load]]) -> Counter[str]:
+    """What all loads together have counted."""
+    total = Counter[str]()
+    for _, load in pairs:
+        total.update(await load.call("counters"))
+    return total
 
 
 async def _run(run: Run) -> None:

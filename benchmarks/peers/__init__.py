@@ -41,8 +41,8 @@ DISTRIBUTIONS: Final = {
     "websockets_uvloop": ("websockets", "uvloop"),
     "websockets_trio": ("websockets", "trio"),
     "trio_websocket": ("trio-websocket", "wsproto", "trio"),
-    "hypercorn": ("hypercorn", "wsproto", "trio"),
-    "uvicorn": ("uvicorn", "websockets", "httptools", "uvloop"),
+    "hypercorn": ("hypercorn", "wsproto", "trio", "anyio"),
+    "uvicorn": ("uvicorn", "websockets", "httptools", "uvloop", "anyio"),
     "picows": ("picows", "aiofastnet", "uvloop"),
     "floor": ("trio",),
 }

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from benchmarks._processes import CPU, parse_cpu, parse_pss, parse_slabs, tree
+from benchmarks._processes import (
+    CPU,
+    Failed,
+    open_server,
+    parse_cpu,
+    parse_pss,
+    parse_slabs,
+    tree,
+)
 
 _ROLLUP = """\
 55d2a4c00000-7ffe5a1fe000 ---p 00000000 00:00 0                          [rollup]
@@ -74,3 +83,15 @@ def test_a_window_is_a_difference() -> None:
 
 def test_a_tree_begins_with_its_root() -> None:
     assert tree(os.getpid())[0] == os.getpid()
+
+
+@pytest.mark.real
+async def test_a_server_that_ends_while_it_is_measured_has_failed() -> None:
+    async with open_server("floor", "idle", interval=1.0) as server:
+        assert server.pss() > 0
+        assert server.cpu().total > 0
+        server.send_signal(signal.SIGKILL)
+        with pytest.raises(Failed, match="ended"):
+            await server.collect_ends(30)
+        with pytest.raises(Failed, match="ended"):
+            server.pss()

@@ -47,10 +47,10 @@ def test_ratios_are_ours_by_theirs(report: Report) -> None:
 
 def test_goals_say_what_was_reached(report: Report) -> None:
     assert [row[2:] for row in goals_table(report).rows] == [
-        ["at most 0.5", "0.33", "met"],
-        ["at most 20", "20.00", "met"],
-        ["at least 2", "0.33", "MISSED"],
-        ["at most 4.3", "4.40", "MISSED"],
+        ["at most 0.5", "0.333", "met"],
+        ["at most 20", "20.000", "met"],
+        ["at least 2", "0.333", "MISSED"],
+        ["at most 4.3", "4.400", "MISSED"],
         ["at most 1", "-", "not measured"],
     ]
 
