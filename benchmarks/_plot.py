@@ -60,7 +60,7 @@ def _bars(axes: Axes, title: str, report: Report, key: str) -> None:
             max(present), place, f"  {middle:,.{digits}f}", va="center", color=_INK, fontsize=8
         )
     axes.set_yticks(places, report.servers)
-    axes.invert_yaxis()
+    axes.set_ylim(len(report.servers) - 0.4, -0.6)  # the first at the top
     axes.margins(x=0.18)
     axes.set_title(title, loc="left")
 
