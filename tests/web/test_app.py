@@ -237,6 +237,15 @@ async def test_page_has_what_it_needs_and_nothing_from_elsewhere() -> None:
             assert (await client.get(path)).status_code == 200
 
 
+async def test_the_client_is_served_with_its_types() -> None:
+    async with http() as (client, _):
+        script = await client.get("/trio-beat.js")
+        assert script.headers["Content-Type"].startswith("text/javascript")
+        assert "export class TrioBeat" in script.text
+        types = await client.get("/trio-beat.d.ts")
+        assert "export class TrioBeat" in types.text
+
+
 async def test_heartbeat_message_cannot_break_out_of_the_page() -> None:
     async with http() as (client, _):
         page = (await client.get("/")).text

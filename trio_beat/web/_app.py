@@ -44,6 +44,8 @@ _HEADERS: Final = {
 }
 _STATIC: Final = {
     "/page.js": ("page.js", "text/javascript"),
+    "/trio-beat.js": ("trio-beat.js", "text/javascript"),
+    "/trio-beat.d.ts": ("trio-beat.d.ts", "text/plain"),
     "/page.css": ("page.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -1,5 +1,7 @@
 // The page at "/": two WebSockets, one for beats of this page's own, one for what everybody says.
 
+import { TrioBeat } from "/trio-beat.js";
+
 const config = JSON.parse(document.getElementById("config").textContent);
 const every = Math.min(config.interval, 2) * 1000;
 const shown = 60;
@@ -15,59 +17,14 @@ function address(facility, query) {
   return `${scheme}://${location.host}${config.pathPrefix}${facility}?${query}`;
 }
 
-// A WebSocket that is opened again, later and later, when it ends.
-class Link {
-  constructor(url, { onOpen, onMessage, onEnd }) {
-    Object.assign(this, { url, onOpen, onMessage, onEnd, failures: 0, socket: null });
-    this.connect();
-  }
-
-  get open() {
-    return this.socket !== null && this.socket.readyState === WebSocket.OPEN;
-  }
-
-  connect() {
-    const socket = new WebSocket(this.url);
-    this.socket = socket;
-    socket.onopen = () => {
-      this.failures = 0;
-      this.onOpen();
-    };
-    socket.onmessage = ({ data }) => {
-      if (data === config.heartbeatMessage) {
-        socket.send(data);
-        counts.serverBeats += 1;
-        pulse();
-        return;
-      }
-      this.onMessage(data);
-    };
-    socket.onclose = () => this.end(socket);
-  }
-
-  // Also called when the peer is found dead: a close event may then take minutes to come.
-  end(socket = this.socket) {
-    if (socket !== this.socket) return;
-    this.socket = null;
-    socket.close();
-    this.onEnd();
-    const longest = Math.min(1000 * 2 ** this.failures++, 30000);
-    setTimeout(() => this.connect(), 1000 + Math.random() * longest);
-  }
-
-  send(data) {
-    this.socket.send(data);
-  }
-}
-
 function setState(state, text) {
   byId("state").dataset.state = state;
   byId("state").textContent = text;
-  byId("form").querySelector("button").disabled = !links.lobby?.open;
+  byId("form").querySelector("button").disabled = links.lobby?.state !== "open";
 }
 
 function showState() {
-  if (links.beats?.open && links.lobby?.open) setState("open", "open");
+  if (links.beats.state === "open" && links.lobby.state === "open") setState("open", "open");
   else setState("lost", "reconnecting");
 }
 
@@ -151,59 +108,56 @@ function record(trip) {
   showBeats();
 }
 
-// Beats: a facility that only this page knows, so that what it sends comes back to it alone.
+function link(facility, options) {
+  const query = "subscribe-broadcast&publish-broadcast&echo";
+  const heartbeat = config.heartbeatMessage;
+  const made = new TrioBeat(address(facility, query), { heartbeat, misses: config.misses, ...options });
+  for (const type of ["open", "reconnecting", "close"]) made.addEventListener(type, showState);
+  made.addEventListener("beat", () => {
+    counts.serverBeats += 1;
+    pulse();
+  });
+  return made;
+}
+
+// Beats: a facility that only this page knows, so that what it sends comes back to it alone, and
+// silence means that the server is dead.
 let sentAt = null;
-let missed = 0;
 
 function beat() {
-  if (links.beats.open) {
-    if (sentAt !== null) {
-      missed += 1;
-      record(null);
-      if (missed >= config.misses) links.beats.end();
-    }
-    if (links.beats.open) {
-      sentAt = performance.now();
-      links.beats.send(String(sentAt));
-    }
-  }
+  if (links.beats.state !== "open") return;
+  if (sentAt !== null) record(null);
+  sentAt = performance.now();
+  links.beats.send(String(sentAt));
 }
 
 const secret = [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
-links.beats = new Link(address(`page-${secret}`, "subscribe-broadcast&publish-broadcast&echo"), {
-  onOpen() {
-    openedAt = performance.now();
-    sentAt = null;
-    missed = 0;
-    showState();
-    beat();
-  },
-  onMessage(data) {
-    if (data !== String(sentAt)) return;
-    counts.beats += 1;
-    missed = 0;
-    record(performance.now() - sentAt);
-    sentAt = null;
-    pulse();
-  },
-  onEnd() {
-    openedAt = null;
-    byId("uptime").textContent = "–";
-    showState();
-  },
-});
+links.beats = link(`page-${secret}`, { interval: every / 1000, watchdog: true });
+links.lobby = link("lobby", {});
 
-links.lobby = new Link(address("lobby", "subscribe-broadcast&publish-broadcast&echo"), {
-  onOpen: showState,
-  onMessage(data) {
-    const item = document.createElement("li");
-    const time = document.createElement("time");
-    time.textContent = new Date().toLocaleTimeString();
-    item.append(time, data instanceof Blob ? `${data.size} bytes` : data);
-    byId("messages").prepend(item);
-    while (byId("messages").children.length > 100) byId("messages").lastChild.remove();
-  },
-  onEnd: showState,
+links.beats.addEventListener("open", () => {
+  openedAt = performance.now();
+  sentAt = null;
+  beat();
+});
+links.beats.addEventListener("message", ({ data }) => {
+  if (data !== String(sentAt)) return;
+  counts.beats += 1;
+  record(performance.now() - sentAt);
+  sentAt = null;
+  pulse();
+});
+links.beats.addEventListener("reconnecting", () => {
+  openedAt = null;
+  byId("uptime").textContent = "–";
+});
+links.lobby.addEventListener("message", ({ data }) => {
+  const item = document.createElement("li");
+  const time = document.createElement("time");
+  time.textContent = new Date().toLocaleTimeString();
+  item.append(time, data instanceof ArrayBuffer ? `${data.byteLength} bytes` : data);
+  byId("messages").prepend(item);
+  while (byId("messages").children.length > 100) byId("messages").lastChild.remove();
 });
 
 byId("form").addEventListener("submit", (event) => {

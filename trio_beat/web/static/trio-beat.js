@@ -1,0 +1,228 @@
+// A WebSocket that knows when its server is dead, and finds its way back.
+//
+// 1. Anything received proves that the server lives. What proves it on a quiet channel is the text
+//    heartbeat, since scripts cannot see a PING; until the server has sent one the watchdog rests,
+//    unless it was told that the server beats.
+// 2. Text heartbeats are answered from within the message event: browsers slow a hidden page's
+//    timers to one a minute, but not its message events.
+// 3. A timer that comes much too late means that the page slept, and not that the server was
+//    silent: the server is probed, and has an interval more.
+// 4. A socket that is given up is not waited for: on a dead network its close event takes minutes.
+// 5. Nothing is lost in silence: what cannot be sent is refused, or waits where that was asked for,
+//    and what waits in the end is in the close event.
+
+const SECOND = 1000;
+const FIRST_PAUSE = 4 * SECOND; // the longest before the first attempt; it doubles with each
+const SHORTEST_PAUSE = SECOND;
+const LONGEST_PAUSE = 30 * SECOND;
+const BUSY_PAUSE = 8 * SECOND; // the shortest where the server asks to come later
+const BUSY = new Set([1012, 1013]);
+const LATE = 2; // intervals: a timer that took so long means that the page slept
+
+const refuses = (code) => code === 1008 || (code >= 4000 && code < 4100);
+
+function checked(options) {
+  const { heartbeat = "--heartbeat--", watchdog, interval = 5, misses = 3 } = options;
+  const { protocols = [], queue = 0, buffer = 1000 } = options;
+  if (!(interval > 0 && interval < Infinity)) throw new RangeError(`interval is ${interval}, not > 0 s`);
+  if (!(misses >= 1)) throw new RangeError(`misses is ${misses}, not 1 or more`);
+  if (!(queue >= 0)) throw new RangeError(`queue is ${queue}, not 0 or more messages`);
+  if (!(buffer >= 1)) throw new RangeError(`buffer is ${buffer}, not 1 or more messages`);
+  return { heartbeat, watchdog, interval: interval * SECOND, misses, protocols, queue, buffer };
+}
+
+export class TrioBeat extends EventTarget {
+  #url;
+  #options;
+  #state = "connecting";
+  #latency = null;
+  #socket = null;
+  #waiting = []; // messages, until there is an open socket
+  #readers = new Set();
+  #failures = 0;
+  #missed = 0;
+  #late = 0; // timers in a row that were late, and nothing received
+  #armed = false; // silence would mean that the server is dead
+  #answeredAt = -Infinity;
+  #openedAt = 0;
+  #tickedAt = 0;
+  #timer;
+  #onShow = () => document.visibilityState === "visible" && this.#probe();
+  #onOnline = () => (this.#state === "reconnecting" ? this.#connect() : this.#probe());
+
+  constructor(url, options = {}) {
+    super();
+    this.#options = checked(options);
+    this.#url = String(url);
+    globalThis.document?.addEventListener("visibilitychange", this.#onShow);
+    globalThis.addEventListener?.("online", this.#onOnline);
+    this.#connect();
+  }
+
+  get url() {
+    return this.#url;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get latency() {
+    return this.#latency;
+  }
+
+  send(data) {
+    if (this.#state === "open") {
+      this.#socket.send(data);
+    } else if (this.#state !== "closed" && this.#waiting.length < this.#options.queue) {
+      this.#waiting.push(data);
+    } else {
+      const full = this.#state !== "closed" && this.#options.queue > 0;
+      const why = full ? `and ${this.#options.queue} messages wait already` : "and nothing was sent";
+      throw new DOMException(`the WebSocket is ${this.#state}, ${why}`, full ? "QuotaExceededError" : "InvalidStateError");
+    }
+  }
+
+  close(code = 1000, reason = "") {
+    if (this.#state === "closed") return;
+    this.#socket?.close(code, reason);
+    this.#finish(code, reason);
+  }
+
+  async *[Symbol.asyncIterator]() {
+    const reader = { messages: [], wake: () => {}, overrun: false };
+    this.#readers.add(reader);
+    try {
+      for (;;) {
+        while (reader.messages.length > 0) yield reader.messages.shift();
+        if (reader.overrun) throw new RangeError(`${this.#options.buffer} messages were not taken in time`);
+        if (this.#state === "closed") return;
+        await new Promise((resolve) => (reader.wake = resolve));
+      }
+    } finally {
+      this.#readers.delete(reader);
+    }
+  }
+
+  #connect() {
+    clearTimeout(this.#timer);
+    const begun = performance.now();
+    const socket = new WebSocket(this.#url, this.#options.protocols);
+    socket.binaryType = "arraybuffer";
+    this.#socket = socket;
+    socket.onopen = () => {
+      this.#latency = performance.now() - begun;
+      this.#opened(socket);
+    };
+    socket.onmessage = (event) => this.#received(event.data);
+    socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+    // A server that does not answer, or a network that is gone: not for longer than a silence.
+    this.#timer = setTimeout(() => this.#lost(1006, "no answer"), this.#options.interval * this.#options.misses);
+  }
+
+  #opened(socket) {
+    this.#state = "open";
+    this.#openedAt = performance.now();
+    this.#armed = this.#options.watchdog === true;
+    this.#heard();
+    this.#wind();
+    this.dispatchEvent(new Event("open"));
+    while (this.#waiting.length > 0 && this.#socket === socket && this.#state === "open") {
+      socket.send(this.#waiting.shift());
+    }
+  }
+
+  #heard() {
+    this.#missed = this.#late = 0;
+  }
+
+  #received(data) {
+    this.#heard();
+    if (data !== this.#options.heartbeat) {
+      for (const reader of this.#readers) this.#give(reader, data);
+      this.dispatchEvent(new MessageEvent("message", { data }));
+      return;
+    }
+    this.#armed = this.#options.watchdog !== false;
+    // Some servers beat after whatever they receive: to answer that would never end.
+    const now = performance.now();
+    if (now - this.#answeredAt >= Math.min(SECOND, this.#options.interval / 4)) {
+      this.#answeredAt = now;
+      this.#socket.send(data);
+    }
+    this.dispatchEvent(new Event("beat"));
+  }
+
+  #give(reader, data) {
+    if (reader.messages.length < this.#options.buffer) reader.messages.push(data);
+    else reader.overrun = true;
+    reader.wake();
+  }
+
+  #wind() {
+    clearTimeout(this.#timer);
+    this.#tickedAt = performance.now();
+    this.#timer = setTimeout(() => this.#tick(), this.#options.interval);
+  }
+
+  #tick() {
+    const { interval, misses } = this.#options;
+    const now = performance.now();
+    if (now - this.#tickedAt > LATE * interval) {
+      // As many in a row are no sleep any more, but a hidden page's slow timers.
+      this.#late += 1;
+      if (this.#armed && this.#late > misses) this.#lost(1006, "silent");
+      else this.#probe();
+      return;
+    }
+    this.#missed += 1;
+    if (this.#armed && this.#missed > misses) this.#lost(1006, "silent");
+    else this.#wind();
+  }
+
+  // The server has one interval to say something.
+  #probe() {
+    if (this.#state !== "open") return;
+    this.#missed = Math.max(this.#missed, this.#options.misses);
+    if (this.#armed && this.#options.heartbeat !== null) this.#socket.send(this.#options.heartbeat);
+    this.#wind();
+  }
+
+  #drop() {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket !== null) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+  }
+
+  #lost(code, reason) {
+    const lived = this.#state === "open" ? performance.now() - this.#openedAt : 0;
+    if (lived >= this.#options.interval) this.#failures = 0;
+    this.#drop();
+    if (refuses(code)) {
+      this.#finish(code, reason);
+      return;
+    }
+    const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures);
+    const shortest = BUSY.has(code) ? BUSY_PAUSE : SHORTEST_PAUSE;
+    const pause = shortest + Math.random() * (Math.max(longest, 2 * shortest) - shortest);
+    this.#failures += 1;
+    this.#state = "reconnecting";
+    this.#timer = setTimeout(() => this.#connect(), pause);
+    const detail = { code, reason, pause: pause / SECOND };
+    this.dispatchEvent(new CustomEvent("reconnecting", { detail }));
+  }
+
+  #finish(code, reason) {
+    this.#drop();
+    this.#state = "closed";
+    globalThis.document?.removeEventListener("visibilitychange", this.#onShow);
+    globalThis.removeEventListener?.("online", this.#onOnline);
+    const detail = { code, reason, unsent: this.#waiting.splice(0) };
+    this.dispatchEvent(new CustomEvent("close", { detail }));
+    for (const reader of this.#readers) reader.wake();
+  }
+}
