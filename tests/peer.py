@@ -8,7 +8,7 @@ import struct
 
 import trio
 from websockets.frames import Close, Frame, Opcode
-from websockets.protocol import CLIENT, OPEN, Protocol
+from websockets.protocol import CLIENT, OPEN, Protocol, Side
 
 #: To linger for no time at all: unsent bytes are dropped, and the peer is told by a reset.
 _AT_ONCE = struct.pack("ii", 1, 0)
@@ -29,11 +29,17 @@ class Peer:
 
     Args:
         stream: connected to a trio-beat connection.
+        side: that it plays.
     """
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream]):
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream],
+        side: Side = CLIENT,
+    ):
         self.stream = stream
-        self._protocol = Protocol(CLIENT, state=OPEN, max_size=None)
+        self._mask = side is CLIENT
+        self._protocol = Protocol(side, state=OPEN, max_size=None)
         self._frames: list[Frame] = []
         #: The peer closed its side.
         self.eof = False
@@ -43,8 +49,8 @@ class Peer:
         await self.stream.send_all(data)
 
     async def send_frame(self, opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> None:
-        """Send one masked frame."""
-        await self.send(Frame(opcode, data, fin).serialize(mask=True))
+        """Send one frame."""
+        await self.send(Frame(opcode, data, fin).serialize(mask=self._mask))
 
     async def send_text(self, text: str) -> None:
         """Send a text message."""

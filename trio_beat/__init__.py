@@ -1,16 +1,27 @@
-"""A WebSocket server for Trio in which every connection knows when it is dead.
+"""WebSockets for Trio in which every connection knows when it is dead.
 
-See `serve` and `open_hub`, and ``python -m trio_beat --help`` for the bundled server.
+See `serve`, `open_hub`, `connect` and `reconnecting`, and ``python -m trio_beat --help`` for the
+bundled server.
 """
 
+from ._client import connect, reconnecting
 from ._connection import Connection, SlowPolicy, Statistics
 from ._exceptions import (
     BackendError,
     Closed,
+    ConnectFailed,
     ConnectionClosed,
+    ConnectionLost,
+    ConnectTimeout,
     EndReason,
+    HandshakeDeclined,
+    HandshakeFailed,
+    HandshakeRefused,
+    ServerUnavailable,
+    TLSFailed,
     TrioBeatError,
     UnknownBackend,
+    Unreachable,
 )
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubStatistics, open_hub
@@ -23,6 +34,9 @@ __all__ = [
     "ServerStatistics",
     "Limits",
     "SlowPolicy",
+    # connecting
+    "connect",
+    "reconnecting",
     # a connection
     "Connection",
     "Statistics",
@@ -36,6 +50,15 @@ __all__ = [
     # exceptions
     "TrioBeatError",
     "ConnectionClosed",
+    "ConnectionLost",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "Unreachable",
+    "TLSFailed",
+    "HandshakeFailed",
+    "HandshakeDeclined",
+    "HandshakeRefused",
+    "ServerUnavailable",
     "BackendError",
     "UnknownBackend",
 ]

@@ -30,7 +30,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
-from ._exceptions import Closed, ConnectionClosed, EndReason
+from ._exceptions import Closed, EndReason, ended
 from ._heartbeat import Heartbeat, Verdict
 from ._metronome import Beat, Metronome
 from ._outbox import Outbox
@@ -463,7 +463,7 @@ class Connection:
 
     def _check_open(self) -> None:
         if self.closed is not None:
-            raise ConnectionClosed(self.closed)
+            raise ended(self.closed)
 
     async def receive(self) -> str | bytes:
         """Wait for the next message; text heartbeats are not among them.

@@ -3,15 +3,24 @@
 ::
 
     TrioBeatError
-    ├── ConnectionClosed      an operation on a connection that has ended; `.closed` says how
-    └── BackendError          the backend could not do what was asked
-        └── UnknownBackend    nobody provides a backend for this URL
+    ├── ConnectionClosed        the connection has ended; `.closed` says how
+    │   └── ConnectionLost      the peer did not close it: it is dead, lost, or broke the rules
+    ├── ConnectFailed           there is no connection, for one of these reasons
+    │   ├── ConnectTimeout      it took too long
+    │   ├── Unreachable         no name, no route, or nobody who listens
+    │   ├── TLSFailed           no secure connection, or not with whom it should be
+    │   ├── HandshakeFailed     who answered does not speak WebSocket, or was gone in between
+    │   └── HandshakeDeclined   the answer was an HTTP status
+    │       ├── HandshakeRefused    this address, or this client, is not let in
+    │       └── ServerUnavailable   the server, or a proxy before it, cannot serve now
+    └── BackendError            the backend could not do what was asked
+        └── UnknownBackend      nobody provides a backend for this URL
 """
 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class EndReason(enum.StrEnum):
@@ -60,6 +69,88 @@ class ConnectionClosed(TrioBeatError):  # noqa: N818 - an everyday event, not an
     def __init__(self, closed: Closed) -> None:
         super().__init__(f"connection ended by {closed}")
         self.closed = closed
+
+
+class ConnectionLost(ConnectionClosed):
+    """The connection has ended, and not because one of its ends wanted to close it.
+
+    The peer fell silent, its socket failed or ended without a close frame, it did not take what
+    was sent to it, or it broke the protocol's rules or its limits.
+    """
+
+
+#: Ends that neither side chose.
+_LOST: Final = frozenset(
+    {
+        EndReason.MISSED_BEATS,
+        EndReason.LOST,
+        EndReason.SLOW,
+        EndReason.PROTOCOL_ERROR,
+        EndReason.TOO_BIG,
+    }
+)
+
+
+def ended(closed: Closed) -> ConnectionClosed:
+    """What to raise for a connection that ended like this."""
+    if closed.by in _LOST or (closed.by is EndReason.PEER and closed.code == 1006):
+        return ConnectionLost(closed)
+    return ConnectionClosed(closed)
+
+
+class ConnectFailed(TrioBeatError):  # noqa: N818 - says what happened
+    """A client has no connection; the cause is kept as ``__cause__`` where there is one."""
+
+
+class ConnectTimeout(ConnectFailed):
+    """The server did not answer, or not to the end, in the time that it was given."""
+
+
+class Unreachable(ConnectFailed):
+    """There is no TCP connection: no such name, no route, or nobody who listens."""
+
+
+class TLSFailed(ConnectFailed):
+    """There is no TLS connection.
+
+    Attributes:
+        untrusted: the server's certificate is not to be trusted, and another attempt will not
+            change that.
+    """
+
+    def __init__(self, text: str, *, untrusted: bool) -> None:
+        super().__init__(text)
+        self.untrusted = untrusted
+
+
+class HandshakeFailed(ConnectFailed):
+    """Who answered does not speak WebSocket, or was gone before the handshake was over."""
+
+
+class HandshakeDeclined(ConnectFailed):
+    """The server answered with another status than 101 (RFC 6455, section 4.1).
+
+    Attributes:
+        status: the HTTP status.
+        headers: of the answer; names in lower case.
+        body: what the answer said, cut off after some KiB.
+    """
+
+    def __init__(
+        self, text: str, status: int, headers: tuple[tuple[str, str], ...], body: bytes
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class HandshakeRefused(HandshakeDeclined):
+    """The server refuses the WebSocket: another address or identity may be what it wants."""
+
+
+class ServerUnavailable(HandshakeDeclined):
+    """The server, or a proxy before it, cannot serve at the moment (502, 503 or 504)."""
 
 
 class BackendError(TrioBeatError):

@@ -1,4 +1,4 @@
-"""A connection's handler, where an embedding application supplied one."""
+"""Whom a connection serves where that is an application: a server's handler, a client's block."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ _log = logging.getLogger("trio_beat.connection")
 Handler = Callable[[Connection], Awaitable[object]]
 
 
-class HandlerConsumer:
-    """Runs a handler in the connection's nursery, behind a bounded buffer.
+class InboxConsumer:
+    """Gives messages to the application's code, through a bounded buffer.
 
     Args:
-        handler: called with the connection. When it returns the connection is closed with 1000.
-            What it raises closes the connection with 1011 and is not caught, except for
-            `ConnectionClosed`.
         inbound_size: how many messages may wait for it before the reader stops reading.
     """
 
@@ -30,7 +27,6 @@ class HandlerConsumer:
         "_caught_up",
         "_dealt_with",
         "_given",
-        "_handler",
         "_inbox",
         "_readers",
         "_returned",
@@ -38,36 +34,25 @@ class HandlerConsumer:
         "_taken",
     )
 
-    def __init__(self, handler: Handler, inbound_size: int) -> None:
-        self._handler = handler
+    def __init__(self, inbound_size: int) -> None:
         self._inbox = Inbox(inbound_size)
         self._running = False
-        #: Set when the handler has returned, and when it has caught up; None while nobody waits.
+        #: Set when the code has returned, and when it has caught up; None while nobody waits.
         self._returned: trio.Event | None = None
         self._caught_up: trio.Event | None = None
-        #: Messages that came; that the handler took; that it had taken when it asked for more.
+        #: Messages that came; that the code took; that it had taken when it asked for more.
         self._given = self._taken = self._dealt_with = 0
-        #: Tasks of the handler that wait for a message.
+        #: Tasks that wait for a message.
         self._readers = 0
 
     async def opened(self, connection: Connection) -> None:
         self._running = True
-        connection.start_soon(self._run)
 
-    async def _run(self, connection: Connection) -> None:
-        try:
-            await self._handler(connection)
-            connection.end_nowait(EndReason.HANDLER, 1000, "")
-        except* ConnectionClosed:
-            # That a connection has ended is an everyday event, and must not end the server. Where
-            # it is another than the handler's own, the handler could have known better.
-            if connection.closed is None:
-                _log.warning("%s handler failed", connection.peer, exc_info=True)
-                connection.end_nowait(EndReason.HANDLER, 1011, "internal error")
-        finally:
-            self._running = False
-            if self._returned is not None:
-                self._returned.set()
+    def returned(self) -> None:
+        """The application's code is through with the connection."""
+        self._running = False
+        if self._returned is not None:
+            self._returned.set()
 
     async def received(self, connection: Connection, message: str | bytes) -> None:
         self._given += 1
@@ -98,3 +83,37 @@ class HandlerConsumer:
 
     def closed(self, connection: Connection) -> None:
         self._inbox.discard()
+
+
+class HandlerConsumer(InboxConsumer):
+    """Runs a handler in the connection's nursery.
+
+    Args:
+        handler: called with the connection. When it returns the connection is closed with 1000.
+            What it raises closes the connection with 1011 and is not caught, except for
+            `ConnectionClosed`.
+        inbound_size: how many messages may wait for it before the reader stops reading.
+    """
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: Handler, inbound_size: int) -> None:
+        super().__init__(inbound_size)
+        self._handler = handler
+
+    async def opened(self, connection: Connection) -> None:
+        await super().opened(connection)
+        connection.start_soon(self._run)
+
+    async def _run(self, connection: Connection) -> None:
+        try:
+            await self._handler(connection)
+            connection.end_nowait(EndReason.HANDLER, 1000, "")
+        except* ConnectionClosed:
+            # That a connection has ended is an everyday event, and must not end the server. Where
+            # it is another than the handler's own, the handler could have known better.
+            if connection.closed is None:
+                _log.warning("%s handler failed", connection.peer, exc_info=True)
+                connection.end_nowait(EndReason.HANDLER, 1011, "internal error")
+        finally:
+            self.returned()

@@ -50,10 +50,13 @@ class Metronome:
 
     Args:
         interval: seconds between two beats of one seat.
+        slots: how many; one wakes nobody in vain where there is but one seat. None: as many as
+            spread the beats of a server well.
     """
 
-    def __init__(self, interval: float) -> None:
-        count = min(max(round(interval * _TICKS_PER_SECOND), _FEWEST_SLOTS), _MOST_SLOTS)
+    def __init__(self, interval: float, slots: int | None = None) -> None:
+        many = min(max(round(interval * _TICKS_PER_SECOND), _FEWEST_SLOTS), _MOST_SLOTS)
+        count = slots or many
         self._width = interval / count
         self._stall = interval * _STALL
         self._slots: list[list[Seat]] = [[] for _ in range(count)]

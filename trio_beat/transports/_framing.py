@@ -190,7 +190,7 @@ class FramingTransport(Transport):
             if protocol.parser_exc is not None:
                 # To close between fragments gives up a message, and is no error (section 5.5.1
                 # lets a close frame stand anywhere); the layer below takes it for one.
-                output = _close_frame(received.code, received.reason)
+                output = close_frame(received.code, received.reason)
             events.append(PeerClose(received.code, received.reason, output))
         elif protocol.eof_sent:
             sent = protocol.close_sent
@@ -242,7 +242,7 @@ class FramingTransport(Transport):
         return getattr(inner, "gi_code", None) is _AT_BOUNDARY
 
     def close_frame(self, code: int, reason: str) -> bytes:
-        return _close_frame(code, reason)
+        return close_frame(code, reason)
 
     async def finish(self, *, answered: bool) -> None:
         # The peer's close frame, or its failure, may stand behind a message that nobody took.
@@ -264,14 +264,15 @@ class FramingTransport(Transport):
         """
 
 
-def _close_frame(code: int, reason: str) -> bytes:
+def close_frame(code: int, reason: str) -> bytes:
+    """The close frame of a code and reason; an empty one for 1005 (RFC 6455, section 5.5.1)."""
     empty = code == CloseCode.NO_STATUS_RCVD
     payload = b"" if empty else Close(code, reason).serialize()
     return Frame(Opcode.CLOSE, payload).serialize(mask=False)
 
 
 def _failure(code: int, reason: str) -> Failure:
-    return Failure(code, reason, _close_frame(code, reason))
+    return Failure(code, reason, close_frame(code, reason))
 
 
 def check_close(code: int, reason: str) -> None:

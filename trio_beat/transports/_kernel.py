@@ -6,10 +6,11 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
+from . import Transport
 from ._framing import FramingTransport, Wire
 
 
@@ -76,30 +77,29 @@ class _Look(NamedTuple):
     before_ping: int  #: the PING of that beat comes behind so many
 
 
-class SocketTransport(FramingTransport):
+class KernelTransport(Transport):
     """A transport over a TCP socket, whose silence the kernel can say more about.
 
-    Args:
-        sock: connected and non-blocking; whoever derives from this closes it.
-        wire: what the transports of a server share.
+    Whoever derives from this has the slots, since two bases with slots do not combine, and calls
+    `_begin_looking`.
     """
 
-    __slots__ = ("_looked", "_socket", "_stuck", "peer")
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     peer: str
+    _socket: socket.socket
+    #: At the last beat; None where that was not a silent one.
+    _looked: _Look | None
+    #: What was acknowledged when output got stuck, and when that was.
+    _stuck: tuple[int, float] | None
 
-    def __init__(self, sock: socket.socket, wire: Wire) -> None:
-        super().__init__(wire)
+    def _begin_looking(self, sock: socket.socket) -> None:
         self._socket = sock
-        #: At the last beat; None where that was not a silent one.
-        self._looked: _Look | None = None
-        #: What was acknowledged when output got stuck, and when that was.
-        self._stuck: tuple[int, float] | None = None
+        self._looked = self._stuck = None
         self.peer = peer_name(sock)
 
     def rest(self, *, heard: bool) -> None:
-        if self._protocol is not None:  # an idle connection has none
-            super().rest(heard=heard)
         if heard:
             self._looked = None
 
@@ -124,3 +124,24 @@ class SocketTransport(FramingTransport):
             self._stuck = (now.acknowledged, trio.current_time())
             return False
         return trio.current_time() - self._stuck[1] > patience and now.last_ack > patience
+
+
+class SocketTransport(KernelTransport, FramingTransport):
+    """A transport that reads and writes a TCP socket's frames itself.
+
+    Args:
+        sock: connected and non-blocking; whoever derives from this closes it.
+        wire: what the transports of a server share.
+    """
+
+    __slots__ = ("_looked", "_socket", "_stuck", "peer")
+
+    def __init__(self, sock: socket.socket, wire: Wire) -> None:
+        FramingTransport.__init__(self, wire)
+        self._begin_looking(sock)
+
+    def rest(self, *, heard: bool) -> None:
+        if self._protocol is not None:  # an idle connection has none
+            FramingTransport.rest(self, heard=heard)
+        if heard:
+            self._looked = None

@@ -1,0 +1,66 @@
+"""The pauses between two attempts."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_beat._backoff import Backoff, asks_for_time, forbids
+
+INTERVAL = 5.0
+
+
+class Chance(random.Random):
+    """Draws the same each time: 0 for the shortest that is possible, 1 for the longest."""
+
+    def __init__(self, drawn: float) -> None:
+        super().__init__()
+        self._drawn = drawn
+
+    def random(self) -> float:
+        return self._drawn
+
+
+def pauses(drawn: float, code: int, count: int) -> list[float]:
+    backoff = Backoff(INTERVAL, Chance(drawn))
+    return [backoff.pause(code) for _ in range(count)]
+
+
+def test_double_up_to_thirty_seconds() -> None:
+    assert pauses(1, 1006, 6) == [4, 8, 16, 30, 30, 30]
+    assert pauses(0, 1006, 6) == [1] * 6
+
+
+@pytest.mark.parametrize("code", [1012, 1013, 429, 503])
+def test_are_longer_where_the_server_asks_for_time(code: int) -> None:
+    assert pauses(0, code, 3) == [8, 8, 8]
+    assert pauses(1, code, 5) == [16, 16, 16, 30, 30]
+
+
+def test_are_short_again_after_a_connection_that_lived() -> None:
+    backoff = Backoff(INTERVAL, Chance(1))
+    assert [backoff.pause(1006) for _ in range(3)] == [4, 8, 16]
+    assert backoff.pause(1006, lived=INTERVAL - 0.1) == 30
+    assert backoff.pause(1006, lived=INTERVAL) == 4
+    assert backoff.pause(1006) == 8
+
+
+def test_of_many_are_not_the_same() -> None:
+    drawn = [Backoff(INTERVAL).pause(1006) for _ in range(50)]
+    fullest = max(sum(begin <= pause < begin + 1 for pause in drawn) for begin in drawn)
+    assert fullest <= 35
+
+
+@given(st.lists(st.tuples(st.sampled_from([1000, 1006, 1012, 503]), st.floats(0, 100))))
+def test_are_always_in_bounds(ends: list[tuple[int, float]]) -> None:
+    backoff = Backoff(INTERVAL)
+    for code, lived in ends * 10:
+        shortest = 8 if asks_for_time(code) else 1
+        assert shortest <= backoff.pause(code, lived=lived) <= 30
+
+
+def test_which_codes_forbid_to_come_back() -> None:
+    assert [code for code in range(1000, 5000) if forbids(code)] == [1008, *range(4000, 4100)]

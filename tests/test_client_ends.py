@@ -1,0 +1,258 @@
+"""How a server ends a client's connection, and what the block sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import SERVER
+
+from tests.door import URL, Door, answer_pings, door
+from tests.peer import Peer
+from trio_beat import Closed, ConnectionClosed, ConnectionLost, EndReason, Heartbeat, connect
+from trio_beat._handshake import accept, find_head
+
+__all__ = ["door"]  # a fixture
+
+
+async def be(door: Door, play: Callable[[Peer], Awaitable[object]]) -> None:
+    await play(await door.accept())
+
+
+async def test_a_close_ends_the_iteration_and_not_the_block(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.send_text("one")
+        await peer.send_text("two")
+        await peer.send_close(1001, "bye")
+        assert await peer.closed() == Close(1001, "bye")
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    async with connect(URL) as connection:
+        assert [message async for message in connection] == ["one", "two"]
+        assert connection.closed == Closed(EndReason.PEER, 1001, "bye")
+        with pytest.raises(ConnectionClosed) as caught:
+            await connection.send("too late")
+        assert caught.type is ConnectionClosed
+        with pytest.raises(ConnectionClosed):
+            await connection.receive()
+        await trio.sleep(100)
+
+
+async def test_a_close_without_a_code(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.send_frame(Opcode.CLOSE)
+        await peer.closed()
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    async with connect(URL) as connection:
+        assert [message async for message in connection] == []
+    assert connection.closed == Closed(EndReason.PEER, 1005, "")
+
+
+async def test_what_came_before_a_close_can_be_taken_as_slowly_as_one_likes(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve(peer: Peer) -> None:
+        for number in range(10):
+            await peer.send_text(str(number))
+        await peer.send_close()
+        await peer.closed()
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    got = []
+    async with connect(URL) as connection:
+        async for message in connection:
+            got.append(message)
+            await trio.sleep(60)
+    assert got == [str(number) for number in range(10)]
+
+
+async def test_an_end_without_a_close_frame_is_a_loss(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.send_text("last words")
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    got = []
+    with pytest.raises(ConnectionLost) as caught:
+        async with connect(URL) as connection:
+            async for message in connection:
+                got.append(message)
+    assert got == ["last words"]
+    assert caught.value.closed == Closed(EndReason.PEER, 1006, "no close frame")
+    assert trio.current_time() == 0
+
+
+async def test_a_loss_cancels_a_block_that_does_not_read(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await trio.sleep(3)
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    with pytest.raises(ConnectionLost):
+        async with connect(URL):
+            await trio.sleep_forever()
+    assert trio.current_time() == 3
+
+
+@pytest.mark.parametrize(
+    ("sent", "told", "by"),
+    [
+        (Frame(Opcode.TEXT, b"x").serialize(mask=True), 1002, EndReason.PROTOCOL_ERROR),
+        (b"\xff\xff\xff\xff", 1002, EndReason.PROTOCOL_ERROR),
+        (Frame(Opcode.TEXT, b"\xff").serialize(mask=False), 1007, EndReason.PROTOCOL_ERROR),
+        (Frame(Opcode.BINARY, b"x" * 1001).serialize(mask=False), 1009, EndReason.TOO_BIG),
+    ],
+    ids=["masked", "garbage", "not UTF-8", "too big"],
+)
+async def test_a_server_that_breaks_the_rules_is_told(
+    door: Door,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    sent: bytes,
+    told: int,
+    by: EndReason,
+) -> None:
+    codes = []
+
+    async def serve(peer: Peer) -> None:
+        await peer.send(sent)
+        close = await peer.closed()
+        assert close is not None
+        codes.append(close.code)
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    with pytest.raises(ConnectionLost) as caught:
+        async with connect(URL, message_size=1000) as connection:
+            await trio.sleep_forever()
+    assert caught.value.closed.by is by
+    assert caught.value.closed.code == told
+    assert connection.closed == caught.value.closed
+    assert codes == [told]
+    assert trio.current_time() == 0
+
+
+async def test_a_message_at_the_limit_is_not_too_big(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.send_text("x" * 1000)
+        await answer_pings(peer)
+
+    nursery.start_soon(be, door, serve)
+    async with connect(URL, message_size=1000) as connection:
+        assert await connection.receive() == "x" * 1000
+
+
+async def test_a_server_that_closes_with_1009_does_not_mean_us(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.send_close(1009, "over 10 bytes")
+        await peer.closed()
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    async with connect(URL) as connection:
+        assert [message async for message in connection] == []
+    assert connection.closed == Closed(EndReason.PEER, 1009, "over 10 bytes")
+
+
+async def test_a_server_that_takes_nothing_is_too_slow(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(door.accept)
+    with pytest.raises(ConnectionLost) as caught:
+        async with connect(URL, outbox=10_000) as connection:
+            while True:
+                connection.send_nowait(b"\0" * 100_000)
+                await trio.sleep(0.01)
+    assert caught.value.closed == Closed(EndReason.SLOW, 1013, "too slow, outbox full")
+
+
+async def test_sending_waits_for_a_server_that_is_slow(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await trio.sleep(7)
+        await answer_pings(peer)
+
+    nursery.start_soon(be, door, serve)
+    async with connect(URL) as connection:
+        await connection.send(b"\0" * 900_000)
+        assert trio.current_time() == 7
+
+
+async def test_cancelled_sending_breaks_nothing(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    got = []
+
+    async def serve(peer: Peer) -> None:
+        await trio.sleep(7)
+        while (frame := await peer.frame()) is not None and frame.opcode is Opcode.BINARY:
+            got.append(len(frame.data))
+        await peer.send_close()
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    async with connect(URL, heartbeat=Heartbeat(100)) as connection:
+        with trio.move_on_after(1):
+            await connection.send(b"\0" * 900_000)
+        await connection.send(b"\0")
+    assert got == [900_000, 1]
+    assert connection.closed == Closed(EndReason.HANDLER, 1000, "")
+
+
+async def test_a_socket_that_fails_is_a_loss(
+    nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        door = await shake_hands(stream)
+        await door.reset()
+
+    listeners = await nursery.start(serve_one, serve)
+    with pytest.raises(ConnectionLost) as caught:
+        async with connect(f"ws://127.0.0.1:{listeners}/"):
+            await trio.sleep_forever()
+    assert caught.value.closed.by is EndReason.LOST
+    assert "reset" in caught.value.closed.reason
+
+
+async def serve_one(
+    play: Callable[[trio.SocketStream], Awaitable[object]],
+    *,
+    task_status: trio.TaskStatus[int],
+) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        task_status.started(listener.socket.getsockname()[1])
+        stream = await listener.accept()
+        try:
+            await play(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+
+async def shake_hands(stream: trio.SocketStream) -> Peer:
+    data = b""
+    while (head := find_head(data) if data else None) is None:
+        data += await stream.receive_some()
+    response, _ = accept(head, ())
+    await stream.send_all(response)
+    return Peer(stream, SERVER)

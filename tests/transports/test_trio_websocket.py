@@ -1,0 +1,97 @@
+"""What trio-websocket does not say, and the line below it tells."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.peer import Peer
+from trio_beat import HandshakeFailed
+from trio_beat._outbox import Outbox
+from trio_beat.transports._framing import close_frame, message_frame
+from trio_beat.transports.trio_websocket import Line
+
+
+def pair() -> tuple[Line, Peer]:
+    ours, theirs = (_stream(sock) for sock in socket.socketpair())
+    return Line(ours), Peer(theirs)
+
+
+def _stream(sock: socket.socket) -> trio.SocketStream:
+    sock.setblocking(False)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+class TestLine:
+    async def test_tells_of_each_byte_before_a_message_is_whole(self) -> None:
+        line, peer = pair()
+        line.established()
+        noted = []
+        line.noted = lambda: noted.append(1)
+        await peer.send(b"x")
+        assert await line.receive_some(10) == b"x"
+        assert noted == [1]
+        await peer.aclose()
+        assert await line.receive_some(10) == b""
+        assert line.eof
+        line.abort()
+
+    async def test_notes_a_close_frame_that_is_sent(self) -> None:
+        line, peer = pair()
+        line.established()
+        await line.send_all(message_frame("x"))
+        assert not line.closing.is_set()
+        await line.send_all(close_frame(1000, ""))
+        assert line.closing.is_set()
+        assert line.close_frame == close_frame(1000, "")
+        await line.wait_send_all_might_not_block()
+        line.abort()
+        await peer.aclose()
+
+    async def test_a_handshake_that_is_given_up_fails(self) -> None:
+        line, peer = pair()
+        await peer.send(b"HTTP/1.1 101 What?\r\nfoo: bar")
+        await line.receive_some()
+        with pytest.raises(HandshakeFailed, match=r"handshake, after 'HTTP/1\.1 101 What\?'"):
+            await line.aclose()
+        line.abort()
+        await peer.aclose()
+
+    async def test_a_handshake_that_is_cut_off_fails(self) -> None:
+        line, peer = pair()
+        await peer.aclose()
+        with pytest.raises(HandshakeFailed):
+            await line.send_all(b"x" * 100_000)
+        line.abort()
+
+    async def test_two_may_read(self, autojump_clock: MockClock) -> None:
+        line, peer = pair()
+        line.established()
+        got: list[bytes] = []
+
+        async def read() -> None:
+            got.append(bytes(await line.receive_some()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send(b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.aclose()
+        assert got == [b"1", b""]
+        line.abort()
+
+
+class TestOutbox:
+    """What `drain` relies on."""
+
+    def test_gives_whole_frames(self) -> None:
+        outbox = Outbox(b"one")
+        outbox.append(b"two")
+        first = outbox.buffers()[0]
+        outbox.taken(len(first))
+        assert (first, outbox.buffers(), outbox.size) == (b"one", [b"two"], 3)

@@ -1,0 +1,69 @@
+"""How long a client waits before it comes back.
+
+1. The pause is drawn anew each time, up to a ceiling that doubles, so that many who lost the same
+   server at the same moment do not return in the same second.
+2. The ceiling falls back only after a connection has lived for one interval: a server that lets
+   everybody in and ends them at once is left alone for longer and longer.
+3. A server that asks to come later (1012, 1013) is given more time.
+
+The browser's client (``web/static/trio-beat.js``) follows the same rules.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+#: Seconds: the longest first pause, and between what all pauses lie.
+FIRST: Final = 4.0
+SHORTEST: Final = 1.0
+LONGEST: Final = 30.0
+#: Seconds that a server which asks to come later is given at least.
+BUSY: Final = 8.0
+
+#: "Service restart" and "try again later" (the registry of RFC 6455, section 11.7).
+_LATER: Final = frozenset({1012, 1013})
+#: Statuses of HTTP that ask for the same (RFC 6585, section 4; RFC 9110, section 15.6.4).
+_LATER_STATUS: Final = frozenset({429, 503})
+
+
+def forbids(code: int) -> bool:
+    """Whether a close code tells a client not to come back: 1008, and 4000 to 4099."""
+    return code == 1008 or 4000 <= code < 4100
+
+
+def asks_for_time(code: int) -> bool:
+    """Whether a close code, or the status of a refused handshake, asks to come later."""
+    return code in _LATER or code in _LATER_STATUS
+
+
+class Backoff:
+    """The pauses of one client. Pure: it knows neither clock nor connection.
+
+    Args:
+        interval: seconds that a connection must have lived for the pauses to be short again.
+        chance: gives numbers from 0 to below 1. None: a generator of its own.
+    """
+
+    def __init__(self, interval: float, chance: random.Random | None = None) -> None:
+        self._interval = interval
+        self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._failures = 0
+
+    def pause(self, code: int, *, lived: float = 0.0) -> float:
+        """A connection has ended, or an attempt has failed.
+
+        Args:
+            code: the close code, or the status of a refused handshake; 1006 where there is none.
+            lived: seconds for which the connection was open.
+
+        Returns:
+            Seconds to wait before the next attempt.
+        """
+        if lived >= self._interval:
+            self._failures = 0
+        longest: float = min(LONGEST, FIRST * 2**self._failures)
+        shortest = BUSY if asks_for_time(code) else SHORTEST
+        # The ceiling stands after three failures; to count on would end in an overflow.
+        self._failures = min(self._failures + 1, 8)
+        return self._chance.uniform(shortest, max(longest, 2 * shortest))

@@ -1,0 +1,406 @@
+"""The Trio client: `connect`, and `reconnecting`.
+
+::
+
+    the block of ``async with``       the application's; cancelled when the connection is lost
+    a nursery of the context's
+    └── _Visit.run                    one connection, from the first packet to the goodbye
+        └── (engine: a nursery)
+            ├── Connection.run        the same as a server's: reader, heartbeat, one cancel scope
+            ├── the metronome         with one seat
+            └── trio-websocket's reader, and the tasks of its transport
+
+1. What runs is sheltered from a cancellation that comes from outside. That one reaches the
+   application's block, which leaves the context, which ends the connection: with a close frame,
+   and within a deadline that the shelter then gets.
+2. The context raises what the block raised as it was. A nursery would wrap it in a group, and so
+   its nursery is left with nothing to tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+from wsproto.utilities import LocalProtocolError
+
+from ._backoff import Backoff, forbids
+from ._connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection, SlowPolicy, Terms
+from ._dial import Address, dial, explain, make_address, shake_hands
+from ._exceptions import (
+    Closed,
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectTimeout,
+    EndReason,
+    HandshakeRefused,
+    TLSFailed,
+    ended,
+)
+from ._handler import InboxConsumer
+from ._heartbeat import Heartbeat
+from ._metronome import Metronome
+
+_log = logging.getLogger("trio_beat.client")
+
+#: Statuses of a refusal that say nothing about the next attempt (RFC 9110, RFC 6585).
+_PASSING: Final = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What `connect` and `reconnecting` are told."""
+
+    address: Address
+    heartbeat: Heartbeat
+    connect_timeout: float
+    message_size: int
+    inbound: int
+    outbox: int
+
+    def __post_init__(self) -> None:
+        for name in ("message_size", "inbound", "outbox"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
+        if not self.connect_timeout > 0:
+            raise ValueError(f"connect_timeout is {self.connect_timeout!r}; it must be > 0 seconds")
+
+
+def _is_lost(connection: Connection) -> bool:
+    assert connection.closed is not None
+    return isinstance(ended(connection.closed), ConnectionLost)
+
+
+class _BlockConsumer(InboxConsumer):
+    """The connection's consumer is the application's block."""
+
+    __slots__ = ("_started",)
+
+    def __init__(self, inbound_size: int, started: Callable[[Connection], None]) -> None:
+        super().__init__(inbound_size)
+        self._started = started
+
+    async def opened(self, connection: Connection) -> None:
+        await super().opened(connection)
+        self._started(connection)
+
+    async def finished(self, connection: Connection) -> None:
+        if _is_lost(connection):
+            # The block will be cancelled, and what came before the loss is still its.
+            await super().finished(connection)
+        else:
+            self._inbox.close()
+
+    def closed(self, connection: Connection) -> None:
+        # The block may be slow, and go on taking what came.
+        self._inbox.close()
+
+
+class _Visit:
+    """One connection to a server.
+
+    Args:
+        plan: where to, and how.
+        lost: called when the connection has ended, and neither end wanted that.
+    """
+
+    connection: Connection
+    _consumer: _BlockConsumer
+
+    def __init__(self, plan: _Plan, lost: Callable[[], object] = lambda: None) -> None:
+        self._plan = plan
+        self._lost = lost
+        self._shelter = trio.CancelScope()
+        self._ended = trio.Event()
+        self._begun = False
+        self._opened_at = 0.0
+        #: Seconds for which the connection was open; 0 while it is.
+        self.lived = 0.0
+
+    async def run(self, *, task_status: trio.TaskStatus[Connection]) -> None:
+        """Connect, give the open connection to `task_status`, and stay until it has ended."""
+
+        def started(connection: Connection) -> None:
+            self.connection = connection
+            self._begun = True
+            self._opened_at = trio.current_time()
+            task_status.started(connection)
+
+        self._consumer = _BlockConsumer(self._plan.inbound, started)
+        try:
+            with self._shelter:
+                await self._live()
+        finally:
+            self.lived = trio.current_time() - self._opened_at
+            self._ended.set()
+
+    def shelter(self) -> None:
+        """From now on, whoever is cancelled calls `leave`."""
+        self._shelter.shield = True
+
+    async def _live(self) -> None:
+        with contextlib.ExitStack() as sockets:
+            try:
+                async with trio.open_nursery() as engine:
+                    connection = await self._connect(engine, sockets)
+                    await connection.run()
+                    if _is_lost(connection):
+                        self._lost()
+                    engine.cancel_scope.cancel()
+            except BaseExceptionGroup as group:
+                if not self._begun:
+                    failed = explain(group)
+                    if failed is None:
+                        raise
+                    raise failed from failed.__cause__
+                # trio-websocket trips over a PING that meets its close frame on the way.
+                _, other = group.split(LocalProtocolError)
+                if other is not None:
+                    raise other from None
+
+    async def _connect(self, engine: trio.Nursery, sockets: contextlib.ExitStack) -> Connection:
+        plan = self._plan
+        address = plan.address
+        with trio.move_on_after(plan.connect_timeout) as scope:
+            sock, line = await dial(address)
+            sockets.callback(line.abort)
+            transport, websocket = await shake_hands(address, sock, line, engine, plan.message_size)
+        if scope.cancelled_caught:
+            text = f"{address.place} did not answer within {plan.connect_timeout:g} s"
+            raise ConnectTimeout(text)
+        metronome = Metronome(plan.heartbeat.interval, slots=1)
+        await engine.start(metronome.run)
+        return Connection(
+            transport,
+            Terms(plan.heartbeat, metronome, plan.outbox, SlowPolicy.DISCONNECT),
+            self._consumer,
+            path=address.target,
+            subprotocol=websocket.subprotocol,
+            greeting=b"",
+        )
+
+    async def leave(self, exc: BaseException | None) -> None:
+        """The block has been left: close the connection, and wait until it is gone."""
+        self._consumer.returned()
+        code, reason = 1000, ""
+        if exc is not None:
+            gone = isinstance(exc, trio.Cancelled)
+            code, reason = (1001, "going away") if gone else (1011, "internal error")
+        self.connection.end_nowait(EndReason.HANDLER, code, reason)
+        self._end_within(PARTING_TIMEOUT if exc is not None else CLOSE_TIMEOUT + PARTING_TIMEOUT)
+        try:
+            await self._ended.wait()
+        except trio.Cancelled:
+            self._end_within(PARTING_TIMEOUT)
+            # Not for long: the shelter's deadline ends what is waited for.
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+            raise
+
+    def _end_within(self, seconds: float) -> None:
+        self._shelter.deadline = min(self._shelter.deadline, trio.current_time() + seconds)
+
+
+class _Context:
+    """What both contexts have in common: a nursery, entered and left by hand.
+
+    A generator with a ``yield`` inside of a nursery would do it in fewer lines, and break where it
+    is not run to its end (`trio.open_nursery`).
+    """
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+        self._manager = trio.open_nursery()
+        self._nursery: trio.Nursery
+        self._visit: _Visit | None = None
+
+    async def _enter(self) -> None:
+        self._nursery = await self._manager.__aenter__()
+
+    async def _open(self, visit: _Visit) -> Connection:
+        connection: Connection = await self._nursery.start(visit.run, name="trio_beat client")
+        # Not earlier: this may be cancelled although the connection is open.
+        visit.shelter()
+        self._visit = visit
+        return connection
+
+    async def _leave(self, exc: BaseException | None) -> None:
+        try:
+            if self._visit is not None:
+                await self._visit.leave(exc)
+        finally:
+            await self._manager.__aexit__(None, None, None)
+
+
+class connect(_Context):  # noqa: N801 - is called like a function
+    """Connect to a WebSocket server, and stay connected while the context lasts.
+
+    The context gives an open `Connection` that beats like a server's. When neither end wanted it
+    to end (the server fell silent, its socket failed, it broke the protocol) the block is
+    cancelled, and `ConnectionLost` raised in its place. When the server closes, the block is not
+    cancelled: iterating ends, and other operations raise `ConnectionClosed`. When the block is
+    left, the connection is closed: with 1000 and within 5 seconds, or with 1001 (cancelled) or 1011
+    (raised) and within one. What the block raises comes through as it is.
+
+    Args:
+        url: ``ws://host[:port]/path?query``, or ``wss://`` for TLS; a user and password in it are
+            sent as a header (RFC 7617).
+        heartbeat: how the connection beats, and when the server counts as dead. Its `message` is
+            for servers that expect one: others take it for a message of yours.
+        ssl_context: for ``wss://``, for example with a private authority; None: the system's
+            authorities.
+        headers: that go with the request.
+        subprotocols: names that are offered, the preferred one first.
+        connect_timeout: seconds for TCP, TLS and the handshake together; `math.inf`: no limit.
+        message_size: bytes of a message that the server sends; beyond that the connection ends.
+        inbound: messages that wait for the block before the server feels back-pressure.
+        outbox: bytes that wait for the socket before the server counts as too slow.
+
+    Raises:
+        ValueError: an argument can never be right.
+        ConnectFailed: there is no connection, see its subclasses. On entering the context.
+        ConnectionLost: the connection has been lost. On leaving the context.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        heartbeat: Heartbeat = Heartbeat(interval=5.0),  # noqa: B008 - immutable
+        ssl_context: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+        connect_timeout: float = 10.0,
+        message_size: int = 2**20,
+        inbound: int = 16,
+        outbox: int = 2**20,
+    ) -> None:
+        address = make_address(url, headers, subprotocols, ssl_context)
+        super().__init__(_Plan(address, heartbeat, connect_timeout, message_size, inbound, outbox))
+        self._block = trio.CancelScope()
+
+    async def __aenter__(self) -> Connection:
+        await self._enter()
+        try:
+            connection = await self._open(_Visit(self._plan, lost=self._block.cancel))
+        except BaseException:
+            await self._leave(None)
+            raise
+        self._block.__enter__()
+        return connection
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        assert self._visit is not None
+        connection = self._visit.connection
+        try:
+            swallowed = self._block.__exit__(exc_type, exc, traceback)
+        finally:
+            await self._leave(exc)
+        if _is_lost(connection) and (exc is None or swallowed or _is_about(exc, connection)):
+            assert connection.closed is not None
+            raise ConnectionLost(connection.closed) from None
+        return swallowed
+
+
+def _is_about(exc: BaseException, connection: Connection) -> bool:
+    """Whether a group tells of nothing but the end of this connection."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_about(inner, connection) for inner in exc.exceptions)
+    return isinstance(exc, ConnectionClosed) and exc.closed is connection.closed
+
+
+class reconnecting(_Context):  # noqa: N801 - is called like a function
+    """Connect to a WebSocket server again and again, while the context lasts.
+
+    The context is iterated over; each time round gives a live `Connection`, as soon as there is
+    one. The one before is closed then, where it is still open. When a connection is lost, the body
+    of the loop is not cancelled: its iteration over the messages ends, and other operations raise
+    `ConnectionClosed`, a reason to go round again. Between two attempts there is a pause of 1 to 4
+    seconds at first and of up to 30 later, drawn by chance; it becomes short again only after
+    a connection has lived for one interval, and is at least 8 seconds where the server asks to come
+    later (close codes 1012 and 1013, HTTP statuses 429 and 503).
+
+    Args:
+        url, heartbeat, ssl_context, headers, subprotocols, connect_timeout, message_size, inbound,
+            outbox: see `connect`.
+
+    Raises:
+        ValueError: an argument can never be right.
+        ConnectionClosed: the server has closed with 1008, or 4000 to 4099: not to come back. On
+            going round.
+        HandshakeRefused: the server does not let this client in. On going round.
+        TLSFailed: the server's certificate is not trusted. On going round.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        heartbeat: Heartbeat = Heartbeat(interval=5.0),  # noqa: B008 - immutable
+        ssl_context: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+        connect_timeout: float = 10.0,
+        message_size: int = 2**20,
+        inbound: int = 16,
+        outbox: int = 2**20,
+    ) -> None:
+        address = make_address(url, headers, subprotocols, ssl_context)
+        super().__init__(_Plan(address, heartbeat, connect_timeout, message_size, inbound, outbox))
+        self._backoff = Backoff(heartbeat.interval)
+
+    async def __aenter__(self) -> Self:
+        await self._enter()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._leave(exc)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Connection:
+        if (visit := self._visit) is not None:
+            await visit.leave(None)
+            self._visit = None
+            closed = visit.connection.closed
+            assert closed is not None
+            if closed.by is EndReason.PEER and forbids(closed.code):
+                raise ended(closed)
+            await self._pause(closed, closed.code, visit.lived)
+        while True:
+            try:
+                return await self._open(_Visit(self._plan))
+            except ConnectFailed as exc:
+                if _is_final(exc):
+                    raise
+                await self._pause(exc, getattr(exc, "status", 1006))
+
+    async def _pause(self, why: Closed | ConnectFailed, code: int, lived: float = 0.0) -> None:
+        pause = self._backoff.pause(code, lived=lived)
+        _log.info("%s: %s; again in %.1f s", self._plan.address.place, why, pause)
+        await trio.sleep(pause)
+
+
+def _is_final(exc: ConnectFailed) -> bool:
+    """Whether another attempt would end in the same way."""
+    if isinstance(exc, HandshakeRefused):
+        return exc.status < 500 and exc.status not in _PASSING
+    return isinstance(exc, TLSFailed) and exc.untrusted

@@ -1,0 +1,340 @@
+"""A `trio_websocket.WebSocketConnection`, which reads and writes by itself.
+
+It says nothing of a byte that came, waits for its application before it looks at a PONG, and a
+write of it that is cancelled leaves half a frame behind. So:
+
+1. A `Line` stands between it and the socket, and notes each byte.
+2. One task takes its messages, one at a time: the peer feels back-pressure.
+3. A PING is a task that waits for its PONG.
+4. A frame whose sending has begun is sent to its end, whoever is cancelled: that is a task, too.
+
+All of them belong to `TrioWebSocketTransport.run`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import CLIENT, OPEN, Protocol
+
+from .._exceptions import HandshakeFailed
+from .._outbox import Outbox
+from . import END_OF_STREAM, Event, Failure, PeerClose, Pong
+from ._framing import close_frame
+from ._kernel import KernelTransport
+
+_log = logging.getLogger("trio_beat.frames")
+
+#: PINGs that may wait for their PONG at a time. Those behind them are sent as PONGs, which ask for
+#: no answer (RFC 6455, section 5.5.3): they only keep bytes on the way.
+_MOST_PINGS: Final = 16
+#: Bytes that the answer to a handshake may have.
+_MOST_ANSWER: Final = 65536
+_CLOSE: Final = 0x80 | Opcode.CLOSE
+#: How trio-websocket begins to say that a message was too big.
+_TOO_BIG: Final = "Exceeded maximum message size"
+
+
+class Line(trio.abc.Stream):
+    """The stream below a `WebSocketConnection`; notes what passes.
+
+    Until `established`, whatever keeps the handshake from its end is raised as `HandshakeFailed`:
+    trio-websocket would wait for ever.
+
+    Args:
+        stream: connected, and with TLS's handshake done.
+
+    Attributes:
+        noted: called when bytes have come.
+    """
+
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+        self._stream = stream
+        self._reading = trio.Lock()
+        self._handshake: bytearray | None = bytearray()
+        self.noted: Callable[[], None] = lambda: None
+        #: The peer ended the stream, without an error.
+        self.eof = False
+        #: Why it failed.
+        self.error: OSError | None = None
+        #: What was sent last if it was a close frame, and set when that was sent.
+        self.close_frame = b""
+        self.closing = trio.Event()
+
+    def established(self) -> None:
+        """The handshake is done."""
+        self._handshake = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        async with self._reading:
+            try:
+                data = await self._stream.receive_some(max_bytes)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                self._failed(exc)
+                raise
+        if not data:
+            self.eof = True
+        if self._handshake is not None:
+            self._check_handshake(data)
+        self.noted()
+        return data
+
+    def _check_handshake(self, data: bytes | bytearray) -> None:
+        assert self._handshake is not None
+        self._handshake += data
+        if not data:
+            raise HandshakeFailed(f"the server ended the connection{self._so_far()}")
+        if len(self._handshake) > _MOST_ANSWER:
+            raise HandshakeFailed(f"the answer is over {_MOST_ANSWER} bytes{self._so_far()}")
+
+    def _so_far(self) -> str:
+        line = bytes(self._handshake or b"").partition(b"\n")[0][:100].rstrip(b"\r")
+        return f", after {line.decode('latin-1')!r}" if line else " during the handshake"
+
+    def _failed(self, exc: Exception) -> None:
+        self.error = ConnectionResetError(str(exc.__cause__ or exc) or "connection lost")
+        self.closing.set()
+        if self._handshake is not None:
+            raise HandshakeFailed(f"the connection was lost: {self.error}") from exc
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            self._failed(exc)
+            raise
+        if data[:1] == bytes([_CLOSE]) and self._handshake is None:
+            self.close_frame = bytes(data)
+            self.closing.set()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        if self._handshake is not None:
+            # So it ends an answer that it cannot make sense of.
+            raise HandshakeFailed(f"this is no answer to a WebSocket handshake{self._so_far()}")
+        await self._stream.aclose()
+
+    def abort(self) -> None:
+        """Close the socket at once; whoever waits for it is told. Idempotent."""
+        stream = self._stream
+        lower = stream if isinstance(stream, trio.SocketStream) else stream.transport_stream
+        lower.socket.close()
+        self.closing.set()
+
+
+def _frames(data: bytes) -> list[Frame]:
+    """Take apart what somebody else has put into frames."""
+    protocol = Protocol(CLIENT, state=OPEN, max_size=None, logger=_log)
+    protocol.receive_data(data)
+    return [frame for frame in protocol.events_received() if isinstance(frame, Frame)]
+
+
+class TrioWebSocketTransport(KernelTransport):
+    """An open `WebSocketConnection`.
+
+    Args:
+        sock: below it; the transport closes it.
+        line: between the two.
+        websocket: the connection; nobody else uses it, or takes its messages.
+    """
+
+    __slots__ = (
+        "_aborted",
+        "_ended",
+        "_events",
+        "_line",
+        "_looked",
+        "_nursery",
+        "_pings",
+        "_sending",
+        "_sent",
+        "_socket",
+        "_something",
+        "_stuck",
+        "_taken",
+        "_websocket",
+        "peer",
+    )
+
+    _nursery: trio.Nursery
+
+    def __init__(self, sock: socket.socket, line: Line, websocket: WebSocketConnection) -> None:
+        self._begin_looking(sock)
+        self._line = line
+        self._websocket = websocket
+        self._events: list[Event] = []
+        #: Set when bytes or events have come; when the events were taken; when nothing is being
+        #: sent; when the closing handshake that we began is over.
+        self._something = trio.Event()
+        self._taken = trio.Event()
+        self._sent = trio.Event()
+        self._sent.set()
+        self._ended = trio.Event()
+        #: Bytes that are being sent.
+        self._sending = 0
+        self._pings = 0
+        self._aborted: OSError | None = None
+        line.noted = self._something_came
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take messages and send frames, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            try:
+                await self._take_messages()
+                await trio.sleep_forever()
+            finally:
+                self._fail(ConnectionAbortedError("transport has ended"))
+
+    async def _take_messages(self) -> None:
+        try:
+            while True:
+                await self._offer(await self._websocket.get_message())
+        except ConnectionClosed:
+            self._conclude()
+
+    async def _offer(self, event: Event) -> None:
+        while self._events:
+            self._taken = trio.Event()
+            await self._taken.wait()
+        self._add(event)
+
+    def _add(self, event: Event) -> None:
+        self._events.append(event)
+        self._something_came()
+
+    def _something_came(self) -> None:
+        self._something.set()
+
+    def _conclude(self) -> None:
+        """Say how it ended: trio-websocket itself tells only a code and a reason."""
+        closed, line = self._websocket.closed, self._line
+        assert closed is not None
+        code, reason = closed.code, closed.reason or ""
+        if code == 1009 and reason.startswith(_TOO_BIG):
+            self._add(Failure(code, reason, b""))
+        elif line.close_frame or (line.error is not None and code != 1006):
+            # It has answered already, or could not.
+            self._add(PeerClose(code, reason, b""))
+        elif line.error is not None:
+            self._fail(line.error)
+        elif code == 1006:
+            self._add(END_OF_STREAM)
+        else:
+            # It judges what breaks the protocol, and does not tell whoever broke it.
+            self._add(Failure(code, reason, close_frame(code, reason)))
+
+    async def wait_readable(self) -> None:
+        await self._something.wait()
+        if self._aborted is not None and not self._events:
+            raise self._aborted
+
+    def receive_nowait(self) -> Sequence[Event]:
+        events, self._events = self._events, []
+        if self._aborted is None:
+            self._something = trio.Event()
+        self._taken.set()
+        return events
+
+    def write_nowait(self, data: bytes) -> int:
+        return 0
+
+    async def drain(self, outbox: Outbox) -> None:
+        await self._sent.wait()
+        self._check()
+        if not outbox.size:  # it may have been emptied meanwhile
+            return
+        data = bytes(outbox.buffers()[0])
+        outbox.taken(len(data))
+        self._sending = len(data)
+        self._sent = trio.Event()
+        self._nursery.start_soon(self._send, data)
+        await self._sent.wait()
+        self._check()
+
+    def _check(self) -> None:
+        if self._aborted is not None:
+            raise self._aborted
+        if self._line.error is not None:
+            raise self._line.error
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            for frame in _frames(data):
+                match frame.opcode:
+                    case Opcode.TEXT:
+                        await self._websocket.send_message(bytes(frame.data).decode())
+                    case Opcode.BINARY:
+                        await self._websocket.send_message(bytes(frame.data))
+                    case Opcode.PING:
+                        await self._send_ping(bytes(frame.data))
+                    case Opcode.CLOSE:
+                        await self._send_close(frame)
+        except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the reader learns why
+        finally:
+            self._sending = 0
+            self._sent.set()
+
+    async def _send_ping(self, payload: bytes) -> None:
+        if self._pings < _MOST_PINGS:
+            self._pings += 1
+            self._nursery.start_soon(self._ping, payload)
+        else:
+            await self._websocket.pong(payload)
+
+    async def _ping(self, payload: bytes) -> None:
+        try:
+            await self._websocket.ping(payload)
+        except ConnectionClosed:
+            return
+        finally:
+            self._pings -= 1
+        self._add(Pong(int.from_bytes(payload, "big")))
+
+    async def _send_close(self, frame: Frame) -> None:
+        if self._websocket.closed is not None:
+            # Then it sends nothing any more.
+            await self._line.send_all(frame.serialize(mask=True))
+            return
+        close = Close.parse(bytes(frame.data))
+        self._nursery.start_soon(self._close, close)
+        await self._line.closing.wait()
+
+    async def _close(self, close: Close) -> None:
+        await self._websocket.aclose(close.code, close.reason)
+        self._ended.set()
+
+    def stirring(self, queued: int) -> bool:
+        return super().stirring(queued + self._sending)
+
+    def close_frame(self, code: int, reason: str) -> bytes:
+        return close_frame(code, reason)
+
+    async def finish(self, *, answered: bool) -> None:
+        if not answered:
+            await self._ended.wait()
+            return
+        # The server closes the socket first (RFC 6455, section 7.1.1).
+        while not self._line.eof:
+            try:
+                await self._line.receive_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                raise ConnectionResetError("connection lost") from exc
+
+    def abort(self) -> None:
+        self._fail(ConnectionAbortedError("socket was closed"))
+        self._line.abort()
+
+    def _fail(self, exc: OSError) -> None:
+        self._aborted = self._aborted or exc
+        self._sent.set()
+        self._something_came()
