@@ -66,6 +66,24 @@ trio.run(main)
 """
 
 
+_OUR_CLIENT = """
+import trio
+from trio_beat import ConnectionClosed, Heartbeat, connect
+
+async def main() -> None:
+    try:
+        async with connect("ws://%s:8000/read", heartbeat=Heartbeat(1, misses=3)) as connection:
+            begun = trio.current_time()
+            print("open", flush=True)
+            async for _ in connection:
+                pass
+    except ConnectionClosed as exc:
+        print(f"{exc.closed.by} {trio.current_time() - begun:.3f}", flush=True)
+
+trio.run(main)
+"""
+
+
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
@@ -150,6 +168,33 @@ def test_peer_behind_a_pulled_cable_is_gone(
         reason, lived = outputs[0].readline().split()
         assert reason in reasons
         assert 2 <= float(lived) - pulled <= beats + 0.5
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def test_both_ends_of_a_pulled_cable_know_it(namespaces: tuple[str, str]) -> None:
+    server_namespace, client_namespace = namespaces
+    processes = [_python(server_namespace, _SERVER % SERVER)]
+    try:
+        _wait_until_listening(server_namespace)
+        processes.append(_python(client_namespace, _OUR_CLIENT % SERVER))
+        outputs = [process.stdout for process in processes]
+        for output in outputs:
+            assert output is not None
+            assert output.readline() == "open\n"
+        opened = time.monotonic()
+        time.sleep(3)
+        _ip("-n", client_namespace, "link", "set", "cable", "down")
+        pulled = time.monotonic() - opened
+        for output in outputs:
+            assert output is not None
+            reason, lived = output.readline().split()
+            assert reason == "missed-beats"
+            assert 2 <= float(lived) - pulled <= 4 + 0.5
     finally:
         for process in processes:
             process.kill()

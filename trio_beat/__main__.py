@@ -1,4 +1,4 @@
-"""The bundled server: ``python -m trio_beat``."""
+"""The bundled server: ``python -m trio_beat``; and where its clients begin."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 import trio
 
+from ._commands import COMMANDS
 from ._connection import SlowPolicy
 from ._exceptions import BackendError
 from ._heartbeat import Heartbeat
@@ -41,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 after a clean end, 1 when it was cut short, 2 for a bad configuration.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        settings = load_settings(sys.argv[1:] if arguments is None else arguments)
+        if given and given[0] in COMMANDS:
+            return COMMANDS[given[0]](given[1:])
+        settings = load_settings(given)
         set_up_logging(settings.log_level, settings.log_format)
         return trio.run(_run, settings)
     except ConfigurationError as exc:

@@ -217,11 +217,10 @@ class _Context:
 
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
-        self._manager = trio.open_nursery()
-        self._nursery: trio.Nursery
         self._visit: _Visit | None = None
 
     async def _enter(self) -> None:
+        self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
 
     async def _open(self, visit: _Visit) -> Connection:

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -168,7 +168,7 @@ def explain(group: BaseExceptionGroup[BaseException]) -> ConnectFailed | None:
     Returns:
         The one reason; None: the group is about something else.
     """
-    for exc in _leaves(group):
+    for exc in leaves(group):
         if isinstance(exc, ConnectFailed):
             return exc
         if isinstance(exc, ConnectionRejected):
@@ -185,31 +185,37 @@ def explain(group: BaseExceptionGroup[BaseException]) -> ConnectFailed | None:
 def _refusal(rejected: ConnectionRejected) -> HandshakeRefused | ServerUnavailable:
     status, body = rejected.status_code, bytes(rejected.body or b"")
     headers = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in rejected.headers)
-    phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else ""
     said = " ".join(body.decode(errors="replace").split())[:_QUOTED]
-    text = f"{status} {phrase}".rstrip() + (f": {said}" if said and said.isprintable() else "")
+    text = name_status(status) + (f": {said}" if said and said.isprintable() else "")
     if status in _UNAVAILABLE:
         return ServerUnavailable(f"the server is not available: {text}", status, headers, body)
     return HandshakeRefused(f"the server refuses the WebSocket: {text}", status, headers, body)
 
 
-def _contexts(exc: BaseException | None) -> Iterable[BaseException]:
+def _contexts(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
         yield exc
         exc = exc.__context__
 
 
-def _leaves(exc: BaseException) -> Iterable[BaseException]:
+def name_status(status: int) -> str:
+    """An HTTP status with its phrase, where it has one."""
+    known = status in set(http.HTTPStatus)
+    return f"{status} {http.HTTPStatus(status).phrase}" if known else str(status)
+
+
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions of a group, however deep; of any other, itself."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
-            yield from _leaves(inner)
+            yield from leaves(inner)
     else:
         yield exc
 
 
 def _why(exc: BaseException) -> str:
     """The reason in the words of the system: Trio tells of all addresses that it tried."""
-    causes = [leaf for leaf in _leaves(exc.__cause__ or exc) if isinstance(leaf, OSError)]
+    causes = [leaf for leaf in leaves(exc.__cause__ or exc) if isinstance(leaf, OSError)]
     first = causes[0] if causes else exc
     if isinstance(first, ssl.SSLCertVerificationError):
         return first.verify_message

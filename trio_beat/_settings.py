@@ -146,7 +146,9 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _ConfigFile(settings_cls)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message} (see --help)")
 
@@ -161,12 +163,13 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         ConfigurationError: an option is unknown, or its value is not allowed.
         SystemExit: help or the version was asked for, and has been printed.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="trio-beat",
         description="A WebSocket server in which every connection knows when it is dead.",
         epilog="Every option is also read from the environment, for example TRIO_BEAT_INTERVAL, "
         "and from the file that --config names, for example interval = 4.0; a flag goes before "
-        "the environment, and both before the file.",
+        "the environment, and both before the file. The clients are commands of their own: see "
+        "%(prog)s listen --help and %(prog)s publish --help.",
     )
     parser.add_argument("--version", action="version", version=f"trio-beat {version('trio-beat')}")
     unknown = [

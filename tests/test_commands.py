@@ -1,0 +1,242 @@
+"""The clients on the command line, as they are run."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.command import Command, clean_environment, command, run_command
+
+pytestmark = pytest.mark.real
+
+TOKEN = "s3cr\u00e9t".encode().hex()
+SUBSCRIBE = "news?subscribe-broadcast"
+PUBLISH = "news?publish-broadcast"
+
+
+@contextmanager
+def listening(
+    url: str, *options: str, stdout: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
+    """Run ``listen``, once it is connected."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trio_beat", "listen", url, *options],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+    )
+    assert process.stderr is not None
+    try:
+        read_until(process, "open: ")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read the log up to a line with this text."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return line
+    pytest.fail(f"{text!r} is not in {lines}")
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def published(running: Command, message: str) -> None:
+    result = run_command("publish", running.websocket(PUBLISH), message)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+class TestListen:
+    def test_prints_messages_and_logs_beats(self, tmp_path: Path) -> None:
+        with (
+            command(tmp_path, "--interval=0.5", "--heartbeat-message=--heartbeat--") as running,
+            listening(running.websocket(SUBSCRIBE), "--interval=0.5") as process,
+        ):
+            published(running, "hello")
+            published(running, "gr\u00fc\u00dfe")
+            assert line_of(process) == "hello\n"
+            assert line_of(process) == "gr\u00fc\u00dfe\n"
+            assert "beat of the server's: --heartbeat--" in read_until(process, "server's")
+            read_until(process, " ms, 0 missed in a row")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+            assert process.stdout is not None
+            assert process.stdout.read() == ""
+
+    def test_finds_a_restarted_server_again(self, tmp_path: Path) -> None:
+        with command(tmp_path) as running:
+            url, port = running.websocket(SUBSCRIBE), running.port
+            with listening(url) as process:
+                running.end()
+                assert "; again in " in read_until(process, "again in")
+                with command(tmp_path, port=port) as again:
+                    read_until(process, "open: ")
+                    published(again, "here I am")
+                    assert line_of(process) == "here I am\n"
+                    process.terminate()
+                    assert process.wait(10) == 0
+
+    def test_gives_binary_messages_as_they_are(self, tmp_path: Path) -> None:
+        with command(tmp_path, f"--publish-token={TOKEN}") as running:
+            with listening(running.websocket(SUBSCRIBE)) as process:
+                publish_binary(running, b"plain")
+                assert line_of(process) == "plain\n"
+
+    def test_does_not_let_a_message_command_the_terminal(self, tmp_path: Path) -> None:
+        with command(tmp_path, f"--publish-token={TOKEN}") as running:
+            ours, theirs = pty.openpty()
+            try:
+                with listening(running.websocket(SUBSCRIBE), stdout=theirs):
+                    published(running, "red: \x1b[31m")
+                    publish_binary(running, b"\x1b")
+                    assert terminal_line(ours) == b"red: \\x1b[31m\r\n"
+                    assert terminal_line(ours) == b"b'\\x1b'\r\n"
+            finally:
+                os.close(ours)
+                os.close(theirs)
+
+    def test_ends_when_nobody_reads_any_more(self, tmp_path: Path) -> None:
+        with command(tmp_path) as running:
+            with listening(running.websocket(SUBSCRIBE)) as process:
+                assert process.stdout is not None
+                process.stdout.close()
+                process.stdout = None
+                published(running, "one")
+                assert process.wait(10) == 0
+
+    def test_ends_when_it_is_refused(self, tmp_path: Path) -> None:
+        with command(tmp_path) as running:
+            result = run_command("listen", running.websocket("news?subscribe-user"))
+        assert result.returncode == 1
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("trio-beat:")]
+        assert line.startswith("trio-beat: the server refuses the WebSocket: 403 Forbidden: ")
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            (["http://localhost/"], "is not the URL of a WebSocket"),
+            ([], "the following arguments are required: URL"),
+            (["ws://localhost/", "--interval=0"], "interval is 0.0"),
+            (["ws://localhost/", "--misses=x"], "invalid int value: 'x'"),
+            (["ws://localhost/", "--header=x"], "--header: 'x' is not NAME: VALUE"),
+            (["ws://localhost/", "--header=Host: x"], "header 'Host' is the handshake's own"),
+            (["wss://localhost/", "--ca=/nowhere"], "--ca: cannot use '/nowhere': No such file"),
+            (["ws://localhost/", "--ca=/dev/null"], "--ca: "),
+        ],
+    )
+    def test_bad_arguments(self, options: list[str], text: str) -> None:
+        check_bad(["listen", *options], text)
+
+
+class TestPublish:
+    def test_over_http_with_a_token(self, tmp_path: Path) -> None:
+        with command(tmp_path, f"--publish-token={TOKEN}") as running:
+            url = running.page + "api/publish/news"
+            with listening(running.websocket(SUBSCRIBE)) as process:
+                result = run_command("publish", url, "one", f"--token={TOKEN}")
+                assert (result.returncode, result.stdout) == (0, '{"delivered":1}\n')
+                result = run_command("publish", url, "tw\u00f6", TRIO_BEAT_PUBLISH_TOKEN=TOKEN)
+                assert (result.returncode, result.stderr) == (0, "")
+                assert [line_of(process) for _ in range(2)] == ["one\n", "tw\u00f6\n"]
+            result = run_command("publish", url, "x", "--token=wrong")
+            assert result.returncode == 1
+            assert result.stderr.startswith("trio-beat: not published: 401 Unauthorized: ")
+
+    def test_over_tls_with_an_authority_of_one_s_own(self, tmp_path: Path) -> None:
+        authority = trustme.CA()
+        chain, trusted = tmp_path / "chain.pem", tmp_path / "ca.pem"
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(chain)
+        authority.cert_pem.write_to_path(trusted)
+        options = (f"--tls-cert={chain}", f"--publish-token={TOKEN}")
+        with command(tmp_path, *options) as running:
+            secure = f"localhost:{running.port}"
+            result = run_command("publish", f"wss://{secure}/ws/{PUBLISH}", "x", f"--ca={trusted}")
+            assert (result.returncode, result.stderr) == (0, "")
+            result = run_command(
+                "publish",
+                f"https://{secure}/api/publish/news",
+                "x",
+                f"--ca={trusted}",
+                f"--token={TOKEN}",
+            )
+            assert (result.returncode, result.stderr) == (0, "")
+            result = run_command("publish", f"wss://{secure}/ws/{PUBLISH}", "x")
+            assert result.returncode == 1
+            assert "trio-beat: no TLS with localhost: " in result.stderr
+
+    def test_to_nobody(self) -> None:
+        result = run_command("publish", "ws://127.0.0.1:1/?publish-broadcast", "x")
+        assert result.returncode == 1
+        assert result.stderr == "trio-beat: cannot reach 127.0.0.1:1: Connection refused\n"
+        result = run_command("publish", "http://127.0.0.1:1/", "x", "--token=x")
+        assert result.returncode == 1
+        assert result.stderr.startswith("trio-beat: cannot publish at 127.0.0.1:1: ")
+
+    def test_warns_where_the_url_publishes_nothing(self, tmp_path: Path) -> None:
+        with command(tmp_path) as running:
+            result = run_command("publish", running.websocket("news"), "x")
+        assert result.returncode == 0
+        assert result.stderr.startswith("trio-beat: the URL has no publish- parameter")
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            (["news", "x"], "'news' is not the URL of a WebSocket"),
+            (["ws://localhost/"], "the following arguments are required: MESSAGE"),
+            (["ws://localhost/", "x", "--token=x"], "--token is for http:// and https:// only"),
+            (["http://localhost/", "x"], "needs --token or TRIO_BEAT_PUBLISH_TOKEN"),
+            (["http://localhost:x/", "x", "--token=x"], "is not a URL"),
+            (["http:///x", "x", "--token=x"], "has no host"),
+        ],
+    )
+    def test_bad_arguments(self, options: list[str], text: str) -> None:
+        check_bad(["publish", *options], text)
+
+
+def check_bad(arguments: list[str], text: str) -> None:
+    result = run_command(*arguments)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("trio-beat: ")
+    assert text in line
+
+
+def publish_binary(running: Command, body: bytes) -> None:
+    request = urllib.request.Request(
+        running.page + "api/publish/news",
+        body,
+        {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/octet-stream"},
+    )
+    urllib.request.urlopen(request).close()
+
+
+def terminal_line(fd: int) -> bytes:
+    line = b""
+    deadline = time.monotonic() + 10
+    while not line.endswith(b"\n") and time.monotonic() < deadline:
+        line += os.read(fd, 1)
+    return line
