@@ -11,9 +11,11 @@ import pytest
 import trio
 
 import trio_beat
+from trio_beat import open_hub
 
 from .command import clean_environment
 from .peer import dial
+from .serving import serving
 
 README = (Path(__file__).parent.parent / "README.rst").read_text()
 EXAMPLES = [
@@ -52,8 +54,40 @@ async def test_example_runs(example: int, sent: str | None, received: str) -> No
         process.stdout.close()
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("example", [2, 3])
+async def test_client_example_prints_what_is_published(example: int) -> None:
+    text = EXAMPLES[example]
+    lines = [line for line in text.splitlines() if line]
+    assert len(lines) <= 10
+    async with open_hub() as hub, serving(hub=hub) as server:
+        assert text.count("8000") == 1
+        # Kept, and sent to who subscribes.
+        await hub.publish("broadcast:news", "hello")
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-c", text.replace("8000", str(server.port))],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean_environment(),
+        )
+        try:
+            assert process.stdout is not None
+            assert await trio.to_thread.run_sync(process.stdout.readline) == "hello\n"
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
 def test_there_are_no_other_examples() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 4
+
+
+@pytest.mark.parametrize("failure", trio_beat.ConnectFailed.__subclasses__())
+def test_names_every_reason_why_there_is_no_connection(failure: type) -> None:
+    for name in failure.__subclasses__() or [failure]:
+        assert f"``{name.__name__}``" in README
 
 
 def test_names_every_reason_for_an_end() -> None:
@@ -61,7 +95,9 @@ def test_names_every_reason_for_an_end() -> None:
         assert f"``{reason}``" in README
 
 
-@pytest.mark.parametrize("name", ["serve", "Connection", "Heartbeat", "open_hub", "EndReason"])
+@pytest.mark.parametrize(
+    "name", ["serve", "Connection", "Heartbeat", "open_hub", "EndReason", "connect", "reconnecting"]
+)
 def test_names_what_is_public(name: str) -> None:
     assert name in trio_beat.__all__
     assert re.search(rf"\b{name}\b", README)
