@@ -237,6 +237,17 @@ class TestBlock:
         assert step > 20
         nursery.cancel_scope.cancel()
 
+    async def test_is_entered_once(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        nursery.start_soon(be, door, answer_pings)
+        context = connect(URL)
+        async with context:
+            pass
+        with pytest.raises(RuntimeError, match="was entered before"):
+            async with context:
+                pass
+
 
 class Canceller(trio.abc.Instrument):
     """Cancels a scope when so many tasks, whichever they are, have had their turn."""

@@ -137,6 +137,14 @@ def _wait_until_listening(namespace: str) -> None:
     pytest.fail("the server does not listen")
 
 
+def _kill(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
 @pytest.mark.parametrize(
     ("handler", "reasons", "beats"),
     [
@@ -169,11 +177,7 @@ def test_peer_behind_a_pulled_cable_is_gone(
         assert reason in reasons
         assert 2 <= float(lived) - pulled <= beats + 0.5
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+        _kill(processes)
 
 
 def test_both_ends_of_a_pulled_cable_know_it(namespaces: tuple[str, str]) -> None:
@@ -196,11 +200,7 @@ def test_both_ends_of_a_pulled_cable_know_it(namespaces: tuple[str, str]) -> Non
             assert reason == "missed-beats"
             assert 2 <= float(lived) - pulled <= 4 + 0.5
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+        _kill(processes)
 
 
 async def test_peer_that_sends_but_does_not_read_is_alive() -> None:

@@ -215,11 +215,28 @@ class _Context:
     is not run to its end (`trio.open_nursery`).
     """
 
-    def __init__(self, plan: _Plan) -> None:
-        self._plan = plan
+    def __init__(
+        self,
+        url: str,
+        *,
+        heartbeat: Heartbeat = Heartbeat(interval=5.0),  # noqa: B008 - immutable
+        ssl_context: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+        connect_timeout: float = 10.0,
+        message_size: int = 2**20,
+        inbound: int = 16,
+        outbox: int = 2**20,
+    ) -> None:
+        address = make_address(url, headers, subprotocols, ssl_context)
+        self._plan = _Plan(address, heartbeat, connect_timeout, message_size, inbound, outbox)
         self._visit: _Visit | None = None
+        self._entered = False
 
     async def _enter(self) -> None:
+        if self._entered:
+            raise RuntimeError("this context was entered before; make another one")
+        self._entered = True
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
 
@@ -268,25 +285,9 @@ class connect(_Context):  # noqa: N801 - is called like a function
         ConnectionLost: the connection has been lost. On leaving the context.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        heartbeat: Heartbeat = Heartbeat(interval=5.0),  # noqa: B008 - immutable
-        ssl_context: ssl.SSLContext | None = None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
-        subprotocols: Sequence[str] = (),
-        connect_timeout: float = 10.0,
-        message_size: int = 2**20,
-        inbound: int = 16,
-        outbox: int = 2**20,
-    ) -> None:
-        address = make_address(url, headers, subprotocols, ssl_context)
-        super().__init__(_Plan(address, heartbeat, connect_timeout, message_size, inbound, outbox))
-        self._block = trio.CancelScope()
-
     async def __aenter__(self) -> Connection:
         await self._enter()
+        self._block = trio.CancelScope()
         try:
             connection = await self._open(_Visit(self._plan, lost=self._block.cancel))
         except BaseException:
@@ -343,25 +344,9 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
         TLSFailed: the server's certificate is not trusted. On going round.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        heartbeat: Heartbeat = Heartbeat(interval=5.0),  # noqa: B008 - immutable
-        ssl_context: ssl.SSLContext | None = None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
-        subprotocols: Sequence[str] = (),
-        connect_timeout: float = 10.0,
-        message_size: int = 2**20,
-        inbound: int = 16,
-        outbox: int = 2**20,
-    ) -> None:
-        address = make_address(url, headers, subprotocols, ssl_context)
-        super().__init__(_Plan(address, heartbeat, connect_timeout, message_size, inbound, outbox))
-        self._backoff = Backoff(heartbeat.interval)
-
     async def __aenter__(self) -> Self:
         await self._enter()
+        self._backoff = Backoff(self._plan.heartbeat.interval)
         return self
 
     async def __aexit__(
