@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,17 @@ _OPTIONS = (
 )
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A browser with a profile of its own."""
+@contextlib.contextmanager
+def open_chromium(
+    tmp_path: Path, *more: str, without: Sequence[str] = ()
+) -> Iterator[webdriver.Chrome]:
+    """A browser with a profile of its own.
+
+    Args:
+        tmp_path: where the profile is.
+        more: switches of Chromium.
+        without: switches that its driver would set, by their names.
+    """
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         reason = "no Chromium with chromedriver on this machine"
@@ -35,8 +44,9 @@ def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         pytest.skip(reason)
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for option in (*_OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"):
+    for option in (*_OPTIONS, *more, f"--user-data-dir={tmp_path / 'profile'}"):
         options.add_argument(option)
+    options.add_experimental_option("excludeSwitches", list(without))
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(driver)
     chrome = webdriver.Chrome(options=options, service=service)
@@ -44,6 +54,13 @@ def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         yield chrome
     finally:
         chrome.quit()
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    """A browser with a profile of its own."""
+    with open_chromium(tmp_path) as chrome:
+        yield chrome
 
 
 def wait_for(

@@ -9,7 +9,6 @@ import signal
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -18,52 +17,13 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
 from tests.browser import chromium, wait_for
 from tests.command import Command, command
+from tests.web.clients import HEARTBEAT, busiest_second, log, open_clients, opened, state
 
 __all__ = ["chromium"]  # a fixture
 
 pytestmark = [pytest.mark.real, pytest.mark.browser]
 
-HEARTBEAT = "--heartbeat--"
 README = Path(__file__).parent.parent.parent / "README.rst"
-_OPEN = """
-const [url, options, count, done] = arguments;
-import("/trio-beat.js").then(({ TrioBeat }) => {
-  window.log = [];
-  window.clients = Array.from({ length: count }, () => {
-    const client = new TrioBeat(url, options);
-    for (const type of ["open", "message", "beat", "reconnecting", "close"]) {
-      client.addEventListener(type, (event) => {
-        log.push([type, performance.now() / 1000, event.detail ?? event.data ?? null]);
-      });
-    }
-    return client;
-  });
-  done();
-});
-"""
-
-
-def open_clients(chrome: webdriver.Chrome, url: str, count: int = 1, **options: Any) -> None:
-    chrome.execute_async_script(_OPEN, url, options, count)
-
-
-def state(chrome: webdriver.Chrome) -> str:
-    told: str = chrome.execute_script("return clients[0].state")
-    return told
-
-
-def log(chrome: webdriver.Chrome, kind: str) -> list[list[Any]]:
-    entries: list[list[Any]] = chrome.execute_script("return log")
-    return [entry for entry in entries if entry[0] == kind]
-
-
-def opened(chrome: webdriver.Chrome, running: Command, **options: Any) -> None:
-    """Open one client to the server, from a page of its origin that has no other."""
-    chrome.get(running.page + "healthz")
-    open_clients(
-        chrome, running.websocket("news?subscribe-broadcast&publish-broadcast&echo"), **options
-    )
-    wait_for(chrome, lambda c: state(c) == "open")
 
 
 def test_heartbeats_keep_it_open(chromium: webdriver.Chrome, tmp_path: Path) -> None:
@@ -73,7 +33,7 @@ def test_heartbeats_keep_it_open(chromium: webdriver.Chrome, tmp_path: Path) -> 
         assert log(chromium, "reconnecting") == []
         assert log(chromium, "message") == []
         chromium.execute_script("clients[0].send('hello')")
-        wait_for(chromium, lambda c: [entry[2] for entry in log(c, "message")] == ["hello"])
+        wait_for(chromium, lambda c: [entry.detail for entry in log(c, "message")] == ["hello"])
         assert chromium.execute_script("return clients[0].latency") > 0
         assert sum(running.health()["ended"].values()) == 0
 
@@ -86,9 +46,9 @@ def test_a_frozen_server_is_given_up_and_found_again(
         wait_for(chromium, lambda c: len(log(c, "beat")) >= 2)
         with running.frozen():
             wait_for(chromium, lambda c: state(c) == "reconnecting", 5)
-            ((_, given_up, detail),) = log(chromium, "reconnecting")[:1]
-            assert detail["reason"] == "silent"
-            silence = given_up - log(chromium, "beat")[-1][1]
+            lost = log(chromium, "reconnecting")[0]
+            assert lost.detail["reason"] == "silent"
+            silence = lost.at - log(chromium, "beat")[-1].at
             assert silence >= 3 * 0.5 - 0.05
             with pytest.raises(Exception, match="the WebSocket is reconnecting"):
                 chromium.execute_script("clients[0].send('lost?')")
@@ -113,7 +73,7 @@ def test_what_is_sent_meanwhile_waits_for_a_restarted_server(
         port = running.port
         running.end()
         wait_for(chromium, lambda c: state(c) == "reconnecting")
-        ((_, _, detail),) = log(chromium, "reconnecting")[:1]
+        detail = log(chromium, "reconnecting")[0].detail
         assert detail["code"] == 1001
         assert 1 <= detail["pause"] <= 4
         chromium.execute_script("clients[0].send('one'); clients[0].send('two')")
@@ -121,7 +81,7 @@ def test_what_is_sent_meanwhile_waits_for_a_restarted_server(
             chromium.execute_script("clients[0].send('three')")
     with command(tmp_path, "--interval=0.3", port=port):
         wait_for(chromium, lambda c: state(c) == "open", 30)
-        wait_for(chromium, lambda c: [e[2] for e in log(c, "message")] == ["one", "two"])
+        wait_for(chromium, lambda c: [e.detail for e in log(c, "message")] == ["one", "two"])
 
 
 def test_fifty_do_not_come_back_in_the_same_second(
@@ -131,13 +91,19 @@ def test_fifty_do_not_come_back_in_the_same_second(
         chromium.get(running.page + "healthz")
         open_clients(chromium, running.websocket("news"), 50)
         wait_for(chromium, lambda c: len(log(c, "open")) == 50)
+        port = running.port
         # All of them at once, and not one after the other as when it drains.
         running.end(signal.SIGKILL)
         wait_for(chromium, lambda c: len(log(c, "reconnecting")) >= 50)
-        pauses = [entry[2]["pause"] for entry in log(chromium, "reconnecting")[:50]]
+        pauses = [entry.detail["pause"] for entry in log(chromium, "reconnecting")[:50]]
         assert all(1 <= pause <= 4 for pause in pauses)
-        fullest = max(sum(begin <= pause < begin + 1 for pause in pauses) for begin in pauses)
-        assert fullest <= 35
+        assert busiest_second(pauses) <= 35
+    with command(tmp_path, port=port) as restarted:
+        wait_for(chromium, lambda c: len(log(c, "open")) == 100, 30)
+        arrivals = log(chromium, "open")[50:]
+        assert {entry.client for entry in arrivals} == set(range(50))
+        assert busiest_second([entry.at for entry in arrivals]) <= 35
+        assert restarted.health()["connections"] == 50
         chromium.execute_script("clients.forEach((client) => client.close())")
 
 
@@ -205,7 +171,7 @@ async def test_a_network_that_swallows_everything_is_noticed(
         wait_for(chromium, lambda c: len(log(c, "beat")) >= 2)
         swallowing = True
         wait_for(chromium, lambda c: state(c) == "reconnecting", 10)
-        assert log(chromium, "reconnecting")[0][2]["reason"] == "silent"
+        assert log(chromium, "reconnecting")[0].detail["reason"] == "silent"
         swallowing = False
         wait_for(chromium, lambda c: state(c) == "open", 30)
         chromium.execute_script("clients[0].close()")
