@@ -105,7 +105,7 @@ export class TrioBeat extends EventTarget {
   }
 
   #connect() {
-    clearTimeout(this.#timer);
+    this.#drop(); // an attempt may wait for its answer still
     const begun = performance.now();
     const socket = new WebSocket(this.#url, this.#options.protocols);
     socket.binaryType = "arraybuffer";
