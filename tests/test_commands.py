@@ -86,6 +86,17 @@ class TestListen:
             assert process.wait(10) == 0
             assert process.stdout is not None
             assert process.stdout.read() == ""
+            assert "ended: peer (1001 'going away')" in running.log()
+
+    def test_goes_on_and_ends_while_nobody_reads(self, tmp_path: Path) -> None:
+        with command(tmp_path, "--interval=0.3") as running:
+            with listening(running.websocket(SUBSCRIBE), "--interval=0.3") as process:
+                published(running, "x" * 110_000)
+                for _ in range(8):  # far longer than it may be silent
+                    read_until(process, " ms, 0 missed in a row")
+                assert running.health()["ended"]["missed-beats"] == 0
+                process.send_signal(signal.SIGINT)
+                assert process.wait(10) == 0
 
     def test_finds_a_restarted_server_again(self, tmp_path: Path) -> None:
         with command(tmp_path) as running:
@@ -144,8 +155,9 @@ class TestListen:
             (["ws://localhost/", "--misses=x"], "invalid int value: 'x'"),
             (["ws://localhost/", "--header=x"], "--header: 'x' is not NAME: VALUE"),
             (["ws://localhost/", "--header=Host: x"], "header 'Host' is the handshake's own"),
+            (["ws://localhost/", "--ca=/nowhere"], "--ca is for wss:// and https:// only"),
             (["wss://localhost/", "--ca=/nowhere"], "--ca: cannot use '/nowhere': No such file"),
-            (["ws://localhost/", "--ca=/dev/null"], "--ca: "),
+            (["wss://localhost/", "--ca=/dev/null"], "--ca: "),
         ],
     )
     def test_bad_arguments(self, options: list[str], text: str) -> None:
@@ -194,7 +206,15 @@ class TestPublish:
         assert result.stderr == "trio-beat: cannot reach 127.0.0.1:1: Connection refused\n"
         result = run_command("publish", "http://127.0.0.1:1/", "x", "--token=x")
         assert result.returncode == 1
-        assert result.stderr.startswith("trio-beat: cannot publish at 127.0.0.1:1: ")
+        assert result.stderr == "trio-beat: cannot publish at 127.0.0.1:1: Connection refused\n"
+
+    def test_to_a_server_without_a_token(self, tmp_path: Path) -> None:
+        with command(tmp_path) as running:
+            url = running.page + "api/publish/news"
+            result = run_command("publish", url, "x", "--token=x")
+        assert result.returncode == 1
+        assert result.stderr.startswith("trio-beat: not published: 404 Not Found: ")
+        assert result.stderr.endswith("; was the server given a token?\n")
 
     def test_warns_where_the_url_publishes_nothing(self, tmp_path: Path) -> None:
         with command(tmp_path) as running:
@@ -205,7 +225,13 @@ class TestPublish:
     @pytest.mark.parametrize(
         ("options", "text"),
         [
-            (["news", "x"], "'news' is not the URL of a WebSocket"),
+            (["news", "x"], "'news' has no known scheme; expected ws://, wss://, http:// or"),
+            (["ws://", "x"], "'ws://' is not the URL of a WebSocket"),
+            (["http://localhost/", "x", "--token=a\nb"], "the token has characters that"),
+            (
+                ["http://localhost/", "x", "--token=x", "--header=authorization: y"],
+                "--token is for",
+            ),
             (["ws://localhost/"], "the following arguments are required: MESSAGE"),
             (["ws://localhost/", "x", "--token=x"], "--token is for http:// and https:// only"),
             (["http://localhost/", "x"], "needs --token or TRIO_BEAT_PUBLISH_TOKEN"),

@@ -70,6 +70,7 @@ class TestArguments:
             ({"headers": [("A", "x\r\nB: y")]}, "cannot be sent"),
             ({"headers": [("A", "\u2028")]}, "cannot be sent"),
             ({"subprotocols": ["a b"]}, "is not a token"),
+            ({"subprotocols": "chat"}, "must be a sequence of names"),
             ({"ssl_context": ssl.create_default_context()}, "is not secure"),
             ({"connect_timeout": 0}, "connect_timeout is 0"),
             ({"message_size": 0}, "message_size is 0"),
@@ -147,6 +148,18 @@ class TestAnswer:
         with pytest.raises(ServerUnavailable) as caught:
             await entered()
         assert caught.value.status == status
+
+    async def test_of_a_page(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        nursery.start_soon(door.refuse, 404, "<!DOCTYPE html>")
+        with pytest.raises(HandshakeRefused) as caught:
+            await entered()
+        assert str(caught.value) == "the server refuses the WebSocket: 404 Not Found"
+        nursery.start_soon(door.refuse, 200, "<!DOCTYPE html>")
+        with pytest.raises(HandshakeFailed) as failed:
+            await entered()
+        assert str(failed.value) == "there is no WebSocket at this address: the answer is 200 OK"
 
     async def test_with_a_status_that_nobody_knows(
         self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
@@ -288,6 +301,6 @@ class TestTLS:
             await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         port = await listening(nursery, serve)
-        with pytest.raises(TLSFailed) as caught:
+        with pytest.raises(TLSFailed, match="the server does not speak TLS here") as caught:
             await entered(f"wss://localhost:{port}/")
         assert not caught.value.untrusted

@@ -260,6 +260,28 @@ async def test_what_the_body_raises_comes_through(
     assert seen[0].closed == Closed(EndReason.HANDLER, 1011, "internal error")
 
 
+async def test_must_be_entered_first(autojump_clock: MockClock) -> None:
+    with pytest.raises(RuntimeError, match="enter it first"):
+        await anext(reconnecting(URL))
+
+
+async def test_a_body_with_tasks_that_is_cancelled_goes_away(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve() -> None:
+        await answer_pings(await door.accept())
+
+    nursery.start_soon(serve)
+    seen: list[Connection] = []
+    with trio.move_on_after(1):
+        async with reconnecting(URL) as connections:
+            async for connection in connections:
+                seen.append(connection)
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(trio.sleep_forever)
+    assert seen[0].closed == Closed(EndReason.HANDLER, 1001, "going away")
+
+
 async def test_can_be_cancelled_in_a_pause(door: Door, autojump_clock: MockClock) -> None:
     door.errors = [Unreachable("nobody")]
     with trio.move_on_after(2) as scope:

@@ -174,7 +174,8 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
         context.load_cert_chain(settings.tls_cert, settings.tls_key)
     except ssl.SSLError as exc:
         where = "it" if settings.tls_key is None else f"it and {settings.tls_key}"
-        text = f"in {where} are no certificate and key of one another (PEM): {exc.reason}"
+        why = exc.reason or "no private key"
+        text = f"in {where} are no certificate and key of one another (PEM): {why}"
         raise ConfigurationError(f"--tls-cert: {settings.tls_cert}: {text}") from exc
     except OSError as exc:
         paths = " with ".join(str(p) for p in (settings.tls_cert, settings.tls_key) if p)

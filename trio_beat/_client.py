@@ -32,7 +32,7 @@ from wsproto.utilities import LocalProtocolError
 
 from ._backoff import Backoff, forbids
 from ._connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection, SlowPolicy, Terms
-from ._dial import Address, dial, explain, make_address, shake_hands
+from ._dial import Address, dial, explain, leaves, make_address, shake_hands
 from ._exceptions import (
     Closed,
     ConnectFailed,
@@ -191,7 +191,7 @@ class _Visit:
         self._consumer.returned()
         code, reason = 1000, ""
         if exc is not None:
-            gone = isinstance(exc, trio.Cancelled)
+            gone = all(isinstance(leaf, trio.Cancelled | KeyboardInterrupt) for leaf in leaves(exc))
             code, reason = (1001, "going away") if gone else (1011, "internal error")
         self.connection.end_nowait(EndReason.HANDLER, code, reason)
         self._end_within(PARTING_TIMEOUT if exc is not None else CLOSE_TIMEOUT + PARTING_TIMEOUT)
@@ -260,7 +260,8 @@ class connect(_Context):  # noqa: N801 - is called like a function
 
     The context gives an open `Connection` that beats like a server's. When neither end wanted it
     to end (the server fell silent, its socket failed, it broke the protocol) the block is
-    cancelled, and `ConnectionLost` raised in its place. When the server closes, the block is not
+    cancelled, and `ConnectionLost` raised in its place; iterating over it may end just before. When
+    the server closes, the block is not
     cancelled: iterating ends, and other operations raise `ConnectionClosed`. When the block is
     left, the connection is closed: with 1000 and within 5 seconds, or with 1001 (cancelled) or 1011
     (raised) and within one. What the block raises comes through as it is.
@@ -327,7 +328,8 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
     The context is iterated over; each time round gives a live `Connection`, as soon as there is
     one. The one before is closed then, where it is still open. When a connection is lost, the body
     of the loop is not cancelled: its iteration over the messages ends, and other operations raise
-    `ConnectionClosed`, a reason to go round again. Between two attempts there is a pause of 1 to 4
+    `ConnectionClosed`, a reason to go round again. Leaving the loop leaves the last connection open
+    until the context is left. Between two attempts there is a pause of 1 to 4
     seconds at first and of up to 30 later, drawn by chance; it becomes short again only after
     a connection has lived for one interval, and is at least 8 seconds where the server asks to come
     later (close codes 1012 and 1013, HTTP statuses 429 and 503).
@@ -361,6 +363,8 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
         return self
 
     async def __anext__(self) -> Connection:
+        if not self._entered:
+            raise RuntimeError("enter it first: async with reconnecting(...) as connections")
         if (visit := self._visit) is not None:
             await visit.leave(None)
             self._visit = None
@@ -379,7 +383,9 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
 
     async def _pause(self, why: Closed | ConnectFailed, code: int, lived: float = 0.0) -> None:
         pause = self._backoff.pause(code, lived=lived)
-        _log.info("%s: %s; again in %.1f s", self._plan.address.place, why, pause)
+        text, place = str(why), self._plan.address.place
+        where = "" if place in text else f"{place}: "
+        _log.info("%s%s; again in %.1f s", where, text, pause)
         await trio.sleep(pause)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import logging
 import os
+import select
 import signal
 import ssl
 import sys
@@ -17,7 +19,7 @@ import trio
 
 from ._client import connect, reconnecting
 from ._connection import Connection
-from ._dial import leaves, name_status
+from ._dial import leaves, name_status, why
 from ._exceptions import ConnectFailed, ConnectionClosed
 from ._heartbeat import Heartbeat
 from ._logging import set_up_logging
@@ -36,16 +38,20 @@ def listen(arguments: Sequence[str]) -> int:
     """Print the messages of a WebSocket, and log its beats, until a signal comes.
 
     Returns:
-        0, or 1 when the server does not want this client.
+        0 after a signal, or when nobody reads; 1 when the server does not want this client.
     """
     parser = _parser("listen", "Print what a WebSocket sends, a message a line; log its beats.")
-    parser.add_argument("--interval", type=float, default=5.0, help="seconds between two beats")
-    parser.add_argument("--misses", type=int, default=3, help="missed beats that end it")
+    parser.add_argument(
+        "--interval", type=float, default=5.0, help="seconds between two beats (%(default)s)"
+    )
+    parser.add_argument(
+        "--misses", type=int, default=3, help="missed beats in a row that end it (%(default)s)"
+    )
     parser.add_argument(
         "--heartbeat-message",
         default="--heartbeat--",
         metavar="TEXT",
-        help="text that is a beat of the server's and no message (default: %(default)s)",
+        help="text that is a beat of the server's and no message (%(default)s); empty: none is",
     )
     options = parser.parse_args(arguments)
     try:
@@ -53,7 +59,10 @@ def listen(arguments: Sequence[str]) -> int:
         connections = reconnecting(options.url, heartbeat=heartbeat, **_how(options))
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc
+    _warn_without(options.url, "subscribe-", "sends nothing")
     set_up_logging("info", "text")
+    # The client tells the same, and when it comes back.
+    logging.getLogger("trio_beat.connection").setLevel("WARNING")
     return _run(_listen, connections, heartbeat.interval, options.heartbeat_message, interrupted=0)
 
 
@@ -64,23 +73,30 @@ def publish(arguments: Sequence[str]) -> int:
         0 when the server has it, else 1.
     """
     parser = _parser("publish", "Send one message: over a WebSocket, or over HTTP with a token.")
-    parser.add_argument("message", metavar="MESSAGE")
+    parser.add_argument(
+        "message", metavar="MESSAGE", help="text; where it begins with a dash, put -- before it"
+    )
     parser.add_argument("--token", help=f"for http:// and https:// (better: {_TOKEN})")
     options = parser.parse_args(arguments)
     url = urlsplit(options.url)
     if url.scheme in ("http", "https"):
         return _post(url, options)
+    if url.scheme not in ("ws", "wss"):
+        expected = "ws://, wss://, http:// or https://"
+        raise ConfigurationError(f"{options.url!r} has no known scheme; expected {expected}")
     if options.token is not None:
         raise ConfigurationError("--token is for http:// and https:// only")
     try:
         connection = connect(options.url, **_how(options))
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc
-    if "publish-" not in url.query:
-        _say(
-            "the URL has no publish- parameter: trio-beat's server passes such a message to nobody"
-        )
+    _warn_without(options.url, "publish-", "passes the message to nobody")
     return _run(_publish, connection, options.message, interrupted=1)
+
+
+def _warn_without(url: str, parameter: str, what: str) -> None:
+    if parameter not in urlsplit(url).query:
+        _say(f"the URL has no {parameter} parameter: a server with trio-beat's channels {what}")
 
 
 def _parser(name: str, what: str) -> argparse.ArgumentParser:
@@ -112,6 +128,8 @@ def _headers(options: argparse.Namespace) -> list[tuple[str, str]]:
 def _context(options: argparse.Namespace) -> ssl.SSLContext | None:
     if options.ca is None:
         return None
+    if not options.url.startswith(("wss:", "https:")):
+        raise ConfigurationError("--ca is for wss:// and https:// only")
     try:
         return ssl.create_default_context(cafile=options.ca)
     except OSError as exc:
@@ -136,10 +154,6 @@ def _run(task: Callable[..., Any], *arguments: object, interrupted: int) -> int:
     except* (ConnectFailed, ConnectionClosed) as group:
         _say(str(next(leaves(group))))
         code = 1
-    except* BrokenPipeError:
-        # Whoever read the messages has seen enough; what is still buffered can go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     return code
 
 
@@ -157,9 +171,11 @@ async def _listen(connections: reconnecting, interval: float, beat: str) -> None
                 async for message in connection:
                     if message == beat:
                         _log.info("beat of the server's: %s", message)
-                    else:
-                        _print(message)
+                    elif not await _print(message):
+                        break
                 nursery.cancel_scope.cancel()
+            if connection.closed is None:
+                return
 
 
 async def _tell_beats(connection: Connection, interval: float) -> None:
@@ -172,17 +188,31 @@ async def _tell_beats(connection: Connection, interval: float) -> None:
         await trio.sleep(interval)
 
 
-def _print(message: str | bytes) -> None:
-    terminal = sys.stdout.isatty()
-    if isinstance(message, bytes) and not terminal:
-        sys.stdout.buffer.write(message + b"\n")
-        sys.stdout.buffer.flush()
-        return
-    text = message if isinstance(message, str) else repr(message)
-    if terminal:
+async def _print(message: str | bytes) -> bool:
+    """Write a message to standard output; returns whether somebody reads it."""
+    if sys.stdout.isatty():
+        text = message if isinstance(message, str) else repr(message)
         # What a stranger sends must not command the terminal.
         text = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-    print(text, flush=True)
+        data = text.encode(errors="replace")
+    else:
+        data = message.encode() if isinstance(message, str) else message
+    try:
+        await _write(sys.stdout.fileno(), data + b"\n")
+    except BrokenPipeError:
+        return False
+    return True
+
+
+async def _write(fd: int, data: bytes) -> None:
+    """Write, and let the beats go on while nobody reads."""
+    left = memoryview(data)
+    while left:
+        # A file is always writable, which epoll(7) says by an error; a pipe is when it has room for
+        # so many bytes (pipe(7)).
+        with contextlib.suppress(PermissionError):
+            await trio.lowlevel.wait_writable(fd)
+        left = left[os.write(fd, left[: select.PIPE_BUF]) :]
 
 
 async def _publish(connecting: connect, message: str) -> None:
@@ -195,43 +225,56 @@ async def _publish(connecting: connect, message: str) -> None:
 
 
 def _post(url: SplitResult, options: argparse.Namespace) -> int:
-    token = options.token or os.environ.get(_TOKEN)
-    if not token:
-        raise ConfigurationError(f"publishing over HTTP needs --token or {_TOKEN}")
+    headers = {"Content-Type": "text/plain; charset=utf-8", **_http_headers(options)}
+    server = _http_server(url, options)
+    target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
+    try:
+        server.request("POST", target, options.message.encode(), headers)
+        answer = server.getresponse()
+        said = " ".join(answer.read(_SHOWN).decode(errors="replace").split())
+    except TimeoutError:
+        _say(f"no answer within {_HTTP_TIMEOUT:g} s: the message may be published, or not")
+        return 1
+    except (OSError, ValueError, http.client.HTTPException) as exc:
+        _say(f"cannot publish at {server.host}:{server.port}: {why(exc)}")
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    finally:
+        server.close()
+    if answer.status != http.HTTPStatus.OK:
+        hint = (
+            "; was the server given a token?" if answer.status == http.HTTPStatus.NOT_FOUND else ""
+        )
+        _say(f"not published: {name_status(answer.status)}: {said}{hint}")
+        return 1
+    print(said)
+    return 0
+
+
+def _http_server(url: SplitResult, options: argparse.Namespace) -> http.client.HTTPConnection:
     try:
         port = url.port
     except ValueError as exc:
         raise ConfigurationError(f"{options.url!r} is not a URL: {exc}") from exc
     if not url.hostname:
         raise ConfigurationError(f"{options.url!r} has no host")
-    server: http.client.HTTPConnection
-    if url.scheme == "https":
-        context = _context(options) or ssl.create_default_context()
-        server = http.client.HTTPSConnection(
-            url.hostname, port, timeout=_HTTP_TIMEOUT, context=context
-        )
-    else:
-        server = http.client.HTTPConnection(url.hostname, port, timeout=_HTTP_TIMEOUT)
-    headers = {
-        **dict(_headers(options)),
-        "Authorization": f"Bearer {token}",
-        "Content-Type": "text/plain; charset=utf-8",
-    }
-    target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-    try:
-        server.request("POST", target, options.message.encode(), headers)
-        answer = server.getresponse()
-        said = " ".join(answer.read(_SHOWN).decode(errors="replace").split())
-    except (OSError, ValueError, http.client.HTTPException) as exc:
-        _say(f"cannot publish at {url.netloc.rpartition('@')[2]}: {exc}")
-        return 1
-    finally:
-        server.close()
-    if answer.status != http.HTTPStatus.OK:
-        _say(f"not published: {name_status(answer.status)}: {said}")
-        return 1
-    print(said)
-    return 0
+    context = _context(options)
+    if url.scheme == "http":
+        return http.client.HTTPConnection(url.hostname, port, timeout=_HTTP_TIMEOUT)
+    return http.client.HTTPSConnection(url.hostname, port, timeout=_HTTP_TIMEOUT, context=context)
+
+
+def _http_headers(options: argparse.Namespace) -> dict[str, str]:
+    token = options.token or os.environ.get(_TOKEN)
+    if not token:
+        raise ConfigurationError(f"publishing over HTTP needs --token or {_TOKEN}")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigurationError("the token has characters that cannot be sent (RFC 6750)")
+    given = {name.title(): value for name, value in _headers(options)}
+    if "Authorization" in given:
+        raise ConfigurationError("--header: Authorization is what --token is for")
+    return {**given, "Authorization": f"Bearer {token}"}
 
 
 def _say(text: str) -> None:

@@ -116,8 +116,9 @@ class Terms:
 class Connection:
     """A WebSocket connection whose peer is known to be alive.
 
-    An application gets it in its handler. Iterating over it gives the messages that come, until
-    the peer closes.
+    A server's application gets it in its handler, a client's from `connect`. Iterating over it
+    gives the messages that come, until the connection has ended. Several tasks may send and
+    receive at a time; each message goes to one of them.
 
     Attributes:
         path: the request's target, as it was sent.
@@ -490,7 +491,10 @@ class Connection:
             raise StopAsyncIteration from None
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection. Its handler is cancelled, also where it is the one that asks.
+        """Close the connection.
+
+        A server's handler is cancelled, also where it is the one that asks; a client's block goes
+        on.
 
         The close frame is sent at once; the handshake goes on in the connection's own task.
 

@@ -88,6 +88,8 @@ def make_address(
             raise ValueError(f"header {name!r} with value {value!r} cannot be sent (RFC 9110)")
         if _OWN.fullmatch(name):
             raise ValueError(f"header {name!r} is the handshake's own")
+    if isinstance(subprotocols, str):
+        raise ValueError(f"subprotocols is {subprotocols!r}; it must be a sequence of names")  # noqa: TRY004
     for subprotocol in subprotocols:
         if not _TOKEN.fullmatch(subprotocol):
             raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455, section 4.1)")
@@ -110,7 +112,7 @@ async def dial(address: Address) -> tuple[socket.socket, Line]:
     try:
         opened = await trio.open_tcp_stream(uri.host, uri.port)
     except (OSError, UnicodeError) as exc:
-        raise Unreachable(f"cannot reach {address.place}: {_why(exc)}") from exc
+        raise Unreachable(f"cannot reach {address.place}: {why(exc)}") from exc
     sock = socket.socket(fileno=opened.socket.detach())
     sock.setblocking(False)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
@@ -125,7 +127,7 @@ async def dial(address: Address) -> tuple[socket.socket, Line]:
         if isinstance(exc, trio.BrokenResourceError):
             cause = exc.__cause__
             untrusted = isinstance(cause, ssl.SSLCertVerificationError)
-            text = f"no TLS with {uri.host}: {_why(cause or exc)}"
+            text = f"no TLS with {uri.host}: {why(cause or exc)}"
             raise TLSFailed(text, untrusted=untrusted) from exc
         raise
     return sock, Line(secure)
@@ -182,11 +184,16 @@ def explain(group: BaseExceptionGroup[BaseException]) -> ConnectFailed | None:
     return None
 
 
-def _refusal(rejected: ConnectionRejected) -> HandshakeRefused | ServerUnavailable:
+def _refusal(rejected: ConnectionRejected) -> ConnectFailed:
     status, body = rejected.status_code, bytes(rejected.body or b"")
     headers = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in rejected.headers)
     said = " ".join(body.decode(errors="replace").split())[:_QUOTED]
-    text = name_status(status) + (f": {said}" if said and said.isprintable() else "")
+    if 200 <= status < 300:
+        text = f"there is no WebSocket at this address: the answer is {name_status(status)}"
+        return HandshakeFailed(text)
+    # What a server has to say about WebSockets is no page.
+    plain = said and said.isprintable() and "<" not in said
+    text = name_status(status) + (f": {said}" if plain else "")
     if status in _UNAVAILABLE:
         return ServerUnavailable(f"the server is not available: {text}", status, headers, body)
     return HandshakeRefused(f"the server refuses the WebSocket: {text}", status, headers, body)
@@ -213,12 +220,14 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
         yield exc
 
 
-def _why(exc: BaseException) -> str:
+def why(exc: BaseException) -> str:
     """The reason in the words of the system: Trio tells of all addresses that it tried."""
     causes = [leaf for leaf in leaves(exc.__cause__ or exc) if isinstance(leaf, OSError)]
     first = causes[0] if causes else exc
     if isinstance(first, ssl.SSLCertVerificationError):
         return first.verify_message
+    if isinstance(first, ssl.SSLError) and first.reason == "WRONG_VERSION_NUMBER":
+        return "the server does not speak TLS here"
     if isinstance(first, OSError) and not isinstance(first, ssl.SSLError | socket.gaierror):
         return os.strerror(first.errno) if first.errno else str(first)
     return getattr(first, "strerror", None) or str(first)

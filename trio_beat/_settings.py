@@ -165,11 +165,11 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     """
     parser = Parser(
         prog="trio-beat",
-        description="A WebSocket server in which every connection knows when it is dead.",
+        description="A WebSocket server in which every connection knows when it is dead; and "
+        "two clients: %(prog)s listen URL, %(prog)s publish URL MESSAGE.",
         epilog="Every option is also read from the environment, for example TRIO_BEAT_INTERVAL, "
         "and from the file that --config names, for example interval = 4.0; a flag goes before "
-        "the environment, and both before the file. The clients are commands of their own: see "
-        "%(prog)s listen --help and %(prog)s publish --help.",
+        "the environment, and both before the file.",
     )
     parser.add_argument("--version", action="version", version=f"trio-beat {version('trio-beat')}")
     unknown = [
