@@ -218,8 +218,9 @@ class TestOurs:
                     with running.frozen():
                         begin = trio.current_time()
                         await trio.sleep(20)
-            # The process that judges may be slow itself, but never too early.
-            assert trio.current_time() - begin >= 3 * BRISK.interval
+            # Silence began with the last byte, up to a beat before. Whoever judges may be late, but
+            # never early.
+            assert trio.current_time() - begin >= 2 * BRISK.interval
             assert caught.value.closed == Closed(EndReason.MISSED_BEATS, 1006, "3 in a row")
 
     @pytest.mark.real
