@@ -310,6 +310,39 @@ class TestMissedBeats:
                         tasks.start_soon(send, connection)
                     await trio.sleep_forever()
 
+    async def test_end_a_block_with_tasks_that_fail_and_are_cancelled_plainly(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        async def send(connection: Connection) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                connection.send_nowait("last words")
+
+        with pytest.raises(ConnectionLost) as caught:
+            async with connect_to_silence(door, nursery) as connection:
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(send, connection)
+                    tasks.start_soon(trio.sleep_forever)
+                    await trio.sleep_forever()
+        assert caught.value.closed is connection.closed
+
+    async def test_do_not_hide_what_a_task_of_the_block_raises(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        async def fail() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyError
+
+        with pytest.raises(ExceptionGroup) as caught:
+            async with connect_to_silence(door, nursery):
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(fail)
+                    tasks.start_soon(trio.sleep_forever)
+        assert [type(exc) for exc in caught.value.exceptions] == [KeyError]
+
     async def test_do_not_hide_what_the_block_raises(
         self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:

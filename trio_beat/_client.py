@@ -276,7 +276,8 @@ class connect(_Context):  # noqa: N801 - is called like a function
         headers: that go with the request.
         subprotocols: names that are offered, the preferred one first.
         connect_timeout: seconds for TCP, TLS and the handshake together; `math.inf`: no limit.
-        message_size: bytes of a message that the server sends; beyond that the connection ends.
+        message_size: bytes of a message that the server sends, characters where it is text; beyond
+            that the connection ends.
         inbound: messages that wait for the block before the server feels back-pressure.
         outbox: bytes that wait for the socket before the server counts as too slow.
 
@@ -304,15 +305,19 @@ class connect(_Context):  # noqa: N801 - is called like a function
         traceback: TracebackType | None,
     ) -> bool:
         assert self._visit is not None
-        connection = self._visit.connection
+        connection, left = self._visit.connection, exc
         try:
-            swallowed = self._block.__exit__(exc_type, exc, traceback)
-        finally:
-            await self._leave(exc)
-        if _is_lost(connection) and (exc is None or swallowed or _is_about(exc, connection)):
+            if self._block.__exit__(exc_type, exc, traceback):
+                left = None
+        except BaseException as rest:  # what a group holds beside our cancellation
+            left = rest
+        await self._leave(exc)
+        if _is_lost(connection) and (left is None or _is_about(left, connection)):
             assert connection.closed is not None
             raise ConnectionLost(connection.closed) from None
-        return swallowed
+        if left is not exc and left is not None:
+            raise left
+        return left is None
 
 
 def _is_about(exc: BaseException, connection: Connection) -> bool:

@@ -56,7 +56,7 @@ class Line(trio.abc.Stream):
 
     def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
         self._stream = stream
-        self._reading = trio.Lock()
+        self._reading, self._writing = trio.Lock(), trio.Lock()
         self._handshake: bytearray | None = bytearray()
         self.noted: Callable[[], None] = lambda: None
         #: The peer ended the stream, without an error.
@@ -105,7 +105,8 @@ class Line(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
-            await self._stream.send_all(data)
+            async with self._writing:
+                await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self._failed(exc)
             raise
