@@ -249,7 +249,7 @@ async def serve_one(
             await trio.aclose_forcefully(stream)
 
 
-async def shake_hands(stream: trio.SocketStream) -> Peer:
+async def shake_hands(stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> Peer:
     data = b""
     while (head := find_head(data) if data else None) is None:
         data += await stream.receive_some()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from trio.testing import MockClock
 from tests.command import command
 from tests.harness import echo, tls_contexts
 from tests.serving import serving
+from tests.test_client_ends import shake_hands
 from trio_beat import (
     Closed,
     Connection,
@@ -238,3 +240,47 @@ class TestOurs:
                 second = await anext(connections)
                 await second.send("again")
                 assert await second.receive() == "again"
+
+
+#: Bytes that a slow server takes in a second.
+_A_SECOND = 2**18
+
+
+class TestSlowness:
+    """Over TCP, because it is the kernel who knows that a slow server takes something."""
+
+    @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+    async def test_of_a_server_that_takes_a_large_message_is_no_silence(
+        self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool
+    ) -> None:
+        got = 0
+        server, client = tls_contexts()
+
+        async def serve(plain: trio.SocketStream) -> None:
+            nonlocal got
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18)
+            stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
+            if secure:
+                stream = trio.SSLStream(plain, server, server_side=True, https_compatible=True)
+            await shake_hands(stream)
+            with contextlib.suppress(trio.BrokenResourceError):
+                while data := await stream.receive_some(2**19):
+                    before, got = got, got + len(data)
+                    if before // _A_SECOND != got // _A_SECOND:
+                        await trio.sleep(1)
+
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        url = f"ws{'s' * secure}://localhost:{port}/"
+        heartbeat = Heartbeat(2.0, misses=3)
+        with trio.move_on_after(1000):
+            async with connect(
+                url, heartbeat=heartbeat, ssl_context=client if secure else None
+            ) as connection:
+                await connection.send(b"\0" * 12_000_000)
+                sent = trio.current_time()
+                assert got > 6_000_000
+                with pytest.raises(trio.TooSlowError), trio.fail_after(1):
+                    await connection.receive()
+                nursery.cancel_scope.cancel()
+        assert sent > 20
