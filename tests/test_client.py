@@ -181,6 +181,18 @@ class TestBlock:
         assert scope.cancelled_caught
         assert trio.current_time() == 3
 
+    @pytest.mark.parametrize("late", [False, True], ids=["while leaving", "before"])
+    async def test_cancelled_loses_nothing_that_it_raises(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock, late: bool
+    ) -> None:
+        with trio.move_on_after(0.5):
+            with pytest.raises(ValueError, match="mine"):
+                async with connect_to_silence(door, nursery):
+                    try:
+                        await trio.sleep(1 if late else 0.3)
+                    finally:
+                        raise ValueError("mine")
+
     async def test_may_close_before_it_ends(
         self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:

@@ -12,7 +12,15 @@ from websockets.protocol import SERVER
 
 from tests.door import URL, Door, answer_pings, door
 from tests.peer import Peer
-from trio_beat import Closed, ConnectionClosed, ConnectionLost, EndReason, Heartbeat, connect
+from trio_beat import (
+    Closed,
+    Connection,
+    ConnectionClosed,
+    ConnectionLost,
+    EndReason,
+    Heartbeat,
+    connect,
+)
 from trio_beat._handshake import accept, find_head
 
 __all__ = ["door"]  # a fixture
@@ -56,6 +64,35 @@ async def test_a_close_without_a_code(
     async with connect(URL) as connection:
         assert [message async for message in connection] == []
     assert connection.closed == Closed(EndReason.PEER, 1005, "")
+
+
+async def test_a_close_right_behind_the_handshake(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    frame = Frame(Opcode.CLOSE, Close(4000, "no").serialize()).serialize(mask=False)
+
+    async def serve() -> None:
+        peer = await door.accept(behind=frame)
+        await peer.stream.send_eof()
+
+    nursery.start_soon(serve)
+    async with connect(URL) as connection:
+        assert [message async for message in connection] == []
+    assert connection.closed == Closed(EndReason.PEER, 4000, "no")
+
+
+async def test_an_end_right_behind_the_handshake_is_a_loss(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve() -> None:
+        peer = await door.accept()
+        await peer.stream.send_eof()
+
+    nursery.start_soon(serve)
+    with pytest.raises(ConnectionLost):
+        async with connect(URL) as connection:
+            async for _ in connection:
+                pass
 
 
 async def test_what_came_before_a_close_can_be_taken_as_slowly_as_one_likes(
@@ -145,6 +182,73 @@ async def test_a_server_that_breaks_the_rules_is_told(
     assert connection.closed == caught.value.closed
     assert codes == [told]
     assert trio.current_time() == 0
+
+
+async def test_a_message_that_is_too_big_is_not_forgotten_for_a_close_behind_it(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    both = Frame(Opcode.TEXT, b"x" * 20).serialize(mask=False)
+    both += Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=False)
+
+    async def serve(peer: Peer) -> None:
+        await peer.send(both)
+        await peer.closed()
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    with pytest.raises(ConnectionLost) as caught:
+        async with connect(URL, message_size=10) as connection:
+            async for _ in connection:
+                pass
+    assert caught.value.closed.by is EndReason.TOO_BIG
+
+
+async def test_who_sends_and_receives_at_once_is_not_stuck_behind_a_ping(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A server that reads only when its echoes are taken, and PINGs in between."""
+
+    async def serve(peer: Peer) -> None:
+        for _ in range(20):
+            await peer.send_frame(Opcode.PING, b"x")
+            while (frame := await peer.frame()) is not None:
+                if frame.opcode is Opcode.BINARY:
+                    break
+            assert frame is not None
+            await peer.send_frame(Opcode.BINARY, bytes(frame.data))
+        await answer_pings(peer)
+
+    async def send(connection: Connection) -> None:
+        for _ in range(20):
+            await connection.send(b"\0" * 1_000_000)
+
+    nursery.start_soon(be, door, serve)
+    with trio.fail_after(100):
+        async with connect(URL) as connection:
+            nursery.start_soon(send, connection)
+            for _ in range(20):
+                assert len(await connection.receive()) == 1_000_000
+
+
+async def test_a_flood_of_pings_does_not_pile_up(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    pongs = 0
+
+    async def serve(peer: Peer) -> None:
+        nonlocal pongs
+        for _ in range(20_000):
+            await peer.send_frame(Opcode.PING, b"x" * 100)
+        while (frame := await peer.frame()) is not None and frame.opcode is not Opcode.CLOSE:
+            pongs += frame.opcode is Opcode.PONG
+        await peer.send_close()
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    async with connect(URL) as connection:
+        await trio.sleep(1)
+    assert connection.closed == Closed(EndReason.HANDLER, 1000, "")
+    assert 64 <= pongs < 20_000
 
 
 async def test_a_message_at_the_limit_is_not_too_big(
@@ -256,3 +360,24 @@ async def shake_hands(stream: trio.SocketStream | trio.SSLStream[trio.SocketStre
     response, _ = accept(head, ())
     await stream.send_all(response)
     return Peer(stream, SERVER)
+
+
+async def test_a_write_that_fails_does_not_hide_what_came_before(
+    nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        peer = await shake_hands(stream)
+        for number in range(200):
+            await peer.send_text(str(number))
+        await peer.send_close(4001, "away")
+        await trio.sleep(3)
+        # What it has not read makes its kernel answer with a reset.
+
+    port = await nursery.start(serve_one, serve)
+    got = []
+    async with connect(f"ws://127.0.0.1:{port}/", heartbeat=Heartbeat(1)) as connection:
+        async for message in connection:
+            got.append(message)
+            await trio.sleep(0.1)
+    assert got == [str(number) for number in range(200)]
+    assert connection.closed == Closed(EndReason.PEER, 4001, "away")

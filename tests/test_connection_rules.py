@@ -29,6 +29,35 @@ def beat(number: int) -> float:
     return FIRST_BEAT + number * INTERVAL
 
 
+async def test_a_ping_that_meets_a_large_message_is_no_slowness(autojump_clock: MockClock) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.send(b"\0" * 2_000_000)
+        await trio.sleep_forever()
+
+    async with linked(handler, outbox=10_000) as link:
+        await trio.sleep(0.1)
+        await link.peer.send_frame(Opcode.PING, b"still there?")
+        await trio.sleep(0.1)
+        assert link.connection.closed is None
+        large = await link.peer.frame()
+        assert large is not None
+        assert len(large.data) == 2_000_000
+        assert await link.peer.frame() == Frame(Opcode.PONG, b"still there?")
+
+
+async def test_pings_without_end_meet_the_slow_policy(autojump_clock: MockClock) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.send(b"\0" * 2_000_000)
+        await trio.sleep_forever()
+
+    async with linked(handler, outbox=10_000) as link:
+        await trio.sleep(0.1)
+        with suppress(trio.BrokenResourceError):
+            for _ in range(1000):
+                await link.peer.send_frame(Opcode.PING, b"x" * 100)
+        assert (await link.ended()).by is EndReason.SLOW
+
+
 class TestSilenceCountsOnlyWhileWeListen:
     """Rule 1."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from tests.peer import Peer
 from tests.serving import serving
 from trio_beat import (
     ConnectTimeout,
+    HandshakeDeclined,
     HandshakeFailed,
     HandshakeRefused,
     ServerUnavailable,
@@ -67,6 +69,10 @@ class TestArguments:
             ({"headers": {"Host": "x"}}, "the handshake's own"),
             ({"headers": {"sec-websocket-key": "x"}}, "the handshake's own"),
             ({"headers": {"A b": "x"}}, "cannot be sent"),
+            ({"headers": {"A": "x "}}, "cannot be sent"),
+            ({"headers": {"A": "\t"}}, "cannot be sent"),
+            ({"headers": {"Content-Length": "0"}}, "the handshake's own"),
+            ({"ssl_context": tls_contexts()[0]}, "ssl_context is a server's"),
             ({"headers": [("A", "x\r\nB: y")]}, "cannot be sent"),
             ({"headers": [("A", "\u2028")]}, "cannot be sent"),
             ({"subprotocols": ["a b"]}, "is not a token"),
@@ -149,6 +155,48 @@ class TestAnswer:
             await entered()
         assert caught.value.status == status
 
+    @pytest.mark.parametrize(
+        ("answer", "failure", "status"),
+        [
+            (b"HTTP/1.1 403 No\r\nContent-Length: 99\r\n\r\ncut off", HandshakeRefused, 403),
+            (b"HTTP/1.0 403 No\r\n\r\nno length", HandshakeRefused, 403),
+            (b"HTTP/1.1 502 No\r\n\r\n" + b"x" * 100_000, ServerUnavailable, 502),
+            (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\n\r\n", HandshakeRefused, 404),
+        ],
+        ids=["cut off", "HTTP/1.0", "large", "continued"],
+    )
+    async def test_refuses_without_coming_to_an_end(
+        self,
+        door: Door,
+        nursery: trio.Nursery,
+        autojump_clock: MockClock,
+        answer: bytes,
+        failure: type[HandshakeDeclined],
+        status: int,
+    ) -> None:
+        async def serve() -> None:
+            peer = await door.knock()
+            with contextlib.suppress(trio.BrokenResourceError):
+                await peer.send(answer)
+            await peer.aclose()
+
+        nursery.start_soon(serve)
+        with pytest.raises(failure) as caught:
+            await entered()
+        assert caught.value.status == status
+
+    async def test_refuses_and_stalls(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        async def serve() -> None:
+            peer = await door.knock()
+            await peer.send(b"HTTP/1.1 403 No\r\nContent-Length: 99\r\n\r\nwell")
+
+        nursery.start_soon(serve)
+        with pytest.raises(HandshakeRefused, match="403 Forbidden: well"):
+            await entered(connect_timeout=3)
+        assert trio.current_time() == 3
+
     async def test_of_a_page(
         self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
@@ -174,9 +222,9 @@ class TestAnswer:
             (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "Bad HTTP message"),
             (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "Missing header, 'Connection"),
             (WRONG_KEY, "Bad accept token"),
-            (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\ncut off", "ended the conn"),
+            (b"HTTP/1.1 403 Forbidden\r\nContent-Le", "ended the connection, after 'HTTP/1.1 4"),
             (b"", "the server ended the connection during the handshake"),
-            (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 70_000, "is over 65536 bytes"),
+            (b"HTTP/1.1 200 OK\r\n" + b"A: x\r\n" * 15_000, "."),
         ],
         ids=["not HTTP", "no upgrade", "wrong key", "cut off", "nothing", "endless"],
     )

@@ -260,6 +260,27 @@ async def test_what_the_body_raises_comes_through(
     assert seen[0].closed == Closed(EndReason.HANDLER, 1011, "internal error")
 
 
+async def test_a_slow_goodbye_is_no_life(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A server that ends everybody at once, and leaves the socket open."""
+
+    async def serve() -> None:
+        for _ in range(3):
+            peer = await door.accept()
+            await peer.send_close(1011)
+
+    nursery.start_soon(serve)
+    async with reconnecting(URL) as connections:
+        async for connection in connections:
+            async for _ in connection:
+                pass
+            if len(door.times) == 3:
+                break
+    # Five seconds for its end of the stream, and the pause.
+    assert door.times == [0, 5 + 4, 5 + 4 + 5 + 8]
+
+
 async def test_must_be_entered_first(autojump_clock: MockClock) -> None:
     with pytest.raises(RuntimeError, match="enter it first"):
         await anext(reconnecting(URL))

@@ -47,6 +47,7 @@ from ._exceptions import (
 from ._handler import InboxConsumer
 from ._heartbeat import Heartbeat
 from ._metronome import Metronome
+from .transports.trio_websocket import Line
 
 _log = logging.getLogger("trio_beat.client")
 
@@ -81,17 +82,30 @@ def _is_lost(connection: Connection) -> bool:
 class _BlockConsumer(InboxConsumer):
     """The connection's consumer is the application's block."""
 
-    __slots__ = ("_started",)
+    __slots__ = ("_opened_at", "_started", "lived")
 
     def __init__(self, inbound_size: int, started: Callable[[Connection], None]) -> None:
         super().__init__(inbound_size)
         self._started = started
+        self._opened_at = 0.0
+        #: Seconds for which the connection was open; None while it is.
+        self.lived: float | None = None
 
     async def opened(self, connection: Connection) -> None:
         await super().opened(connection)
+        self._opened_at = trio.current_time()
         self._started(connection)
 
+    def _over(self) -> None:
+        if self.lived is None:
+            self.lived = trio.current_time() - self._opened_at
+
+    async def caught_up(self) -> None:
+        self._over()  # it is asked when the server has broken the rules
+        await super().caught_up()
+
     async def finished(self, connection: Connection) -> None:
+        self._over()
         if _is_lost(connection):
             # The block will be cancelled, and what came before the loss is still its.
             await super().finished(connection)
@@ -99,6 +113,7 @@ class _BlockConsumer(InboxConsumer):
             self._inbox.close()
 
     def closed(self, connection: Connection) -> None:
+        self._over()
         # The block may be slow, and go on taking what came.
         self._inbox.close()
 
@@ -120,9 +135,7 @@ class _Visit:
         self._shelter = trio.CancelScope()
         self._ended = trio.Event()
         self._begun = False
-        self._opened_at = 0.0
-        #: Seconds for which the connection was open; 0 while it is.
-        self.lived = 0.0
+        self._line: Line | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[Connection]) -> None:
         """Connect, give the open connection to `task_status`, and stay until it has ended."""
@@ -130,7 +143,6 @@ class _Visit:
         def started(connection: Connection) -> None:
             self.connection = connection
             self._begun = True
-            self._opened_at = trio.current_time()
             task_status.started(connection)
 
         self._consumer = _BlockConsumer(self._plan.inbound, started)
@@ -138,8 +150,12 @@ class _Visit:
             with self._shelter:
                 await self._live()
         finally:
-            self.lived = trio.current_time() - self._opened_at
             self._ended.set()
+
+    @property
+    def lived(self) -> float:
+        """Seconds for which the connection was open, without the goodbye."""
+        return self._consumer.lived or 0.0
 
     def shelter(self) -> None:
         """From now on, whoever is cancelled calls `leave`."""
@@ -148,7 +164,7 @@ class _Visit:
     async def _live(self) -> None:
         with contextlib.ExitStack() as sockets:
             try:
-                async with trio.open_nursery() as engine:
+                async with trio.open_nursery(strict_exception_groups=True) as engine:
                     connection = await self._connect(engine, sockets)
                     await connection.run()
                     if _is_lost(connection):
@@ -156,7 +172,7 @@ class _Visit:
                     engine.cancel_scope.cancel()
             except BaseExceptionGroup as group:
                 if not self._begun:
-                    failed = explain(group)
+                    failed = explain(group, b"" if self._line is None else self._line.answer)
                     if failed is None:
                         raise
                     raise failed from failed.__cause__
@@ -170,6 +186,7 @@ class _Visit:
         address = plan.address
         with trio.move_on_after(plan.connect_timeout) as scope:
             sock, line = await dial(address)
+            self._line = line
             sockets.callback(line.abort)
             transport, websocket = await shake_hands(address, sock, line, engine, plan.message_size)
         if scope.cancelled_caught:
@@ -196,7 +213,9 @@ class _Visit:
         self.connection.end_nowait(EndReason.HANDLER, code, reason)
         self._end_within(PARTING_TIMEOUT if exc is not None else CLOSE_TIMEOUT + PARTING_TIMEOUT)
         try:
-            await self._ended.wait()
+            # What the block raised must not get lost behind a cancellation of this.
+            with trio.CancelScope(shield=exc is not None):
+                await self._ended.wait()
         except trio.Cancelled:
             self._end_within(PARTING_TIMEOUT)
             # Not for long: the shelter's deadline ends what is waited for.
@@ -377,7 +396,8 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
             assert closed is not None
             if closed.by is EndReason.PEER and forbids(closed.code):
                 raise ended(closed)
-            await self._pause(closed, closed.code, visit.lived)
+            code = closed.code if closed.by is EndReason.PEER else 1006
+            await self._pause(closed, code, visit.lived)
         while True:
             try:
                 return await self._open(_Visit(self._plan))

@@ -46,6 +46,9 @@ CLOSE_TIMEOUT: Final = 5.0
 #: Seconds for which the close frame of a cancelled connection may still be sent.
 PARTING_TIMEOUT: Final = 1.0
 
+#: Bytes of PONGs that may wait in an outbox, full or not, before the slow policy applies to them.
+_REPLIES: Final = 65536
+
 #: Messages that connections send without waiting before other tasks get a turn: a turn costs as
 #: much as a small message.
 _TURN: Final = 16
@@ -242,7 +245,7 @@ class Connection:
                 if event != self._terms.heartbeat.message:
                     await self._consumer.received(self, event)
             case Reply():
-                self.deliver_nowait(event.frame)
+                self._reply(event.frame)
             case Failure(code, reason, frame):
                 with trio.move_on_after(CLOSE_TIMEOUT):
                     await self._consumer.caught_up()
@@ -252,6 +255,14 @@ class Connection:
                 await self._peer_closed(code, reason, frame)
             case EndOfStream():
                 await self._peer_closed(1006, "no close frame", b"")
+
+    def _reply(self, frame: bytes) -> None:
+        outbox = self._outbox
+        if outbox is None or self.closed is not None or outbox.replies >= _REPLIES:
+            self.deliver_nowait(frame)
+        else:
+            # A peer may well PING while it takes a message that is larger than the outbox.
+            outbox.append_reply(frame)
 
     def _ponged(self, number: int) -> None:
         if number == self._ping:

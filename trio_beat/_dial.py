@@ -34,9 +34,11 @@ from .transports.trio_websocket import Line, TrioWebSocketTransport
 
 _TARGET: Final = re.compile(r"[!-~]+")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_VALUE: Final = re.compile(r"([!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 #: Headers that the handshake itself sends.
-_OWN: Final = re.compile(r"host|upgrade|connection|sec-websocket-.*", re.IGNORECASE)
+_OWN: Final = re.compile(
+    r"host|upgrade|connection|content-length|transfer-encoding|sec-websocket-.*", re.IGNORECASE
+)
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
 #: Characters of a refusal's body that its message quotes.
 _QUOTED: Final = 200
@@ -80,6 +82,8 @@ def make_address(
         raise ValueError(f"{url!r} is not the URL of a WebSocket; {expected}") from exc
     if not _TARGET.fullmatch(uri.resource_name):
         raise ValueError(f"{url!r} has characters that must be percent-encoded (RFC 3986)")
+    if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl_context is a server's; see ssl.create_default_context()")
     if ssl_context is not None and not uri.secure:
         raise ValueError(f"ssl_context is given, but {url!r} is not secure; expected wss://...")
     pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
@@ -118,9 +122,9 @@ async def dial(address: Address) -> tuple[socket.socket, Line]:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     if not uri.secure:
         return sock, Line(stream)
-    context = address.ssl_context or ssl.create_default_context()
-    secure = trio.SSLStream(stream, context, server_hostname=uri.host, https_compatible=True)
     try:
+        context = address.ssl_context or ssl.create_default_context()
+        secure = trio.SSLStream(stream, context, server_hostname=uri.host, https_compatible=True)
         await secure.do_handshake()
     except BaseException as exc:
         stream.socket.close()
@@ -155,26 +159,27 @@ async def shake_hands(
         extra_headers=[(n.encode("ascii"), v.encode("latin-1")) for n, v in address.headers],
         max_message_size=max_message_size,
     )
-    line.established()
     transport = TrioWebSocketTransport(sock, line, websocket)
     await engine.start(transport.run)
     return transport, websocket
 
 
-def explain(group: BaseExceptionGroup[BaseException]) -> ConnectFailed | None:
+def explain(group: BaseExceptionGroup[BaseException], answer: bytes) -> ConnectFailed | None:
     """Find out what kept a handshake from its end.
 
     Args:
         group: what left the nursery of `shake_hands`.
+        answer: what had come of the server's. Where it says already that the server declines, that
+            is the reason, though the rest of it never came.
 
     Returns:
         The one reason; None: the group is about something else.
     """
     for exc in leaves(group):
         if isinstance(exc, ConnectFailed):
-            return exc
+            return _read_refusal(answer) or exc
         if isinstance(exc, ConnectionRejected):
-            return _refusal(exc)
+            return _read_refusal(answer) or _refusal(exc)
         if isinstance(exc, ProtocolError | h11.ProtocolError):
             # trio-websocket wants to answer the server's mistake, which a client cannot.
             contexts = (c for c in _contexts(exc) if isinstance(c, RemoteProtocolError))
@@ -184,11 +189,31 @@ def explain(group: BaseExceptionGroup[BaseException]) -> ConnectFailed | None:
     return None
 
 
+def _read_refusal(answer: bytes) -> ConnectFailed | None:
+    """What an answer says that did not come to its end; None: nothing yet."""
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method="GET", target="/", headers=[("Host", "any")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(answer)
+    response, body = None, b""
+    try:
+        while not isinstance(event := reader.next_event(), type | h11.EndOfMessage):
+            if isinstance(event, h11.Response):
+                response = event
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+    except h11.RemoteProtocolError:
+        return None
+    if response is None:
+        return None
+    return _refusal(ConnectionRejected(response.status_code, tuple(response.headers), body))
+
+
 def _refusal(rejected: ConnectionRejected) -> ConnectFailed:
     status, body = rejected.status_code, bytes(rejected.body or b"")
     headers = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in rejected.headers)
     said = " ".join(body.decode(errors="replace").split())[:_QUOTED]
-    if 200 <= status < 300:
+    if status < 300:
         text = f"there is no WebSocket at this address: the answer is {name_status(status)}"
         return HandshakeFailed(text)
     # What a server has to say about WebSockets is no page.

@@ -24,7 +24,7 @@ class Outbox:
         keep: the first frame may not be dropped even if the socket has had nothing of it.
     """
 
-    __slots__ = ("_beat", "_frames", "_gone", "_keep", "_taken", "emptied", "size")
+    __slots__ = ("_beat", "_frames", "_gone", "_keep", "_taken", "emptied", "replies", "size")
 
     def __init__(self, frame: bytes, taken: int = 0, *, keep: bool = False) -> None:
         self._frames = deque((frame,))
@@ -32,6 +32,8 @@ class Outbox:
         self._keep = keep
         #: How many frames have left, and how many must have for the last beat to be among them.
         self._gone, self._beat = 0, 0
+        #: Bytes of replies that were put here so far.
+        self.replies = 0
         #: Bytes that wait.
         self.size = len(frame) - taken
         #: Set once nothing waits any more, or nothing ever will.
@@ -41,6 +43,11 @@ class Outbox:
         """Put a frame at the end."""
         self._frames.append(frame)
         self.size += len(frame)
+
+    def append_reply(self, frame: bytes) -> None:
+        """Put a frame that the protocol demands at the end."""
+        self.append(frame)
+        self.replies += len(frame)
 
     def append_beat(self, frame: bytes) -> None:
         """Put the frames of a beat at the end, unless those of an earlier one still wait."""

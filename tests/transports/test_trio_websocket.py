@@ -20,6 +20,16 @@ def pair() -> tuple[Line, Peer]:
     return Line(ours), Peer(theirs)
 
 
+async def established(line: Line, peer: Peer) -> None:
+    """The handshake is done, as far as the line can know."""
+    await peer.send(b"HTTP/1.1 101 Switching Protocols\r\n")
+    await line.receive_some()
+    assert line.answer
+    await peer.send(b"Upgrade: websocket\r\n\r\n")
+    await line.receive_some()
+    assert not line.answer
+
+
 def _stream(sock: socket.socket) -> trio.SocketStream:
     sock.setblocking(False)
     return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
@@ -28,7 +38,7 @@ def _stream(sock: socket.socket) -> trio.SocketStream:
 class TestLine:
     async def test_tells_of_each_byte_before_a_message_is_whole(self) -> None:
         line, peer = pair()
-        line.established()
+        await established(line, peer)
         noted = []
         line.noted = lambda: noted.append(1)
         await peer.send(b"x")
@@ -39,13 +49,14 @@ class TestLine:
         assert line.eof
         line.abort()
 
-    async def test_notes_a_close_frame_that_is_sent(self) -> None:
+    async def test_notes_a_close_frame_that_is_sent(self, nursery: trio.Nursery) -> None:
         line, peer = pair()
-        line.established()
+        await established(line, peer)
+        nursery.start_soon(line.write)
         await line.send_all(message_frame("x"))
         assert not line.closing.is_set()
         await line.send_all(close_frame(1000, ""))
-        assert line.closing.is_set()
+        await line.closing.wait()
         assert line.close_frame == close_frame(1000, "")
         await line.wait_send_all_might_not_block()
         line.abort()
@@ -69,7 +80,7 @@ class TestLine:
 
     async def test_two_may_read(self, autojump_clock: MockClock) -> None:
         line, peer = pair()
-        line.established()
+        await established(line, peer)
         got: list[bytes] = []
 
         async def read() -> None:

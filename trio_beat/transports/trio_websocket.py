@@ -1,9 +1,9 @@
 """A `trio_websocket.WebSocketConnection`, which reads and writes by itself.
 
-It says nothing of a byte that came, waits for its application before it looks at a PONG, and a
-write of it that is cancelled leaves half a frame behind. So:
+It says nothing of a byte that came, waits for its application before it looks at a PONG, does not
+read while it cannot write, and a write of it that is cancelled leaves half a frame behind. So:
 
-1. A `Line` stands between it and the socket, and notes each byte.
+1. A `Line` stands between it and the socket, notes each byte, and writes in a task of its own.
 2. One task takes its messages, one at a time: the peer feels back-pressure.
 3. A PING is a task that waits for its PONG.
 4. A frame whose sending has begun is sent to its end, whoever is cancelled: that is a task, too.
@@ -21,7 +21,7 @@ from typing import Final
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from websockets.frames import Close, Frame, Opcode
-from websockets.protocol import CLIENT, OPEN, Protocol
+from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
 
 from .._exceptions import HandshakeFailed
 from .._outbox import Outbox
@@ -36,7 +36,13 @@ _log = logging.getLogger("trio_beat.frames")
 _MOST_PINGS: Final = 16
 #: Bytes that the answer to a handshake may have.
 _MOST_ANSWER: Final = 65536
+#: PONGs that may wait at a time for a peer that does not read.
+_MOST_PONGS: Final = 64
+#: Seconds that what was sent last may take.
+_LAST_WRITE: Final = 5.0
+_SWITCHED: Final = b"HTTP/1.1 101 "
 _CLOSE: Final = 0x80 | Opcode.CLOSE
+_PONG: Final = 0x80 | Opcode.PONG
 #: How trio-websocket begins to say that a message was too big.
 _TOO_BIG: Final = "Exceeded maximum message size"
 
@@ -44,8 +50,10 @@ _TOO_BIG: Final = "Exceeded maximum message size"
 class Line(trio.abc.Stream):
     """The stream below a `WebSocketConnection`; notes what passes.
 
-    Until `established`, whatever keeps the handshake from its end is raised as `HandshakeFailed`:
-    trio-websocket would wait for ever.
+    Until the handshake is over, whatever keeps it from its end is raised as `HandshakeFailed`:
+    trio-websocket would wait for ever. From then on what it sends waits here and is written by
+    `write`: its reader answers PINGs itself, and must not stop reading because the peer does not.
+    A write that fails is no end, since what the peer sent before can still be read.
 
     Args:
         stream: connected, and with TLS's handshake done.
@@ -56,20 +64,26 @@ class Line(trio.abc.Stream):
 
     def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
         self._stream = stream
-        self._reading, self._writing = trio.Lock(), trio.Lock()
+        self._reading = trio.Lock()
         self._handshake: bytearray | None = bytearray()
+        #: What waits to be written, and how many PONGs are in it; whether somebody looks.
+        self._waiting, self._pongs = bytearray(), 0
+        self._more = trio.Event()
+        #: Set while nothing waits; and when a close frame has been written, or never will be.
+        self.flushed, self.closing = trio.Event(), trio.Event()
+        self.flushed.set()
         self.noted: Callable[[], None] = lambda: None
         #: The peer ended the stream, without an error.
         self.eof = False
         #: Why it failed.
         self.error: OSError | None = None
-        #: What was sent last if it was a close frame, and set when that was sent.
+        #: The first close frame that was sent.
         self.close_frame = b""
-        self.closing = trio.Event()
 
-    def established(self) -> None:
-        """The handshake is done."""
-        self._handshake = None
+    @property
+    def answer(self) -> bytes:
+        """What has come of the answer to the handshake; empty after it."""
+        return bytes(self._handshake or b"")
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         async with self._reading:
@@ -88,39 +102,67 @@ class Line(trio.abc.Stream):
     def _check_handshake(self, data: bytes | bytearray) -> None:
         assert self._handshake is not None
         self._handshake += data
+        if self._handshake.startswith(_SWITCHED) and b"\r\n\r\n" in self._handshake:
+            self._handshake = None
+            return
         if not data:
             raise HandshakeFailed(f"the server ended the connection{self._so_far()}")
         if len(self._handshake) > _MOST_ANSWER:
             raise HandshakeFailed(f"the answer is over {_MOST_ANSWER} bytes{self._so_far()}")
 
     def _so_far(self) -> str:
-        line = bytes(self._handshake or b"").partition(b"\n")[0][:100].rstrip(b"\r")
+        line = self.answer.partition(b"\n")[0][:100].rstrip(b"\r")
         return f", after {line.decode('latin-1')!r}" if line else " during the handshake"
 
     def _failed(self, exc: Exception) -> None:
         self.error = ConnectionResetError(str(exc.__cause__ or exc) or "connection lost")
-        self.closing.set()
         if self._handshake is not None:
             raise HandshakeFailed(f"the connection was lost: {self.error}") from exc
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._handshake is not None:
+            await self._write(bytes(data))
+            return
+        await trio.lowlevel.checkpoint()
+        if data[0] == _PONG:
+            if self._pongs >= _MOST_PONGS:
+                return  # the peer need not get one for each PING (RFC 6455, section 5.5.3)
+            self._pongs += 1
+        elif data[0] == _CLOSE and not self.close_frame:
+            self.close_frame = bytes(data)
+        self._waiting += data
+        if self.flushed.is_set():
+            self.flushed = trio.Event()
+        self._more.set()
+
+    async def write(self) -> None:
+        """Write what waits, until cancelled."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            data, self._waiting, self._pongs = bytes(self._waiting), bytearray(), 0
+            last = bool(self.close_frame)
+            await self._write(data)
+            if last:
+                self.closing.set()
+            if not self._waiting:
+                self.flushed.set()
+
+    async def _write(self, data: bytes) -> None:
         try:
-            async with self._writing:
-                await self._stream.send_all(data)
+            await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self._failed(exc)
-            raise
-        if data[:1] == bytes([_CLOSE]) and self._handshake is None:
-            self.close_frame = bytes(data)
-            self.closing.set()
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         if self._handshake is not None:
             # So it ends an answer that it cannot make sense of.
             raise HandshakeFailed(f"this is no answer to a WebSocket handshake{self._so_far()}")
+        with trio.move_on_after(_LAST_WRITE):
+            await self.flushed.wait()
         await self._stream.aclose()
 
     def abort(self) -> None:
@@ -131,9 +173,9 @@ class Line(trio.abc.Stream):
         self.closing.set()
 
 
-def _frames(data: bytes) -> list[Frame]:
+def _frames(data: bytes, side: Side) -> list[Frame]:
     """Take apart what somebody else has put into frames."""
-    protocol = Protocol(CLIENT, state=OPEN, max_size=None, logger=_log)
+    protocol = Protocol(side, state=OPEN, max_size=None, logger=_log)
     protocol.receive_data(data)
     return [frame for frame in protocol.events_received() if isinstance(frame, Frame)]
 
@@ -188,6 +230,7 @@ class TrioWebSocketTransport(KernelTransport):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take messages and send frames, until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._line.write)
             task_status.started()
             try:
                 await self._take_messages()
@@ -220,11 +263,12 @@ class TrioWebSocketTransport(KernelTransport):
         closed, line = self._websocket.closed, self._line
         assert closed is not None
         code, reason = closed.code, closed.reason or ""
-        if code == 1009 and reason.startswith(_TOO_BIG):
-            self._add(Failure(code, reason, b""))
-        elif line.close_frame or (line.error is not None and code != 1006):
-            # It has answered already, or could not.
-            self._add(PeerClose(code, reason, b""))
+        sent = [Close.parse(bytes(f.data)) for f in _frames(line.close_frame, SERVER)]
+        if sent and sent[0].code == 1009 and sent[0].reason.startswith(_TOO_BIG):
+            # Whatever it has read since.
+            self._add(Failure(1009, sent[0].reason, b""))
+        elif line.close_frame:
+            self._add(PeerClose(code, reason, b""))  # which it has answered
         elif line.error is not None:
             self._fail(line.error)
         elif code == 1006:
@@ -250,7 +294,8 @@ class TrioWebSocketTransport(KernelTransport):
 
     async def drain(self, outbox: Outbox) -> None:
         await self._sent.wait()
-        self._check()
+        if self._aborted is not None:
+            raise self._aborted
         if not outbox.size:  # it may have been emptied meanwhile
             return
         data = bytes(outbox.buffers()[0])
@@ -259,17 +304,10 @@ class TrioWebSocketTransport(KernelTransport):
         self._sent = trio.Event()
         self._nursery.start_soon(self._send, data)
         await self._sent.wait()
-        self._check()
-
-    def _check(self) -> None:
-        if self._aborted is not None:
-            raise self._aborted
-        if self._line.error is not None:
-            raise self._line.error
 
     async def _send(self, data: bytes) -> None:
         try:
-            for frame in _frames(data):
+            for frame in _frames(data, CLIENT):
                 match frame.opcode:
                     case Opcode.TEXT:
                         await self._websocket.send_message(bytes(frame.data).decode())
@@ -279,7 +317,9 @@ class TrioWebSocketTransport(KernelTransport):
                         await self._send_ping(bytes(frame.data))
                     case Opcode.CLOSE:
                         await self._send_close(frame)
-        except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+                if frame.opcode is not Opcode.PING:
+                    await self._line.flushed.wait()
+        except ConnectionClosed:
             pass  # the reader learns why
         finally:
             self._sending = 0
