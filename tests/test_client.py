@@ -145,6 +145,15 @@ class TestBlock:
                 raise group
         assert caught.value is group
 
+    async def test_interrupted_at_the_keyboard_goes_away(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        nursery.start_soon(be, door, answer_pings)
+        with pytest.raises(KeyboardInterrupt):
+            async with connect(URL) as connection:
+                raise KeyboardInterrupt
+        assert connection.closed == Closed(EndReason.HANDLER, 1001, "going away")
+
     async def test_cancelled_closes_within_a_second(
         self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
@@ -297,6 +306,30 @@ class TestMissedBeats:
         assert caught.value.closed == Closed(EndReason.MISSED_BEATS, 1006, "3 in a row")
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
+
+    async def test_end_a_block_that_sends_a_large_message(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.send_frame(Opcode.PING, b"answer this, when all has been sent")
+            await trio.sleep(1)
+            await peer.send_text("last words")
+
+        got: list[str | bytes] = []
+
+        async def receive(connection: Connection) -> None:
+            async for message in connection:
+                got.append(message)
+
+        nursery.start_soon(be, door, serve)
+        with pytest.raises(ConnectionLost) as caught:
+            async with connect(URL, heartbeat=BEATING) as connection:
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(receive, connection)
+                    await connection.send(b"\0" * 5_000_000)
+        assert got == ["last words"]
+        assert caught.value.closed.by is EndReason.MISSED_BEATS
+        assert trio.current_time() == 4 * INTERVAL
 
     async def test_end_a_block_that_reads(
         self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock

@@ -203,6 +203,27 @@ async def test_a_message_that_is_too_big_is_not_forgotten_for_a_close_behind_it(
     assert caught.value.closed.by is EndReason.TOO_BIG
 
 
+async def test_what_came_before_a_message_that_is_too_big_is_given(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    frames = [Frame(Opcode.TEXT, b"x").serialize(mask=False)] * 10
+    frames.append(Frame(Opcode.TEXT, b"x" * 20).serialize(mask=False))
+
+    async def serve(peer: Peer) -> None:
+        await peer.send(b"".join(frames))
+        await peer.closed()
+        await peer.aclose()
+
+    nursery.start_soon(be, door, serve)
+    got = []
+    with pytest.raises(ConnectionLost):
+        async with connect(URL, message_size=10, inbound=2) as connection:
+            async for message in connection:
+                got.append(message)
+                await trio.sleep(0.1)
+    assert got == ["x"] * 10
+
+
 async def test_who_sends_and_receives_at_once_is_not_stuck_behind_a_ping(
     door: Door, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
@@ -267,14 +288,17 @@ async def test_a_server_that_closes_with_1009_does_not_mean_us(
     door: Door, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
-        await peer.send_close(1009, "over 10 bytes")
+        # As trio-websocket's server says it.
+        await peer.send_close(1009, "Exceeded maximum message size: 10 bytes")
         await peer.closed()
         await peer.aclose()
 
     nursery.start_soon(be, door, serve)
     async with connect(URL) as connection:
         assert [message async for message in connection] == []
-    assert connection.closed == Closed(EndReason.PEER, 1009, "over 10 bytes")
+    assert connection.closed == Closed(
+        EndReason.PEER, 1009, "Exceeded maximum message size: 10 bytes"
+    )
 
 
 async def test_a_server_that_takes_nothing_is_too_slow(

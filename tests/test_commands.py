@@ -25,6 +25,22 @@ SUBSCRIBE = "news?subscribe-broadcast"
 PUBLISH = "news?publish-broadcast"
 
 
+#: Publishes to a server that is stopped as soon as it has let the client in.
+_FREEZING = """
+import os, signal, sys
+import trio_beat
+from trio_beat._commands import publish
+send = trio_beat.Connection.send
+
+async def freeze(connection, message):
+    os.kill(int(os.environ["FROZEN"]), signal.SIGSTOP)
+    await send(connection, message)
+
+trio_beat.Connection.send = freeze
+sys.exit(publish(["{}", "hello"]))
+"""
+
+
 @contextmanager
 def listening(
     url: str, *options: str, stdout: int = subprocess.PIPE
@@ -207,6 +223,20 @@ class TestPublish:
         result = run_command("publish", "http://127.0.0.1:1/", "x", "--token=x")
         assert result.returncode == 1
         assert result.stderr == "trio-beat: cannot publish at 127.0.0.1:1: Connection refused\n"
+
+    def test_to_a_server_that_does_not_answer(self, tmp_path: Path) -> None:
+        with command(tmp_path) as running:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _FREEZING.format(running.websocket(PUBLISH))],
+                stderr=subprocess.PIPE,
+                text=True,
+                env=clean_environment(FROZEN=str(running.process.pid)),
+            )
+            assert process.stderr is not None
+            with process.stderr:
+                said = process.stderr.read()
+            assert process.wait() == 1
+            assert "no answer within 5 s: the message may be published, or not" in said
 
     def test_to_a_server_without_a_token(self, tmp_path: Path) -> None:
         with command(tmp_path) as running:

@@ -281,9 +281,39 @@ async def test_a_slow_goodbye_is_no_life(
     assert door.times == [0, 5 + 4, 5 + 4 + 5 + 8]
 
 
-async def test_must_be_entered_first(autojump_clock: MockClock) -> None:
-    with pytest.raises(RuntimeError, match="enter it first"):
-        await anext(reconnecting(URL))
+async def test_is_for_inside_its_context(door: Door, autojump_clock: MockClock) -> None:
+    context = reconnecting(URL)
+    with pytest.raises(RuntimeError, match="this is for inside"):
+        await anext(context)
+    async with context:
+        pass
+    with pytest.raises(RuntimeError, match="this is for inside"):
+        await anext(context)
+
+
+async def test_one_task_at_a_time_goes_round(
+    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def serve() -> None:
+        await answer_pings(await door.accept())
+
+    nursery.start_soon(serve)
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="another task")):
+        async with reconnecting(URL) as connections:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(anext, connections)
+                tasks.start_soon(anext, connections)
+
+
+async def test_a_pause_that_is_cancelled_is_still_due(
+    door: Door, autojump_clock: MockClock
+) -> None:
+    door.errors = [Unreachable("nobody")] * 10
+    async with reconnecting(URL) as connections:
+        for _ in range(100):
+            with trio.move_on_after(0.2):
+                await anext(connections)
+    assert door.times == pytest.approx([0, 4, 12], abs=0.2)
 
 
 async def test_a_body_with_tasks_that_is_cancelled_goes_away(

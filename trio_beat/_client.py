@@ -205,13 +205,13 @@ class _Visit:
 
     async def leave(self, exc: BaseException | None) -> None:
         """The block has been left: close the connection, and wait until it is gone."""
+        self._end_within(PARTING_TIMEOUT if exc is not None else CLOSE_TIMEOUT + PARTING_TIMEOUT)
         self._consumer.returned()
         code, reason = 1000, ""
         if exc is not None:
             gone = all(isinstance(leaf, trio.Cancelled | KeyboardInterrupt) for leaf in leaves(exc))
             code, reason = (1001, "going away") if gone else (1011, "internal error")
         self.connection.end_nowait(EndReason.HANDLER, code, reason)
-        self._end_within(PARTING_TIMEOUT if exc is not None else CLOSE_TIMEOUT + PARTING_TIMEOUT)
         try:
             # What the block raised must not get lost behind a cancellation of this.
             with trio.CancelScope(shield=exc is not None):
@@ -231,7 +231,8 @@ class _Context:
     """What both contexts have in common: a nursery, entered and left by hand.
 
     A generator with a ``yield`` inside of a nursery would do it in fewer lines, and break where it
-    is not run to its end (`trio.open_nursery`).
+    is not run to its end (`trio.open_nursery`). As with a nursery's own, an interrupt at the
+    keyboard does not come in between, except where something is waited for.
     """
 
     def __init__(
@@ -250,7 +251,7 @@ class _Context:
         address = make_address(url, headers, subprotocols, ssl_context)
         self._plan = _Plan(address, heartbeat, connect_timeout, message_size, inbound, outbox)
         self._visit: _Visit | None = None
-        self._entered = False
+        self._entered = self._left = False
 
     async def _enter(self) -> None:
         if self._entered:
@@ -267,10 +268,12 @@ class _Context:
         return connection
 
     async def _leave(self, exc: BaseException | None) -> None:
+        self._left = True
         try:
             if self._visit is not None:
                 await self._visit.leave(exc)
         finally:
+            self._nursery.cancel_scope.cancel()
             await self._manager.__aexit__(None, None, None)
 
 
@@ -279,8 +282,9 @@ class connect(_Context):  # noqa: N801 - is called like a function
 
     The context gives an open `Connection` that beats like a server's. When neither end wanted it
     to end (the server fell silent, its socket failed, it broke the protocol) the block is
-    cancelled, and `ConnectionLost` raised in its place; iterating over it may end just before. When
-    the server closes, the block is not
+    cancelled, and `ConnectionLost` raised in its place; iterating over it may end just before. (At
+    once; but a server that broke the protocol, or was too slow, is first given up to 10 seconds for
+    its goodbye.) When the server closes, the block is not
     cancelled: iterating ends, and other operations raise `ConnectionClosed`. When the block is
     left, the connection is closed: with 1000 and within 5 seconds, or with 1001 (cancelled) or 1011
     (raised) and within one. What the block raises comes through as it is.
@@ -306,6 +310,7 @@ class connect(_Context):  # noqa: N801 - is called like a function
         ConnectionLost: the connection has been lost. On leaving the context.
     """
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Connection:
         await self._enter()
         self._block = trio.CancelScope()
@@ -317,6 +322,7 @@ class connect(_Context):  # noqa: N801 - is called like a function
         self._block.__enter__()
         return connection
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -370,11 +376,15 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
         TLSFailed: the server's certificate is not trusted. On going round.
     """
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         await self._enter()
         self._backoff = Backoff(self._plan.heartbeat.interval)
+        self._going_round = False
+        self._not_before = trio.current_time()
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -386,9 +396,19 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
     def __aiter__(self) -> Self:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Connection:
-        if not self._entered:
-            raise RuntimeError("enter it first: async with reconnecting(...) as connections")
+        if not self._entered or self._left:
+            raise RuntimeError("this is for inside: async with reconnecting(...) as connections")
+        if self._going_round:
+            raise RuntimeError("another task is going round already")
+        self._going_round = True
+        try:
+            return await self._go_round()
+        finally:
+            self._going_round = False
+
+    async def _go_round(self) -> Connection:
         if (visit := self._visit) is not None:
             await visit.leave(None)
             self._visit = None
@@ -397,21 +417,23 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
             if closed.by is EndReason.PEER and forbids(closed.code):
                 raise ended(closed)
             code = closed.code if closed.by is EndReason.PEER else 1006
-            await self._pause(closed, code, visit.lived)
+            self._put_off(closed, code, visit.lived)
         while True:
+            # Whoever gives up in a pause does not make it shorter.
+            await trio.sleep_until(self._not_before)
             try:
                 return await self._open(_Visit(self._plan))
             except ConnectFailed as exc:
                 if _is_final(exc):
                     raise
-                await self._pause(exc, getattr(exc, "status", 1006))
+                self._put_off(exc, getattr(exc, "status", 1006))
 
-    async def _pause(self, why: Closed | ConnectFailed, code: int, lived: float = 0.0) -> None:
+    def _put_off(self, why: Closed | ConnectFailed, code: int, lived: float = 0.0) -> None:
         pause = self._backoff.pause(code, lived=lived)
         text, place = str(why), self._plan.address.place
         where = "" if place in text else f"{place}: "
         _log.info("%s%s; again in %.1f s", where, text, pause)
-        await trio.sleep(pause)
+        self._not_before = trio.current_time() + pause
 
 
 def _is_final(exc: ConnectFailed) -> bool:

@@ -18,9 +18,9 @@ from urllib.parse import SplitResult, urlsplit
 import trio
 
 from ._client import connect, reconnecting
-from ._connection import Connection
+from ._connection import CLOSE_TIMEOUT, Connection
 from ._dial import leaves, name_status, why
-from ._exceptions import ConnectFailed, ConnectionClosed
+from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from ._heartbeat import Heartbeat
 from ._logging import set_up_logging
 from ._settings import ConfigurationError, Parser
@@ -218,10 +218,15 @@ async def _write(fd: int, data: bytes) -> None:
 async def _publish(connecting: connect, message: str) -> None:
     async with connecting as connection:
         await connection.send(message)
-    # Its answer to our close frame says that the message before it has come.
+        begun = trio.current_time()
     assert connection.closed is not None
     if connection.closed.by != "handler":
         raise ConnectionClosed(connection.closed)
+    # Its answer to our close frame says that the message before it has come.
+    if trio.current_time() - begun >= CLOSE_TIMEOUT:
+        raise ConnectTimeout(
+            f"no answer within {CLOSE_TIMEOUT:g} s: the message may be published, or not"
+        )
 
 
 def _post(url: SplitResult, options: argparse.Namespace) -> int:

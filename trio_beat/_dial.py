@@ -51,7 +51,7 @@ class Address:
     uri: WebSocketURI
     headers: tuple[tuple[str, str], ...]
     subprotocols: tuple[str, ...]
-    ssl_context: ssl.SSLContext | None
+    ssl_context: ssl.SSLContext | None  #: None exactly where the URL is not secure
 
     @property
     def place(self) -> str:
@@ -99,6 +99,8 @@ def make_address(
             raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455, section 4.1)")
     if uri.user_info is not None:
         pairs = (*pairs, ("Authorization", build_authorization_basic(*uri.user_info)))
+    if uri.secure and ssl_context is None:
+        ssl_context = ssl.create_default_context()  # once: it reads all authorities
     return Address(uri, pairs, tuple(subprotocols), ssl_context)
 
 
@@ -123,7 +125,8 @@ async def dial(address: Address) -> tuple[socket.socket, Line]:
     if not uri.secure:
         return sock, Line(stream)
     try:
-        context = address.ssl_context or ssl.create_default_context()
+        context = address.ssl_context
+        assert context is not None
         secure = trio.SSLStream(stream, context, server_hostname=uri.host, https_compatible=True)
         await secure.do_handshake()
     except BaseException as exc:
@@ -157,9 +160,11 @@ async def shake_hands(
         address.target,
         subprotocols=address.subprotocols,
         extra_headers=[(n.encode("ascii"), v.encode("latin-1")) for n, v in address.headers],
+        # None waits behind another: what is too big would take it along.
+        message_queue_size=0,
         max_message_size=max_message_size,
     )
-    transport = TrioWebSocketTransport(sock, line, websocket)
+    transport = TrioWebSocketTransport(sock, line, websocket, max_message_size)
     await engine.start(transport.run)
     return transport, websocket
 

@@ -1,7 +1,7 @@
 """How bytes and frames reach the peer.
 
-A transport knows its socket and the protocol's frames; it knows neither heartbeats nor channels,
-and starts no task.
+A transport knows its socket and the protocol's frames; it knows neither heartbeats nor channels.
+One that needs tasks has a `run` for them, and starts none outside of it.
 """
 
 from __future__ import annotations

@@ -43,8 +43,6 @@ _LAST_WRITE: Final = 5.0
 _SWITCHED: Final = b"HTTP/1.1 101 "
 _CLOSE: Final = 0x80 | Opcode.CLOSE
 _PONG: Final = 0x80 | Opcode.PONG
-#: How trio-websocket begins to say that a message was too big.
-_TOO_BIG: Final = "Exceeded maximum message size"
 
 
 class Line(trio.abc.Stream):
@@ -187,6 +185,7 @@ class TrioWebSocketTransport(KernelTransport):
         sock: below it; the transport closes it.
         line: between the two.
         websocket: the connection; nobody else uses it, or takes its messages.
+        max_message_size: that the connection was given.
     """
 
     __slots__ = (
@@ -203,16 +202,25 @@ class TrioWebSocketTransport(KernelTransport):
         "_something",
         "_stuck",
         "_taken",
+        "_too_big",
         "_websocket",
         "peer",
     )
 
     _nursery: trio.Nursery
 
-    def __init__(self, sock: socket.socket, line: Line, websocket: WebSocketConnection) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        line: Line,
+        websocket: WebSocketConnection,
+        max_message_size: int,
+    ) -> None:
         self._begin_looking(sock)
         self._line = line
         self._websocket = websocket
+        #: What it says to a peer whose message was too big.
+        self._too_big = f"Exceeded maximum message size: {max_message_size} bytes"
         self._events: list[Event] = []
         #: Set when bytes or events have come; when the events were taken; when nothing is being
         #: sent; when the closing handshake that we began is over.
@@ -264,7 +272,7 @@ class TrioWebSocketTransport(KernelTransport):
         assert closed is not None
         code, reason = closed.code, closed.reason or ""
         sent = [Close.parse(bytes(f.data)) for f in _frames(line.close_frame, SERVER)]
-        if sent and sent[0].code == 1009 and sent[0].reason.startswith(_TOO_BIG):
+        if sent and (sent[0].code, sent[0].reason) == (1009, self._too_big):
             # Whatever it has read since.
             self._add(Failure(1009, sent[0].reason, b""))
         elif line.close_frame:
