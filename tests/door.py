@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
@@ -87,6 +87,11 @@ class Door:
         await peer.send((head + body).encode())
         await peer.stream.receive_some(1)
         await peer.aclose()
+
+
+async def be(door: Door, play: Callable[[Peer], Awaitable[object]]) -> None:
+    """Let a client in, and be its server."""
+    await play(await door.accept())
 
 
 async def answer_pings(peer: Peer, after: float = 0.0) -> None:

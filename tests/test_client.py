@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -11,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.door import URL, Door, answer_pings, door
+from tests.door import URL, Door, answer_pings, be, door
 from tests.peer import Peer
 from trio_beat import (
     Closed,
@@ -29,11 +28,6 @@ __all__ = ["door"]  # a fixture
 INTERVAL = 4.0
 BEATING = Heartbeat(INTERVAL, misses=3)
 TEXT = "--heartbeat--"
-
-
-async def be(door: Door, play: Callable[[Peer], Awaitable[object]]) -> None:
-    """Let a client in, and be its server."""
-    await play(await door.accept())
 
 
 class TestBlock:

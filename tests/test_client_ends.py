@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import SERVER
 
-from tests.door import URL, Door, answer_pings, door
+from tests.door import URL, Door, answer_pings, be, door
 from tests.peer import Peer
 from trio_beat import (
     Closed,
@@ -24,10 +24,6 @@ from trio_beat import (
 from trio_beat._handshake import accept, find_head
 
 __all__ = ["door"]  # a fixture
-
-
-async def be(door: Door, play: Callable[[Peer], Awaitable[object]]) -> None:
-    await play(await door.accept())
 
 
 async def test_a_close_ends_the_iteration_and_not_the_block(
