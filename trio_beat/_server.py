@@ -3,7 +3,7 @@
 ::
 
     serve                     (outer nursery)
-    ├── the metronome and the poller
+    ├── the metronome, the poller, and the turns
     └── peers                 (one task for each socket)
         ├── _admit            reads the request: a connection, HTTP, or a refusal
         └── ...
@@ -37,6 +37,7 @@ from ._handshake import Head, Refusal, accept
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubConsumer
 from ._metronome import Metronome
+from ._turns import Turns
 from .transports._framing import Wire
 from .transports._poller import Poller
 from .web._hypercorn import ASGIApp, HTTPFront
@@ -134,6 +135,7 @@ class Server:
         self._terms = Terms(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
         self._wire = Wire(limits.message_size)
         self._poller = Poller()
+        self._turns = Turns()
         self._connections: set[Connection] = set()
         self._at_the_door: set[trio.CancelScope] = set()
         self._visitors = 0
@@ -194,6 +196,7 @@ class Server:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._metronome.run)
             await nursery.start(self._poller.run)
+            await nursery.start(self._turns.run)
             async with trio.open_nursery() as peers:
                 try:
                     async with trio.open_nursery() as accepting:
