@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import weakref
 from functools import partial
 from itertools import count
 from typing import Any
@@ -14,6 +15,7 @@ from tests.harness import tls_contexts
 from tests.peer import HANDSHAKE, Peer, dial
 from tests.serving import ask, deserted, serving, status
 from trio_beat import Connection, EndReason, Limits, Server, open_hub, serve
+from trio_beat._front_door import PlainVisitor
 from trio_beat.testing import cancelled_at
 
 REQUEST = HANDSHAKE.format(target="/ws/news", headers="").encode()
@@ -225,6 +227,32 @@ async def test_there_are_no_more_connections_than_allowed(
         assert await three.text() == "x"
         for peer in (two, three):
             await peer.aclose()
+
+
+async def test_a_full_server_keeps_nothing_of_those_it_refuses(
+    patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitors: list[weakref.ref[PlainVisitor]] = []
+    made = PlainVisitor.__init__
+
+    def make(this: PlainVisitor, sock: socket.socket) -> None:
+        visitors.append(weakref.ref(this))
+        made(this, sock)
+
+    monkeypatch.setattr(PlainVisitor, "__init__", make)
+    async with serving(stay, limits=Limits(connections=1)) as server:
+        inside = await dial(server.port)
+        gc.disable()
+        try:
+            for _ in range(20):
+                assert status(await ask(server.port, REQUEST)) == 503
+            await trio.sleep(1)
+            assert len(visitors) == 21
+            assert not any(visitor() for visitor in visitors)
+        finally:
+            gc.enable()
+        await inside.aclose()
+        await deserted(server)
 
 
 async def test_there_are_no_more_visitors_than_allowed(

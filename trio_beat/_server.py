@@ -49,8 +49,12 @@ _ACCEPT_TURN: Final = 64
 #: Seconds to wait when there is no file descriptor left for a new socket.
 _EXHAUSTED_PAUSE: Final = 0.1
 _GOING_AWAY: Final = "server is shutting down"
-_FULL: Final = Refusal(503, "server is full, try again later", {"Retry-After": "30"})
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def _full() -> Refusal:
+    # A new one each time: an exception that is raised again keeps the frames of the first time.
+    return Refusal(503, "server is full, try again later", {"Retry-After": "30"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,8 +239,7 @@ class Server:
         context = self._ssl_context
         visitor = PlainVisitor(sock) if context is None else TLSVisitor(sock, context)
         if self._visitors >= self._limits.visitors:
-            self._note(visitor, _FULL)
-            visitor.refuse_nowait(_FULL)
+            self._refuse_nowait(visitor, _full())
             return
         self._visitors += 1
         peers.start_soon(self._admit, visitor, name="trio_beat connection")
@@ -264,8 +267,7 @@ class Server:
         assert self._http is not None
         try:
             if self._http.connections >= self._limits.visitors:
-                self._note(visitor, _FULL)
-                visitor.refuse_nowait(_FULL)
+                self._refuse_nowait(visitor, _full())
             else:
                 await self._http.serve(visitor, request.head.raw + request.behind)
         except OSError as exc:
@@ -316,12 +318,16 @@ class Server:
             try:
                 consumer = HubConsumer(self._hub, parse_target(head.target, self._prefix))
             except ChannelError as exc:
+    def _refuse_nowait(self, visitor: Visitor, refusal: Refusal) -> None:
+        self._note(visitor, refusal)
+        visitor.refuse_nowait(refusal)
+
                 raise Refusal(exc.status, str(exc)) from None
         else:
             assert self._handler is not None
             consumer = HandlerConsumer(self._handler, self._limits.inbound)
         if len(self._connections) >= self._limits.connections:
-            raise _FULL
+            raise _full()
         return Connection(
             visitor.transport(self._wire, self._poller, behind),
             self._terms,
