@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.harness import FIRST_BEAT, INTERVAL, Link, echo, idle, linked, take_all, tcp_pair
+from tests.peer import socket_pair
 from trio_beat._connection import PARTING_TIMEOUT, Connection, SlowPolicy
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
@@ -404,6 +405,38 @@ class TestSlowReaders:
             assert link.ended_at is not None
             # What the kernel had room for still moved for a moment.
             assert link.ended_at - stopped <= 5 * INTERVAL
+
+    @pytest.mark.parametrize("limit", [1, 20_000, 2**20])
+    async def test_dropping_the_oldest_drops_no_ping_and_no_pong(
+        self, limit: int, autojump_clock: MockClock
+    ) -> None:
+        """A peer that steadily takes less than is sent, answers each PING, and PINGs itself."""
+        drop = SlowPolicy.DROP_OLDEST
+        async with linked(outbox=limit, slow_policy=drop, pair=socket_pair) as link:
+            asked, answered = [], []
+            for number in range(200):
+                for _ in range(3):
+                    link.connection.send_nowait(b"\0" * 10_000)
+                name = str(number).encode()
+                await link.peer.send_frame(Opcode.PING, name)
+                asked.append(name)
+                frame = await link.peer.frame()
+                while frame is not None and frame.opcode is not Opcode.BINARY:
+                    if frame.opcode is Opcode.PING:
+                        await link.peer.pong(frame)
+                    else:
+                        answered.append(bytes(frame.data))
+                    frame = await link.peer.frame()
+                await trio.sleep(INTERVAL / 4)
+            assert link.running
+            assert link.connection.statistics().missed_beats < 3
+            assert link.connection.statistics().dropped > 50
+            while len(answered) < len(asked):
+                frame = await link.peer.frame()
+                assert frame is not None
+                if frame.opcode is Opcode.PONG:
+                    answered.append(bytes(frame.data))
+            assert answered == asked
 
 
 class TestPings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from trio_beat._outbox import Outbox
@@ -76,27 +76,33 @@ def test_frame_that_is_to_be_kept_is_kept_until_the_peer_has_it() -> None:
 
 
 def test_no_more_than_one_beat_waits() -> None:
+    beat = b"\x89beat"
     outbox = Outbox(b"aaaa", taken=1)
     for _ in range(3):
-        outbox.append_beat(b"beat")
+        outbox.append_beat(beat)
     outbox.append(b"bbbb")
-    outbox.append_beat(b"beat")
-    assert write(outbox) == b"aaabeatbbbb"
+    outbox.append_beat(beat)
+    assert write(outbox) == b"aaa" + beat + b"bbbb"
     outbox = Outbox(b"aaaa")
-    outbox.append_beat(b"beat")
+    outbox.append_beat(beat)
     outbox.append(b"bbbb")
-    outbox.taken(8)
-    outbox.append_beat(b"beat")
-    assert write(outbox) == b"bbbbbeat"
+    outbox.taken(9)
+    outbox.append_beat(beat)
+    assert write(outbox) == b"bbbb" + beat
 
 
-def test_beat_that_was_dropped_waits_no_more() -> None:
+def test_control_frames_are_not_dropped_nor_counted() -> None:
+    ping, pong = b"\x89\x00", b"\x8a\x00"
     outbox = Outbox(b"aaaa")
-    outbox.append_beat(b"beat")
+    outbox.append_beat(ping)
     outbox.append(b"bbbb")
-    assert outbox.drop_oldest(5) == 2
-    outbox.append_beat(b"beat")
-    assert write(outbox) == b"bbbbbeat"
+    outbox.append_reply(pong)
+    outbox.append(b"cccc")
+    assert outbox.drop_oldest(0) == 3
+    outbox.append_beat(ping)  # the one before still waits
+    assert outbox.replies == 2
+    assert write(outbox) == ping + pong
+    assert outbox.replies == outbox.size == 0
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -108,8 +114,9 @@ class OutboxMachine(RuleBasedStateMachine):
         taken = min(taken, len(frame) - 1)
         self.outbox = Outbox(frame, taken, keep=keep)
         self.frames = 1
-        #: What waits, as number and bytes left, and how many of them may not be dropped.
-        self.waiting = [(0, len(frame) - taken)]
+        #: What waits, as number, bytes left, and whether it is a control frame; and how many of
+        #: them may not be dropped.
+        self.waiting = [(0, len(frame) - taken, False)]
         self.fixed = int(keep or taken > 0)
         self.expected: list[int] = []
         self.peer = Protocol(CLIENT, state=OPEN, max_size=None)
@@ -127,7 +134,14 @@ class OutboxMachine(RuleBasedStateMachine):
     def append(self, size: int) -> None:
         frame = make_frame(self.frames, size)
         self.outbox.append(frame)
-        self.waiting.append((self.frames, len(frame)))
+        self.waiting.append((self.frames, len(frame), False))
+        self.frames += 1
+
+    @rule()
+    def append_reply(self) -> None:
+        frame = Frame(Opcode.PONG, b"%d," % self.frames).serialize(mask=False)
+        self.outbox.append_reply(frame)
+        self.waiting.append((self.frames, len(frame), True))
         self.frames += 1
 
     @precondition(lambda self: self.outbox.size)
@@ -137,9 +151,9 @@ class OutboxMachine(RuleBasedStateMachine):
         self.receive(data)
         left = len(data)
         while left:
-            number, size = self.waiting[0]
+            number, size, control = self.waiting[0]
             if left < size:
-                self.waiting[0] = (number, size - left)
+                self.waiting[0] = (number, size - left, control)
                 self.fixed = 1
                 break
             left -= size
@@ -147,22 +161,30 @@ class OutboxMachine(RuleBasedStateMachine):
             del self.waiting[0]
             self.fixed = 0
 
+    def drop(self, limit: int) -> int:
+        messages = [it for it in self.waiting[self.fixed :] if not it[2]]
+        dropped = 0
+        while messages and sum(size for _, size, _ in self.waiting) >= limit:
+            self.waiting.remove(messages.pop(0))
+            dropped += 1
+        return dropped
+
     @rule(limit=st.integers(0, 200_000))
     def drop_oldest(self, limit: int) -> None:
-        dropped = 0
-        while sum(size for _, size in self.waiting) >= limit and len(self.waiting) > self.fixed:
-            del self.waiting[self.fixed]
-            dropped += 1
-        assert self.outbox.drop_oldest(limit) == dropped
+        assert self.outbox.drop_oldest(limit) == self.drop(limit)
 
     @rule()
     def drop_all(self) -> None:
-        del self.waiting[self.fixed :]
+        self.drop(0)
         self.outbox.drop_all()
 
     @invariant()
-    def size_is_exact(self) -> None:
-        assert self.outbox.size == sum(size for _, size in self.waiting)
+    def sizes_are_exact(self) -> None:
+        assert self.outbox.size == sum(size for _, size, _ in self.waiting)
+        whole = self.waiting[self.fixed :]
+        replies = sum(size for _, size, control in whole if control)
+        # One that the peer has a part of counts in full.
+        assert replies <= self.outbox.replies <= replies + 20
 
     @invariant()
     def peer_got_whole_frames_in_order(self) -> None:
@@ -171,7 +193,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         while self.outbox.size:
             self.receive(write(self.outbox))
-        assert self.got == self.expected + [number for number, _ in self.waiting]
+        assert self.got == self.expected + [number for number, *_ in self.waiting]
 
 
 TestOutbox = OutboxMachine.TestCase

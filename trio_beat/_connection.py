@@ -67,7 +67,8 @@ class SlowPolicy(enum.StrEnum):
     """What happens to a peer whose outbox is full."""
 
     DISCONNECT = "disconnect"  #: it is closed with 1013
-    DROP_OLDEST = "drop-oldest"  #: it loses the oldest messages that wait, and they are counted
+    #: It loses the oldest messages that wait, and they are counted; PINGs and PONGs stay.
+    DROP_OLDEST = "drop-oldest"
 
 
 class Statistics(NamedTuple):
@@ -258,7 +259,7 @@ class Connection:
 
     def _reply(self, frame: bytes) -> None:
         outbox = self._outbox
-        if outbox is None or self.closed is not None or outbox.replies >= _REPLIES:
+        if outbox is None:
             self.deliver_nowait(frame)
         else:
             # A peer may well PING while it takes a message that is larger than the outbox.
@@ -282,7 +283,7 @@ class Connection:
         frames = beat_frames(beat.number, self._terms.heartbeat.message)
         if self._outbox is None:
             self._put(frames)
-        else:
+        elif outbox.replies < _REPLIES:
             self._outbox.append_beat(frames)
 
     def _let_go(self) -> None:

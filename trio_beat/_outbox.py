@@ -1,7 +1,11 @@
 """What a socket did not take at once.
 
-An outbox exists only while something waits. It holds whole frames; one that the peer already has a
-part of is never dropped, since the peer could not make sense of what follows.
+An outbox exists only while something waits. It holds whole frames, and may drop messages:
+
+1. A frame that the peer already has a part of is never dropped, since the peer could not make sense
+   of what follows.
+2. Control frames (RFC 6455, section 5.5), and a text heartbeat behind its PING, are never dropped.
+   Of the frames of a beat no more than one waits; the caller bounds the PONGs by `replies`.
 """
 
 from __future__ import annotations
@@ -10,7 +14,13 @@ from collections import deque
 from typing import Final
 
 import trio
+from websockets.frames import Opcode
 
+#: A bit of the opcode, and so of a frame's first byte, tells control frames from messages (RFC
+#: 6455, section 5.2); a handshake's response counts with them.
+_CONTROL: Final = 0x08
+_PING: Final = bytes([0x80 | Opcode.PING])
+_PONG: Final = bytes([0x80 | Opcode.PONG])
 #: Buffers of one gathering write; the kernel takes up to 1024 (``UIO_MAXIOV``).
 _MOST_BUFFERS: Final = 64
 
@@ -24,15 +34,15 @@ class Outbox:
         keep: the first frame may not be dropped even if the socket has had nothing of it.
     """
 
-    __slots__ = ("_beat", "_frames", "_gone", "_keep", "_taken", "emptied", "replies", "size")
+    __slots__ = ("_beat", "_frames", "_keep", "_taken", "emptied", "replies", "size")
 
     def __init__(self, frame: bytes, taken: int = 0, *, keep: bool = False) -> None:
         self._frames = deque((frame,))
         self._taken = taken
         self._keep = keep
-        #: How many frames have left, and how many must have for the last beat to be among them.
-        self._gone, self._beat = 0, 0
-        #: Bytes of replies that were put here so far.
+        #: Whether the frames of a beat wait; they begin with a PING, and nothing else does.
+        self._beat = False
+        #: Bytes of PONGs that wait.
         self.replies = 0
         #: Bytes that wait.
         self.size = len(frame) - taken
@@ -51,9 +61,9 @@ class Outbox:
 
     def append_beat(self, frame: bytes) -> None:
         """Put the frames of a beat at the end, unless those of an earlier one still wait."""
-        if self._gone >= self._beat:
+        if not self._beat:
             self.append(frame)
-            self._beat = self._gone + len(self._frames)
+            self._beat = True
 
     def buffers(self) -> list[bytes | memoryview]:
         """What to write next: as many frames as one gathering write is worth."""
@@ -70,27 +80,36 @@ class Outbox:
         self.size -= count
         count += self._taken
         while self._frames and count >= len(self._frames[0]):
-            count -= len(self._frames.popleft())
-            self._gone += 1
+            frame = self._frames.popleft()
+            count -= len(frame)
+            begin = frame[:1]  # none, where a handshake's response is somebody else's
+            if begin == _PONG:
+                self.replies -= len(frame)
+            elif begin == _PING:
+                self._beat = False
             self._keep = False
         self._taken = count
 
     def drop_oldest(self, limit: int) -> int:
-        """Drop frames, oldest first, until less than `limit` bytes wait.
+        """Drop messages, oldest first, until less than `limit` bytes wait.
 
         Returns:
-            How many frames were dropped.
+            How many messages were dropped.
         """
-        kept = self._frames.popleft() if self._taken or self._keep else None
+        kept: list[bytes] = []
+        if self._taken or self._keep:
+            kept.append(self._frames.popleft())
         dropped = 0
         while self._frames and self.size >= limit:
-            self.size -= len(self._frames.popleft())
+            frame = self._frames.popleft()
+            if frame[0] & _CONTROL:
+                kept.append(frame)
+                continue
+            self.size -= len(frame)
             dropped += 1
-        self._gone += dropped
-        if kept is not None:
-            self._frames.appendleft(kept)
+        self._frames.extendleft(reversed(kept))
         return dropped
 
     def drop_all(self) -> None:
-        """Drop every frame that may be dropped."""
+        """Drop every message that may be dropped."""
         self.drop_oldest(0)
