@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from typing import Literal
 
 import trio
 import trio.testing
@@ -16,7 +17,7 @@ from websockets.frames import Opcode
 from tests.peer import Peer, socket_pair
 from trio_beat._connection import Connection, Consumer, SlowPolicy, Terms
 from trio_beat._exceptions import Closed
-from trio_beat._handler import Handler, HandlerConsumer
+from trio_beat._handler import Handler, HandlerConsumer, HandlerErrors
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
 from trio_beat.transports import Transport
@@ -153,11 +154,12 @@ async def linked(
     received: bytes = b"",
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
     secure: bool = False,
+    handler_errors: Literal["raise", "close"] = "raise",
 ) -> AsyncIterator[Link]:
     """Run a connection while the context lasts, and check that nothing of it is left behind."""
     metronome, wire = Metronome(heartbeat.interval), Wire(message_size)
     terms = Terms(heartbeat, metronome, outbox, slow_policy)
-    consumer = consumer or HandlerConsumer(handler, inbound)
+    consumer = consumer or HandlerConsumer(handler, inbound, HandlerErrors(handler_errors))
     with trio.fail_after(HANGS), Poller() as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(metronome.run)

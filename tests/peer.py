@@ -151,12 +151,16 @@ async def dial(
         stream = trio.SSLStream(
             tcp, ssl_context, server_hostname="localhost", https_compatible=True
         )
-    await stream.send_all(HANDSHAKE.format(target=target, headers=headers).encode())
-    response = bytearray()
-    while b"\r\n\r\n" not in response:
-        data = await stream.receive_some(4096)
-        assert data, f"server closed during the handshake: {response!r}"
-        response += data
+    try:
+        await stream.send_all(HANDSHAKE.format(target=target, headers=headers).encode())
+        response = bytearray()
+        while b"\r\n\r\n" not in response:
+            data = await stream.receive_some(4096)
+            assert data, f"server closed during the handshake: {response!r}"
+            response += data
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     head, _, rest = bytes(response).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 "), response
     peer = Peer(stream)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import cast
 
 import pytest
 import trio
@@ -14,7 +16,7 @@ from websockets.frames import Close, Frame, Opcode
 from tests.harness import FIRST_BEAT, INTERVAL, Link, echo, idle, linked, take_all, tcp_pair
 from trio_beat._connection import CLOSE_TIMEOUT, Connection
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
-from trio_beat._handler import HandlerConsumer
+from trio_beat._handler import HandlerConsumer, HandlerErrors
 
 LIMIT = 1000
 LATEST_DEATH = FIRST_BEAT + 3 * INTERVAL
@@ -85,6 +87,10 @@ async def by_the_socket(link: Link) -> None:
         link.connection.send_nowait("x")
 
 
+async def by_a_fault_of_this_package(link: Link) -> None:
+    link.connection._ping = cast("int", None)  # the next beat looks at it
+
+
 #: What happens, how the connection ends, and the close frame that the peer gets.
 ENDS = [
     (by_the_peer, Closed(EndReason.PEER, 1001, "bye"), Close(1001, "bye")),
@@ -99,6 +105,7 @@ ENDS = [
             (by_the_application, EndReason.HANDLER, 4000, "enough"),
             (by_shutdown, EndReason.SHUTDOWN, 1001, "server is shutting down"),
             (by_refusal, EndReason.REFUSED, 1013, "try again later"),
+            (by_a_fault_of_this_package, EndReason.INTERNAL_ERROR, 1011, "internal error"),
             (by_a_violation, EndReason.PROTOCOL_ERROR, 1002, "unexpected continuation frame"),
             (by_invalid_text, EndReason.PROTOCOL_ERROR, 1007, "invalid start byte at position 0"),
             (
@@ -131,9 +138,13 @@ async def test_every_end_has_one_reason(
     async with linked(take_all, message_size=LIMIT, outbox=50_000) as link:
         await trio.sleep(0.01)
         await end(link)
-        assert await answer_close(link) == told
+        if closed.by is EndReason.INTERNAL_ERROR:  # no answer is waited for
+            assert await link.peer.closed() == told
+        else:
+            assert await answer_close(link) == told
         assert await link.ended() == closed
-        assert link.error is None
+        # It is the server's to log, and to go on.
+        assert (link.error is not None) is (closed.by is EndReason.INTERNAL_ERROR)
         assert {by: n for by, n in link.terms.ended.items() if n} == {closed.by: 1}
         messages = [record.getMessage() for record in caplog.records]
         assert messages == [f"local /ws/x ended: {closed}"]
@@ -150,6 +161,8 @@ async def test_the_first_reason_stands(
         await trio.sleep(0.01)
         await end(link)
         await wait_all_tasks_blocked()
+        if link.connection.closed is None:  # at the next beat
+            await trio.sleep(INTERVAL)
         for by in EndReason:
             link.connection.end_nowait(by, 1000, "too late")
         assert await link.ended() == closed
@@ -229,7 +242,7 @@ class TestPoliteness:
             async def received(self, connection: Connection, message: str | bytes) -> None:
                 connection.end_nowait(EndReason.HANDLER, 1000, "")
 
-        async with linked(consumer=Impolite(idle, 1)) as link:
+        async with linked(consumer=Impolite(idle, 1, HandlerErrors())) as link:
             await link.peer.send(
                 Frame(Opcode.TEXT, b"x").serialize(mask=True)
                 + Frame(Opcode.PING, b"x").serialize(mask=True)
@@ -348,6 +361,88 @@ class TestPeerCloses:
             link.peer.stream.socket.close()
             assert (await link.ended()).by is EndReason.LOST
             assert link.error is None
+
+    @pytest.mark.parametrize("late", ["end_nowait", "aclose", "lost"])
+    async def test_an_end_that_comes_later_takes_nothing_of_the_five_seconds(
+        self, late: str, autojump_clock: MockClock
+    ) -> None:
+        done = []
+
+        async def handler(connection: Connection) -> None:
+            async for _ in connection:
+                pass
+            await trio.sleep(CLOSE_TIMEOUT - 1)
+            done.append(trio.current_time())
+
+        async with linked(handler) as link:
+            await trio.sleep(1)
+            await link.peer.send_close()
+            await link.peer.closed()
+            await trio.sleep(1)
+            match late:
+                case "end_nowait":
+                    link.connection.end_nowait(EndReason.SHUTDOWN, 1001, "server is shutting down")
+                case "aclose":
+                    await link.connection.aclose()
+                case _:
+                    await link.peer.aclose()
+                    link.connection.deliver_nowait(b"\x81\x01x")
+            await link.ended()
+            assert done == [1 + CLOSE_TIMEOUT - 1]
+
+    @pytest.mark.parametrize("leaves", [False, True])
+    async def test_tasks_that_share_the_messages_all_have_five_seconds(
+        self, leaves: bool, autojump_clock: MockClock
+    ) -> None:
+        """Also where one of them still works, and no other waits for a message any more."""
+        done = []
+
+        async def work(
+            connection: Connection, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        ) -> None:
+            assert await connection.receive() == "work"
+            task_status.started()
+            await trio.sleep(4)
+            done.append(trio.current_time())
+
+        async def wait_in_vain(connection: Connection) -> None:
+            with trio.move_on_after(1 if leaves else 1000):
+                with suppress(ConnectionClosed):
+                    await connection.receive()
+
+        async def handler(connection: Connection) -> None:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(work, connection)
+                nursery.start_soon(wait_in_vain, connection)
+
+        async with linked(handler) as link:
+            await wait_all_tasks_blocked()
+            await link.peer.send_text("work")
+            await trio.sleep(2)
+            await link.peer.send_close()
+            await link.peer.closed()
+            await link.ended()
+            assert done == [4]
+
+    async def test_a_task_that_has_ended_is_not_waited_for(self, autojump_clock: MockClock) -> None:
+        """It took a message, and nobody will ever ask for another in its place."""
+
+        async def take_one(connection: Connection) -> None:
+            await connection.receive()
+
+        async def handler(connection: Connection) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(take_one, connection)
+            await trio.sleep_forever()
+
+        async with linked(handler) as link:
+            await link.peer.send_text("x")
+            await trio.sleep(1)
+            await link.peer.send_close()
+            await link.peer.closed()
+            await link.peer.aclose()
+            await link.ended()
+            assert link.ended_at == 1
 
 
 class TestPeerViolates:
@@ -497,6 +592,46 @@ class TestHandlerEnds:
             assert await link.ended() == Closed(EndReason.HANDLER, 1000, "")
             assert link.ended_at == 1
             assert link.error is None
+
+
+class TestHandlerErrorsThatClose:
+    async def test_end_their_own_connection_with_1011(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def handler(connection: Connection) -> None:
+            async for message in connection:
+                raise KeyError(message)
+
+        async with linked(handler, handler_errors="close") as link:
+            await link.peer.send_text("x")
+            assert await answer_close(link) == Close(1011, "internal error")
+            assert await link.ended() == Closed(EndReason.HANDLER, 1011, "internal error")
+            assert link.error is None
+        (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], KeyError)
+
+    async def test_in_a_group_beside_everyday_ends(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def handler(connection: Connection) -> None:
+            closed = Closed(EndReason.PEER, 1000, "")
+            raise ExceptionGroup("", [ConnectionClosed(closed), KeyError(1), KeyError(2)])
+
+        async with linked(handler, handler_errors="close") as link:
+            assert await answer_close(link) == Close(1011, "internal error")
+            await link.ended()
+            assert link.error is None
+        assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
+
+    async def test_what_is_no_error_goes_on(self, autojump_clock: MockClock) -> None:
+        async def handler(connection: Connection) -> None:
+            await trio.sleep(1)
+            raise BaseExceptionGroup("", [SystemExit(3), KeyError(1)])
+
+        with pytest.RaisesGroup(SystemExit, flatten_subgroups=True):
+            async with linked(handler, handler_errors="close") as link:
+                await link.ended()
 
 
 class TestCancelledFromOutside:

@@ -105,6 +105,7 @@ def _make_server(
     )
     server = Server(
         handler=None,
+        handler_errors="raise",
         hub=hub,
         app=make_app(site),
         path_prefix=settings.path_prefix,

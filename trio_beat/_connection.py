@@ -14,7 +14,9 @@
    `CLOSE_TIMEOUT` seconds.
 3. Writing never waits: what the socket does not take at once goes to the outbox. A full outbox
    meets the slow policy.
-4. Until the consumer has opened the connection the outbox holds the handshake's response: whatever
+4. An exception that nothing here expects ends this connection alone: it leaves `run`, also where
+   another task met it, and the server goes on (`Server._admit`).
+5. Until the consumer has opened the connection the outbox holds the handshake's response: whatever
    is sent meanwhile stands behind it, and a peer that sees the connection open is subscribed.
 """
 
@@ -30,7 +32,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
-from ._exceptions import Closed, EndReason, ended
+from ._exceptions import Closed, EndReason, ended, split_unexpected
 from ._heartbeat import Heartbeat, Verdict
 from ._metronome import Beat, Metronome
 from ._outbox import Outbox
@@ -46,13 +48,14 @@ CLOSE_TIMEOUT: Final = 5.0
 #: Seconds for which the close frame of a cancelled connection may still be sent.
 PARTING_TIMEOUT: Final = 1.0
 
-#: Bytes of PONGs that may wait in an outbox, full or not, before the slow policy applies to them.
+#: Bytes of PONGs that may wait in an outbox, full or not; no policy drops them.
 _REPLIES: Final = 65536
 
 #: Messages that connections send without waiting before other tasks get a turn: a turn costs as
 #: much as a small message.
 _TURN: Final = 16
 
+_INTERNAL_ERROR: Final = Closed(EndReason.INTERNAL_ERROR, 1011, "internal error")
 #: Whoever is dead or lost is not asked: the socket is closed at once.
 _ABORTED: Final = frozenset({EndReason.MISSED_BEATS, EndReason.LOST})
 #: Ends after which what still waits in the outbox is of no use to the peer.
@@ -61,6 +64,10 @@ _DISCARDING: Final = frozenset(
 )
 #: Ends after which the peer owes no close frame.
 _ANSWERED: Final = frozenset({EndReason.PEER, EndReason.PROTOCOL_ERROR, EndReason.TOO_BIG})
+
+
+async def _raise(exc: Exception) -> None:
+    raise exc
 
 
 class SlowPolicy(enum.StrEnum):
@@ -82,6 +89,10 @@ class Statistics(NamedTuple):
 
 class Consumer(Protocol):
     """Whom a connection serves. All of it runs in the connection's nursery."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the application raised, and the connection's nursery with it; None: nothing."""
 
     async def opened(self, connection: Connection) -> None:
         """The peer was let in; what is sent now follows the handshake."""
@@ -199,14 +210,18 @@ class Connection:
                             else:
                                 await self._take(event)
                     self._nursery.cancel_scope.cancel()
-            except BaseException:
-                await self._interrupted()
+            except BaseException as exc:
+                await self._interrupted(exc)
                 raise
             await self._say_goodbye()
         finally:
-            transport.abort()
-            consumer.closed(self)
-            self._report()
+            try:
+                transport.abort()
+            finally:
+                try:
+                    consumer.closed(self)
+                finally:
+                    self._report()
 
     async def _beat(self) -> None:
         transport, verdict = self._transport, self._verdict
@@ -261,9 +276,11 @@ class Connection:
         outbox = self._outbox
         if outbox is None:
             self.deliver_nowait(frame)
-        else:
+        elif outbox.replies < _REPLIES:
             # A peer may well PING while it takes a message that is larger than the outbox.
             outbox.append_reply(frame)
+        else:
+            self.end_nowait(EndReason.SLOW, 1013, "too slow, too many PONGs wait")
 
     def _ponged(self, number: int) -> None:
         if number == self._ping:
@@ -283,7 +300,7 @@ class Connection:
         frames = beat_frames(beat.number, self._terms.heartbeat.message)
         if self._outbox is None:
             self._put(frames)
-        elif outbox.replies < _REPLIES:
+        else:
             self._outbox.append_beat(frames)
 
     def _let_go(self) -> None:
@@ -294,6 +311,7 @@ class Connection:
             outbox.taken(self._transport.write_nowait(b"".join(outbox.buffers())))
         except OSError as exc:
             self._lost(exc)
+            return
         if outbox.size:
             self._start_flushing()
         else:
@@ -350,21 +368,37 @@ class Connection:
         elif frame:
             self._put(frame)
 
-    async def _interrupted(self) -> None:
-        """Cancelled from outside, or the application failed: a word, and no handshake."""
-        if self.closed is not None:
+    async def _interrupted(self, exc: BaseException) -> None:
+        """Cancelled from outside, or the application or this package failed: no handshake."""
+        if self.closed is None:
+            self.closed = self._why(exc)
+        elif self.closed.by is not EndReason.INTERNAL_ERROR:
             return
-        by, code, reason = EndReason.HANDLER, 1011, "internal error"
-        if trio.current_effective_deadline() == -math.inf:
-            by, code, reason = EndReason.SHUTDOWN, 1001, "server is shutting down"
-        self.closed = Closed(by, code, reason)
-        frame = self._transport.close_frame(code, reason)
+        if self._outbox is not None:
+            self._outbox.emptied.set()
+        frame = self._transport.close_frame(self.closed.code, self.closed.reason)
         if self._outbox is None:
             self._outbox = Outbox(frame)
         else:
             self._outbox.append(frame)
         with trio.move_on_after(PARTING_TIMEOUT, shield=True):
             await self._send_rest()
+
+    def _why(self, exc: BaseException) -> Closed:
+        unexpected, _ = split_unexpected(exc, self._consumer.failure)
+        if unexpected is not None:
+            return _INTERNAL_ERROR
+        if trio.current_effective_deadline() == -math.inf:
+            return Closed(EndReason.SHUTDOWN, 1001, "server is shutting down")
+        return Closed(EndReason.HANDLER, 1011, "internal error")
+
+    def _failed(self, exc: Exception) -> None:
+        """Another task has met what nothing expects of this connection: `run` raises it."""
+        if self.closed is None:
+            self.closed = _INTERNAL_ERROR
+        # A nursery that is closed takes no more tasks: then there is nothing left to end.
+        with contextlib.suppress(RuntimeError):
+            self._nursery.start_soon(_raise, exc)
 
     async def _say_goodbye(self) -> None:
         """The closing handshake, or what is left of it."""
@@ -407,15 +441,20 @@ class Connection:
     def deliver_nowait(self, frame: bytes) -> None:
         """Send a frame that was made for many; does nothing once the connection has ended."""
         if self.closed is None:
-            if self._outbox is None:  # as for most: no limit to look at
-                self._put(frame)
-            else:
-                self._write(frame)
+            try:
+                if self._outbox is None:  # as for most: no limit to look at
+                    self._put(frame)
+                else:
+                    self._write(frame)
+            except Exception as exc:  # who publishes must not end of it
+                self._failed(exc)
 
     def end_nowait(
         self, by: EndReason, code: int, reason: str, *, frame: bytes | None = None
     ) -> None:
         """End the connection; does nothing once it has ended.
+
+        So a handler whose peer has closed keeps the time that it was promised.
 
         Args:
             by: why.
@@ -423,7 +462,12 @@ class Connection:
             reason: text that the peer is told.
             frame: a close frame that is already made; None: one is made.
         """
-        self._conclude(by, code, reason, frame)
+        if self.closed is not None:
+            return
+        try:
+            self._conclude(by, code, reason, frame)
+        except Exception as exc:  # who ends it, as the server does in draining, must not end of it
+            self._failed(exc)
         self._nursery.cancel_scope.cancel()
 
     # What an application does with a connection.
@@ -462,7 +506,10 @@ class Connection:
     def send_frame_nowait(self, frame: bytes) -> None:
         """Like `send_nowait`, for a message that is a frame already."""
         self._check_open()
-        self._write(frame)
+        try:
+            self._write(frame)
+        except Exception as exc:  # of this package: no bug of the application's
+            self._failed(exc)
         self._check_open()
 
     @property
@@ -520,6 +567,11 @@ class Connection:
         check_close(code, reason)
         self.end_nowait(EndReason.HANDLER, code, reason)
         await trio.lowlevel.checkpoint()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the application raised, and `run` with it; None: nothing."""
+        return self._consumer.failure
 
     @property
     def peer(self) -> str:

@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 
@@ -35,6 +36,7 @@ class EndReason(enum.StrEnum):
     TOO_BIG = "too-big"  #: the peer sent a message over the size limit
     REFUSED = "refused"  #: it was not let in
     LOST = "lost"  #: the socket failed
+    INTERNAL_ERROR = "internal-error"  #: this package met an exception that it did not expect
 
 
 class Closed(NamedTuple):
@@ -75,7 +77,7 @@ class ConnectionLost(ConnectionClosed):
     """The connection has ended, and not because one of its ends wanted to close it.
 
     The peer fell silent, its socket failed or ended without a close frame, it did not take what
-    was sent to it, or it broke the protocol's rules or its limits.
+    was sent to it, it broke the protocol's rules or its limits, or this package failed.
     """
 
 
@@ -87,6 +89,7 @@ _LOST: Final = frozenset(
         EndReason.SLOW,
         EndReason.PROTOCOL_ERROR,
         EndReason.TOO_BIG,
+        EndReason.INTERNAL_ERROR,
     }
 )
 
@@ -170,3 +173,43 @@ class UnknownBackend(BackendError):  # noqa: N818 - the name says what is wrong
         super().__init__(f"no backend for {url!r}; installed are {schemes}")
         self.url = url
         self.known = known
+
+
+def split(
+    exc: BaseException, condition: Callable[[BaseException], bool]
+) -> tuple[BaseException | None, BaseException | None]:
+    """Divide an exception, which may be a group, by a condition.
+
+    Args:
+        exc: the exception.
+        condition: asked of a group, and then of what it holds.
+
+    Returns:
+        What meets the condition, and what does not; None where there is nothing.
+    """
+    if condition(exc):
+        return exc, None
+    if isinstance(exc, BaseExceptionGroup):
+        match, rest = exc.split(condition)
+        # Where nothing meets it, `rest` is a copy.
+        return (None, exc) if match is None else (match, rest)
+    return None, exc
+
+
+def split_unexpected(
+    exc: BaseException, expected: BaseException | None
+) -> tuple[BaseException | None, BaseException | None]:
+    """Divide what ended a connection's tasks.
+
+    Args:
+        exc: the exception.
+        expected: what the application raised; None: nothing.
+
+    Returns:
+        What this package did not expect; and the rest, which is the application's, a cancellation,
+        or an exit.
+    """
+    rest, unexpected = split(
+        exc, lambda e: e is expected or not isinstance(e, Exception | BaseExceptionGroup)
+    )
+    return unexpected, rest

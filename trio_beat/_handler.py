@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import trio
 
 from ._connection import Connection
-from ._exceptions import ConnectionClosed, EndReason
+from ._exceptions import ConnectionClosed, EndReason, split
 from ._inbox import Inbox
 
 _log = logging.getLogger("trio_beat.connection")
 
 Handler = Callable[[Connection], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class HandlerErrors:
+    """What becomes of what the handlers of a server raise.
+
+    Args:
+        policy: ``raise``: it goes on, out of the server. ``close``: it is logged with its
+            traceback, and ends its own connection only.
+    """
+
+    policy: Literal["raise", "close"] = "raise"
+    #: Handlers that failed and whose connection was closed for it.
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.policy not in ("raise", "close"):
+            raise ValueError(f"handler_errors is {self.policy!r}; it must be 'raise' or 'close'")
+
+
+def _runs(task: trio.lowlevel.Task) -> bool:
+    nursery = task.parent_nursery
+    return nursery is not None and task in nursery.child_tasks
 
 
 class InboxConsumer:
@@ -23,16 +48,7 @@ class InboxConsumer:
         inbound_size: how many messages may wait for it before the reader stops reading.
     """
 
-    __slots__ = (
-        "_caught_up",
-        "_dealt_with",
-        "_given",
-        "_inbox",
-        "_readers",
-        "_returned",
-        "_running",
-        "_taken",
-    )
+    __slots__ = ("_busy", "_caught_up", "_inbox", "_readers", "_returned", "_running", "failure")
 
     def __init__(self, inbound_size: int) -> None:
         self._inbox = Inbox(inbound_size)
@@ -40,10 +56,11 @@ class InboxConsumer:
         #: Set when the code has returned, and when it has caught up; None while nobody waits.
         self._returned: trio.Event | None = None
         self._caught_up: trio.Event | None = None
-        #: Messages that came; that the code took; that it had taken when it asked for more.
-        self._given = self._taken = self._dealt_with = 0
         #: Tasks that wait for a message.
         self._readers = 0
+        #: Tasks that have taken a message and not asked for another one; None: none has.
+        self._busy: set[trio.lowlevel.Task] | None = None
+        self.failure: BaseException | None = None
 
     async def opened(self, connection: Connection) -> None:
         self._running = True
@@ -53,36 +70,52 @@ class InboxConsumer:
         self._running = False
         if self._returned is not None:
             self._returned.set()
+        self._look_whether_caught_up()
 
     async def received(self, connection: Connection, message: str | bytes) -> None:
-        self._given += 1
         await self._inbox.put(message)
 
     async def receive(self) -> str | bytes:
-        self._dealt_with = self._taken
-        if self._caught_up is not None and self._dealt_with == self._given:
-            self._caught_up.set()
+        task = trio.lowlevel.current_task()
+        if self._busy is not None:
+            self._busy.discard(task)
+            self._busy = self._busy or None
+            self._look_whether_caught_up()
         self._readers += 1
         try:
             message = await self._inbox.get()
         finally:
             self._readers -= 1
-        self._taken += 1
+        if self._busy is None:
+            self._busy = set()
+        self._busy.add(task)
         return message
 
+    @property
+    def _behind(self) -> bool:
+        """Whether the code has not dealt with all that came."""
+        if not self._running:
+            return False
+        return len(self._inbox) > 0 or any(_runs(task) for task in self._busy or ())
+
+    def _look_whether_caught_up(self) -> None:
+        if self._caught_up is not None and not self._behind:
+            self._caught_up.set()
+
     async def caught_up(self) -> None:
-        if self._dealt_with < self._given:
+        if self._behind:
             self._caught_up = trio.Event()
             await self._caught_up.wait()
 
     async def finished(self, connection: Connection) -> None:
         self._inbox.close()
-        if self._running and (self._readers or self._dealt_with < self._given):
+        if self._running and (self._readers or self._behind):
             self._returned = trio.Event()
             await self._returned.wait()
 
     def closed(self, connection: Connection) -> None:
         self._inbox.discard()
+        self._busy = None
 
 
 class HandlerConsumer(InboxConsumer):
@@ -90,16 +123,18 @@ class HandlerConsumer(InboxConsumer):
 
     Args:
         handler: called with the connection. When it returns the connection is closed with 1000.
-            What it raises closes the connection with 1011 and is not caught, except for
-            `ConnectionClosed`.
+            What it raises closes the connection with 1011, except for `ConnectionClosed`, and then
+            meets `errors`.
         inbound_size: how many messages may wait for it before the reader stops reading.
+        errors: what becomes of what the handler raises.
     """
 
-    __slots__ = ("_handler",)
+    __slots__ = ("_errors", "_handler")
 
-    def __init__(self, handler: Handler, inbound_size: int) -> None:
+    def __init__(self, handler: Handler, inbound_size: int, errors: HandlerErrors) -> None:
         super().__init__(inbound_size)
         self._handler = handler
+        self._errors = errors
 
     async def opened(self, connection: Connection) -> None:
         await super().opened(connection)
@@ -109,11 +144,36 @@ class HandlerConsumer(InboxConsumer):
         try:
             await self._handler(connection)
             connection.end_nowait(EndReason.HANDLER, 1000, "")
-        except* ConnectionClosed:
-            # That a connection has ended is an everyday event, and must not end the server. Where
-            # it is another than the handler's own, the handler could have known better.
-            if connection.closed is None:
-                _log.warning("%s handler failed", connection.peer, exc_info=True)
-                connection.end_nowait(EndReason.HANDLER, 1011, "internal error")
+        except BaseException as exc:
+            rest = self._deal_with(exc, connection)
+            try:
+                if rest is exc:
+                    raise
+                if rest is not None:
+                    raise rest from rest.__cause__
+            finally:
+                del rest  # its traceback holds this frame
         finally:
             self.returned()
+
+    def _deal_with(self, exc: BaseException, connection: Connection) -> BaseException | None:
+        """Note what a handler raised, and give back what is to go on."""
+        ended, rest = split(exc, lambda e: isinstance(e, ConnectionClosed))
+        # That a connection has ended is an everyday event, and must not end the server. Where
+        # it is another than the handler's own, the handler could have known better.
+        if ended is not None and connection.closed is None:
+            self._give_up(connection, ended, logging.WARNING)
+        if rest is None:
+            return None
+        if self._errors.policy == "raise":
+            self.failure = rest
+            return rest
+        leaving, failed = split(rest, lambda e: not isinstance(e, Exception | BaseExceptionGroup))
+        if failed is not None:
+            self._errors.count += 1
+            self._give_up(connection, failed, logging.ERROR)
+        return leaving
+
+    def _give_up(self, connection: Connection, exc: BaseException, level: int) -> None:
+        _log.log(level, "%s handler failed", connection.peer, exc_info=exc)
+        connection.end_nowait(EndReason.HANDLER, 1011, "internal error")

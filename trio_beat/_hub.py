@@ -319,6 +319,9 @@ class HubConsumer:
 
     __slots__ = ("_channels", "_hub")
 
+    #: There is no code of an application's.
+    failure: Final = None
+
     def __init__(self, hub: Hub, channels: Channels) -> None:
         self._hub = hub
         self._channels = channels

@@ -24,15 +24,15 @@ import ssl
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import trio
 
 from ._channels import ChannelError, parse_target
 from ._connection import Connection, Consumer, SlowPolicy, Terms
-from ._exceptions import EndReason
+from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
-from ._handler import Handler, HandlerConsumer
+from ._handler import Handler, HandlerConsumer, HandlerErrors
 from ._handshake import Head, Refusal, accept
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubConsumer
@@ -97,6 +97,7 @@ class ServerStatistics(NamedTuple):
     ended: dict[EndReason, int]  #: connections so far, by how they ended
     refused: dict[int, int]  #: peers so far, by HTTP status
     dropped: int  #: messages that the policy `drop-oldest` dropped
+    handler_errors: int  #: handlers that failed and ended their own connection only
 
 
 class Server:
@@ -112,6 +113,7 @@ class Server:
         self,
         *,
         handler: Handler | None,
+        handler_errors: Literal["raise", "close"],
         hub: Hub | None,
         app: ASGIApp | None,
         path_prefix: str,
@@ -128,6 +130,7 @@ class Server:
         if not (0 <= grace < math.inf):
             raise ValueError(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
         self._handler = handler
+        self._handler_errors = HandlerErrors(handler_errors)
         self._hub = hub
         self._http = None if app is None else HTTPFront(app)
         self._prefix = path_prefix
@@ -167,6 +170,7 @@ class Server:
             self._terms.ended.copy(),
             dict(self._refused),
             self._terms.dropped,
+            self._handler_errors.count,
         )
 
     def drain(self) -> None:
@@ -247,21 +251,45 @@ class Server:
     async def _admit(self, visitor: Visitor) -> None:
         guest = None
         try:
-            guest = await self._let_in(visitor)
-        finally:
-            self._visitors -= 1
-            if guest is None:
-                visitor.abort()
-        if isinstance(guest, Connection):
-            del visitor
-            self._accepted += 1
-            self._connections.add(guest)
             try:
-                await guest.run()
+                guest = await self._let_in(visitor)
             finally:
-                self._connections.discard(guest)
-        elif guest is not None:
-            await self._serve_http(visitor, guest)
+                self._visitors -= 1
+                if guest is None:
+                    visitor.abort()
+            if isinstance(guest, Connection):
+                del visitor
+                self._accepted += 1
+                self._connections.add(guest)
+                try:
+                    await guest.run()
+                finally:
+                    self._connections.discard(guest)
+            elif guest is not None:
+                await self._serve_http(visitor, guest)
+        except BaseException as exc:
+            rest = self._contain(exc, guest)
+            if rest is exc:
+                raise
+            if rest is not None:
+                raise rest from rest.__cause__
+
+    def _contain(
+        self, exc: BaseException, guest: Connection | Request | None
+    ) -> BaseException | None:
+        """Let what nothing expects end one peer and not the server: here, and nowhere else.
+
+        Returns:
+            What is the server's to raise: what a handler raised, a cancellation, or an exit.
+        """
+        connection = guest if isinstance(guest, Connection) else None
+        failure = None if connection is None else connection.failure
+        unexpected, rest = split_unexpected(exc, failure)
+        if unexpected is not None:
+            _log.error("a connection failed", exc_info=unexpected)
+            if connection is None:
+                self._terms.ended[EndReason.INTERNAL_ERROR] += 1
+        return rest
 
     async def _serve_http(self, visitor: Visitor, request: Request) -> None:
         assert self._http is not None
@@ -289,6 +317,10 @@ class Server:
         except OSError as exc:
             _log.debug("%s left: %s", visitor.peer, exc)
         return None
+
+    def _refuse_nowait(self, visitor: Visitor, refusal: Refusal) -> None:
+        self._note(visitor, refusal)
+        visitor.refuse_nowait(refusal)
 
     def _note(self, visitor: Visitor, refusal: Refusal) -> None:
         self._refused[refusal.status] += 1
@@ -318,14 +350,10 @@ class Server:
             try:
                 consumer = HubConsumer(self._hub, parse_target(head.target, self._prefix))
             except ChannelError as exc:
-    def _refuse_nowait(self, visitor: Visitor, refusal: Refusal) -> None:
-        self._note(visitor, refusal)
-        visitor.refuse_nowait(refusal)
-
                 raise Refusal(exc.status, str(exc)) from None
         else:
             assert self._handler is not None
-            consumer = HandlerConsumer(self._handler, self._limits.inbound)
+            consumer = HandlerConsumer(self._handler, self._limits.inbound, self._handler_errors)
         if len(self._connections) >= self._limits.connections:
             raise _full()
         return Connection(
@@ -376,6 +404,7 @@ async def serve(
     handler: Handler | None,
     port: int,
     *,
+    handler_errors: Literal["raise", "close"] = "raise",
     host: str | None = "127.0.0.1",
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - immutable
     hub: Hub | None = None,
@@ -391,13 +420,17 @@ async def serve(
 
     Each connection is a task of its own with a nursery inside; `handler` runs in that nursery and
     is cancelled when the connection ends, whatever ends it. What it raises closes its connection
-    with 1011, and is not caught but propagates out of here, as with `trio.serve_tcp`; except for
-    `ConnectionClosed`, since no peer's end may end the server.
+    with 1011, and is not caught but propagates out of here, as with `trio.serve_tcp`, unless
+    `handler_errors` says otherwise; except for `ConnectionClosed`, since no peer's end may end the
+    server. An exception of this package's own that nothing expects ends its connection only: with
+    1011 and the reason ``internal-error``, and its traceback is logged.
 
     Args:
         handler: an async function that is called with each `Connection`, which is closed with
             1000 when it returns; or None, with `hub` given.
         port: TCP port; 0: the system chooses one, which `Server.port` tells.
+        handler_errors: ``raise``: what a handler raises propagates. ``close``: it is logged with
+            its traceback, counted, and ends its own connection only.
         host: name or address to listen on; None: on all addresses.
         heartbeat: how connections beat, and when they count as dead.
         hub: where handler is None, connections subscribe and publish here as their URLs ask for.
@@ -412,11 +445,12 @@ async def serve(
 
     Raises:
         OSError: the port cannot be listened on.
-        ValueError: neither or both of `handler` and `hub` are given, or `path_prefix` or `grace`
-            is not valid.
+        ValueError: neither or both of `handler` and `hub` are given, or `path_prefix`, `grace` or
+            `handler_errors` is not valid.
     """
     server = Server(
         handler=handler,
+        handler_errors=handler_errors,
         hub=hub,
         app=app,
         path_prefix=path_prefix,

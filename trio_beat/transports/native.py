@@ -64,9 +64,11 @@ class NativeTransport(SocketTransport):
             return 0
 
     async def drain(self, outbox: Outbox) -> None:
+        if self._socket.fileno() == -1:  # Trio would keep waiting for a descriptor of this number
+            raise ConnectionAbortedError("socket was closed")
         try:
             await trio.lowlevel.wait_writable(self._socket)
-        except (trio.ClosedResourceError, ValueError) as exc:  # aborted meanwhile, or before
+        except trio.ClosedResourceError as exc:  # aborted meanwhile
             raise ConnectionAbortedError("socket was closed") from exc
         try:
             outbox.taken(self._socket.sendmsg(outbox.buffers()))

@@ -1,0 +1,133 @@
+"""What a connection owned is gone when it has ended, and waits for no collector of cycles."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+from websockets.frames import Opcode
+
+from tests.peer import Peer, dial
+from tests.serving import deserted, serving
+from trio_beat import Connection, Heartbeat, Limits
+
+INTERVAL = 4.0
+LIMIT = 10_000
+TARGET = "/ws/news?subscribe-broadcast&publish-broadcast"
+
+
+async def behave(connection: Connection) -> None:
+    """Do as the peer says."""
+    async for message in connection:
+        match message:
+            case "return":
+                return
+            case "raise":
+                raise ZeroDivisionError
+            case "close":
+                await connection.aclose(4000, "enough")
+            case "flood":
+                while True:
+                    connection.send_nowait(b"\0" * LIMIT)
+            case _:
+                await connection.send(message)
+
+
+async def close(peer: Peer) -> None:
+    await peer.send_close(1000)
+    await peer.closed()
+
+
+async def leave(peer: Peer) -> None:
+    pass
+
+
+async def be_reset(peer: Peer) -> None:
+    assert isinstance(peer.stream, trio.SocketStream)
+    await trio.sleep(1)
+    await peer.reset()
+
+
+async def be_silent(peer: Peer) -> None:
+    while await peer.frame() is not None:
+        pass
+
+
+async def be_big(peer: Peer) -> None:
+    await peer.send_frame(Opcode.BINARY, bytes(LIMIT + 1))
+    await peer.closed()
+
+
+async def be_unfinished(peer: Peer) -> None:
+    await peer.send_frame(Opcode.BINARY, bytes(LIMIT // 2), fin=False)
+    await trio.sleep(1)
+
+
+async def be_wrong(peer: Peer) -> None:
+    await peer.send_frame(Opcode.CONT, b"x")
+    await peer.closed()
+
+
+def say(text: str) -> Callable[[Peer], Awaitable[None]]:
+    async def end(peer: Peer) -> None:
+        await peer.send_text(text)
+        await peer.closed()
+
+    end.__name__ = f"have_it_{text}"
+    return end
+
+
+ENDS = [close, leave, be_reset, be_silent, be_big, be_unfinished, be_wrong]
+ORDERS = [say("return"), say("raise"), say("close"), say("flood")]
+
+
+def census() -> Counter[str]:
+    """How many objects there are of what a connection is made of."""
+    return Counter(
+        type(it).__qualname__
+        for it in gc.get_objects()
+        if isinstance(it, trio.lowlevel.Task | trio.Nursery)
+        or type(it).__module__.startswith("trio_beat")
+    )
+
+
+@pytest.mark.parametrize("handles", [True, False], ids=["handler", "hub"])
+@pytest.mark.parametrize("end", [*ENDS, *ORDERS], ids=lambda end: end.__name__)
+async def test_nothing_of_a_connection_is_left(
+    end: Callable[[Peer], Awaitable[None]],
+    handles: bool,
+    patient_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL, "trio_beat")  # it keeps exceptions
+    if not handles and end in ORDERS:
+        end = close
+    async with serving(
+        behave if handles else None,
+        handler_errors="close",
+        heartbeat=Heartbeat(INTERVAL),
+        limits=Limits(message_size=LIMIT, outbox=2**20),
+    ) as server:
+
+        async def visit() -> None:
+            peer = await dial(server.port, TARGET)
+            await peer.send_text("x")
+            await end(peer)
+            await peer.aclose()
+            await deserted(server)
+
+        await visit()  # what is made once stays
+        gc.collect()
+        before = census()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await visit()
+            assert census() - before == Counter()
+        finally:
+            gc.enable()
