@@ -14,9 +14,10 @@ import trio.testing
 import trustme
 from websockets.frames import Opcode
 
-from tests.peer import Peer, socket_pair
+from tests.peer import Peer, Trickle, socket_pair
 from trio_beat._connection import Connection, Consumer, SlowPolicy, Terms
 from trio_beat._exceptions import Closed
+from trio_beat._front_door import TLSVisitor
 from trio_beat._handler import Handler, HandlerConsumer, HandlerErrors
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
@@ -24,7 +25,7 @@ from trio_beat.transports import Transport
 from trio_beat.transports._framing import Wire
 from trio_beat.transports._poller import Poller
 from trio_beat.transports.native import NativeTransport
-from trio_beat.transports.tls import TLSTransport, tls_stream
+from trio_beat.transports.tls import TLSTransport
 
 INTERVAL = 4.0
 #: Seconds after which the first connection of a metronome has its first beat: the width of a slot.
@@ -33,14 +34,20 @@ FIRST_BEAT = 1 / 4
 HANGS = 1000.0
 
 
+def tls_contexts(version: ssl.TLSVersion | None = None) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context, and that of a client that trusts it and speaks this version."""
+    return _tls_contexts(version)
+
+
 @cache
-def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context, and that of a client that trusts it."""
+def _tls_contexts(version: ssl.TLSVersion | None) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
+    if version is not None:
+        client.minimum_version = client.maximum_version = version
     return server, client
 
 
@@ -54,17 +61,20 @@ def tcp_pair() -> tuple[Peer, socket.socket]:
     return Peer(trio.SocketStream(trio.socket.from_stdlib_socket(ours))), theirs
 
 
-async def tls_pair(wire: Wire, received: bytes = b"") -> tuple[Peer, TLSTransport]:
-    """A peer and a transport whose TLS handshake is done, over a socket pair."""
-    server, client = tls_contexts()
-    plain, sock = socket_pair()
-    assert isinstance(plain.stream, trio.SocketStream)
-    ours = trio.SSLStream(plain.stream, client, server_hostname="localhost")
-    theirs = tls_stream(sock, server)
+async def tls_pair(
+    pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
+    version: ssl.TLSVersion | None = None,
+) -> tuple[Peer, ssl.SSLSocket]:
+    """A peer and a socket, their TLS handshake done; the peer's TLS goes over a `Trickle`."""
+    server, client = tls_contexts(version)
+    plain, sock = pair()
+    ours = trio.SSLStream(Trickle(plain.plain), client, server_hostname="localhost")
+    visitor = TLSVisitor(sock, server)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.do_handshake)
-        nursery.start_soon(theirs.do_handshake)
-    return Peer(ours), TLSTransport(theirs, wire, received)
+        nursery.start_soon(visitor.greet)
+    assert isinstance(visitor.sock, ssl.SSLSocket)
+    return Peer(ours), visitor.sock
 
 
 class Link:
@@ -153,10 +163,14 @@ async def linked(
     greeting: bytes = b"",
     received: bytes = b"",
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
-    secure: bool = False,
     handler_errors: Literal["raise", "close"] = "raise",
+    secure: bool | ssl.TLSVersion = False,
 ) -> AsyncIterator[Link]:
-    """Run a connection while the context lasts, and check that nothing of it is left behind."""
+    """Run a connection while the context lasts, and check that nothing of it is left behind.
+
+    Args:
+        secure: whether there is TLS; a version of it.
+    """
     metronome, wire = Metronome(heartbeat.interval), Wire(message_size)
     terms = Terms(heartbeat, metronome, outbox, slow_policy)
     consumer = consumer or HandlerConsumer(handler, inbound, HandlerErrors(handler_errors))
@@ -165,9 +179,11 @@ async def linked(
             await nursery.start(metronome.run)
             await nursery.start(poller.run)
             transport: Transport
+            sock: socket.socket
             if secure:
-                peer, tls = await tls_pair(wire, received)
-                transport, sock = tls, tls._stream.transport_stream.raw
+                version = secure if isinstance(secure, ssl.TLSVersion) else None
+                peer, sock = tls = await tls_pair(pair, version)
+                transport = TLSTransport(tls[1], wire, poller, received)
             else:
                 peer, sock = pair()
                 transport = NativeTransport(sock, wire, poller, received)

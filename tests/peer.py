@@ -24,6 +24,40 @@ HANDSHAKE = (
 )
 
 
+class Trickle(trio.abc.HalfCloseableStream):
+    """A socket's stream that can be made to send little by little.
+
+    Args:
+        stream: below it.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        #: How many bytes are sent at a time, and the seconds between two times; None: all at once.
+        self.pace: tuple[int, float] | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.pace is None:
+            await self.stream.send_all(data)
+            return
+        size, pause = self.pace
+        for begin in range(0, len(data), size):
+            await self.stream.send_all(data[begin : begin + size])
+            await trio.sleep(pause)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self.stream.send_eof()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
 class Peer:
     """Reads and writes frames; answers nothing unless told to.
 
@@ -34,7 +68,11 @@ class Peer:
 
     def __init__(
         self,
-        stream: trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream],
+        stream: (
+            trio.abc.HalfCloseableStream
+            | trio.SSLStream[trio.SocketStream]
+            | trio.SSLStream[Trickle]
+        ),
         side: Side = CLIENT,
     ):
         self.stream = stream
@@ -100,10 +138,20 @@ class Peer:
             self.eof = True
         return None
 
+    @property
+    def plain(self) -> trio.SocketStream:
+        """The socket's stream, below TLS where there is TLS."""
+        stream = self.stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        if isinstance(stream, Trickle):
+            stream = stream.stream
+        assert isinstance(stream, trio.SocketStream)
+        return stream
+
     async def reset(self) -> None:
         """Close the TCP socket in a way that the other end sees as a failure."""
-        assert isinstance(self.stream, trio.SocketStream)
-        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         await self.aclose()
 
     async def aclose(self) -> None:

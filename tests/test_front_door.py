@@ -286,18 +286,10 @@ def client_hello() -> bytes:
 async def ask_tls(port: int, data: bytes) -> bytes:
     _, context = tls_contexts()
     tcp = await trio.open_tcp_stream("127.0.0.1", port)
-    async with trio.SSLStream(
-        tcp, context, server_hostname="localhost", https_compatible=True
-    ) as stream:
+    async with trio.SSLStream(tcp, context, server_hostname="localhost") as stream:
         await stream.send_all(data)
-        answer = b""
-        # The server ends the stream below TLS.
-        try:
-            while chunk := await stream.receive_some():
-                answer += chunk
-        except trio.BrokenResourceError:
-            pass
-        return answer
+        # An end without a close_notify fails here.
+        return b"".join([bytes(chunk) async for chunk in stream])
 
 
 @pytest.mark.parametrize(
@@ -316,19 +308,44 @@ async def test_a_bad_request_over_tls_is_told_what_is_wrong_with_it(
         assert server.statistics().refused == {code: 1}
 
 
-async def test_who_speaks_no_tls_is_gone(patient_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize(
+    "data", [request(), b"PATCH / HTTP/1.1\r\n" + b"X: y\r\n" * 5000 + b"\r\n"]
+)
+async def test_who_speaks_http_without_tls_is_told(
+    data: bytes, patient_clock: trio.testing.MockClock
+) -> None:
     context, _ = tls_contexts()
     async with serving(ssl_context=context) as server:
-        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
-            await stream.send_all(request())
-            try:
-                answer = b"".join([bytes(data) async for data in stream])
-            except trio.BrokenResourceError:
-                answer = b""
-            # At most TLS's own alert.
-            assert not answer or answer[0] == 21
+        answer = await ask(server.port, data)
+        assert status(answer) == 400
+        assert b"this port speaks TLS" in answer
         await deserted(server)
         assert trio.current_time() < 3
+
+
+@pytest.mark.parametrize("data", [b"\0" * 100, b"\x16\x03\x01\x00\x05hello", b"\x15\x03\x01\0\0"])
+async def test_who_speaks_neither_is_gone(
+    data: bytes, patient_clock: trio.testing.MockClock
+) -> None:
+    context, _ = tls_contexts()
+    async with serving(ssl_context=context) as server:
+        try:
+            answer = await ask(server.port, data)
+        except trio.BrokenResourceError:
+            answer = b""
+        # At most TLS's own alert.
+        assert not answer or answer[0] == 21
+        await deserted(server)
+        assert trio.current_time() < 3
+        assert server.statistics().refused == {}
+
+
+async def test_who_says_nothing_to_tls_is_gone(patient_clock: trio.testing.MockClock) -> None:
+    context, _ = tls_contexts()
+    async with serving(ssl_context=context) as server:
+        # There is no way to give it an answer.
+        assert await ask(server.port, b"") == b""
+        assert server.statistics().refused == {408: 1}
 
 
 @ways_to_leave
@@ -391,8 +408,22 @@ async def test_who_is_slow_behind_tls_gets_408(patient_clock: trio.testing.MockC
         tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
         stream = trio.SSLStream(tcp, for_client, server_hostname="localhost")
         await stream.send_all(request()[:-1])
-        assert status(bytes(await stream.receive_some())) == 408
+        assert status(b"".join([bytes(chunk) async for chunk in stream])) == 408
         assert trio.current_time() == 10
+        await stream.aclose()
+        await deserted(server)
+
+
+async def test_half_a_request_over_tls_without_close_notify_is_told_what_is_wrong_with_it(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    for_server, for_client = tls_contexts()
+    async with serving(ssl_context=for_server) as server:
+        tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
+        stream = trio.SSLStream(tcp, for_client, server_hostname="localhost")
+        await stream.send_all(request()[:-1])
+        await tcp.send_eof()
+        assert status(b"".join([bytes(chunk) async for chunk in stream])) == 400
         await trio.aclose_forcefully(stream)
         await deserted(server)
 

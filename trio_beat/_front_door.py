@@ -21,7 +21,7 @@ from .transports._framing import Wire
 from .transports._kernel import peer_name
 from .transports._poller import Poller
 from .transports.native import NativeTransport
-from .transports.tls import TLSStream, TLSTransport, tls_stream
+from .transports.tls import TLSTransport, notify, secured
 
 _CHUNK: Final = 16384
 #: Seconds that a refused peer has to read its answer.
@@ -176,36 +176,104 @@ class PlainVisitor(Visitor):
             self.sock.close()
 
 
-class TLSVisitor(Visitor):
-    """A visitor behind TLS."""
+class TLSVisitor(PlainVisitor):
+    """A visitor behind TLS; a plain one until it has begun to speak TLS."""
 
     secure = True
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(sock)
-        self._stream: TLSStream = tls_stream(sock, context)
+        self._context = context
+        #: The same as `sock`, once the handshake is done.
+        self._tls: ssl.SSLSocket | None = None
+        #: There is a way to give it an answer.
+        self._answerable = False
+        #: A record is being sent, or has been cut off: another one would be taken for its rest.
+        self._sending = False
+        #: The close_notify waits for room in the socket.
+        self._notifying = False
 
     async def greet(self) -> None:
+        await trio.lowlevel.wait_readable(self.sock)
+        with contextlib.suppress(BlockingIOError):
+            # No record of TLS begins with a letter, and every method of HTTP does.
+            self._answerable = self.sock.recv(1, socket.MSG_PEEK).isalpha()
+        if self._answerable:
+            raise Refusal(400, "this port speaks TLS: use https:// or wss://")
+        self.sock = tls = secured(self.sock, self._context)
         try:
-            await self._stream.do_handshake()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise ConnectionResetError(f"TLS handshake failed: {exc.__cause__ or exc}") from exc
-        self.alpn = self._stream.selected_alpn_protocol()
+            await self._shake_hands(tls)
+        except ssl.SSLError as exc:
+            raise ConnectionResetError(f"TLS handshake failed: {exc}") from exc
+        self._tls, self._answerable = tls, True
+        self.alpn = tls.selected_alpn_protocol()
+
+    async def _shake_hands(self, tls: ssl.SSLSocket) -> None:
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(tls)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(tls)
+            else:
+                return
+
+    def read_head_nowait(self) -> Request | None:
+        return None
+
+    async def refuse(self, refusal: Refusal) -> None:
+        if self._answerable:
+            await super().refuse(refusal)
+
+    def refuse_nowait(self, refusal: Refusal) -> None:
+        if self._tls is None:
+            self.abort()
+        else:
+            super().refuse_nowait(refusal)
 
     async def receive_some(self) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(_CHUNK))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise ConnectionResetError("TLS connection lost") from exc
+        while self._notifying:
+            await trio.lowlevel.wait_writable(self.sock)
+            self.end_output()
+        while True:
+            await trio.lowlevel.wait_readable(self.sock)
+            try:
+                # A whole record: of what OpenSSL keeps back, the descriptor tells nothing.
+                return self.sock.recv(_CHUNK)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            except ssl.SSLEOFError:  # without a close_notify
+                return b""
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self.sock)
 
     async def send_all(self, data: bytes) -> None:
-        try:
-            await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise ConnectionResetError("TLS connection lost") from exc
+        if self._tls is None:
+            await super().send_all(data)
+            return
+        if self._sending:
+            raise ConnectionAbortedError("an answer was cut off")
+        self._sending = True
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._tls.send(view[:_CHUNK]) :]
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._tls)
+        self._sending = False
+
+    def end_output(self) -> None:
+        # Where there is no room yet for the close_notify, `receive_some` comes back to it.
+        self._notifying = self._tls is not None and not notify(self._tls)
+        if not self._notifying:
+            super().end_output()
 
     def transport(self, wire: Wire, poller: Poller, received: bytes) -> Transport:
-        return TLSTransport(self._stream, wire, received)
+        assert self._tls is not None
+        return TLSTransport(self._tls, wire, poller, received)
 
     def abort(self) -> None:
-        self._stream.transport_stream.abort()
+        if self._tls is not None and self.sock.fileno() != -1:
+            notify(self._tls)
+        super().abort()

@@ -1,24 +1,35 @@
-"""The transport over TLS: real handshakes and records, over a socket pair."""
+"""The transport over TLS: real handshakes and records, over a socket pair.
+
+What holds for TCP as well is in `test_tcp_and_tls`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import AsyncIterator
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import trio
+import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.harness import FIRST_BEAT, HANGS, INTERVAL, echo, linked, tls_pair
-from tests.peer import Peer
-from trio_beat._exceptions import EndReason
+from tests.harness import HANGS, echo, tls_contexts, tls_pair
+from tests.peer import HANDSHAKE, Peer
+from tests.serving import serving
 from trio_beat._outbox import Outbox
 from trio_beat.transports import END_OF_STREAM, Event, Transport
 from trio_beat.transports._framing import Wire, message_frame
+from trio_beat.transports._poller import Poller
 from trio_beat.transports.tls import TLSTransport
+
+RECORD = 16384
 
 
 class Pair(NamedTuple):
@@ -29,28 +40,27 @@ class Pair(NamedTuple):
         await self.transport.wait_readable()
         return list(self.transport.receive_nowait())
 
-    @property
-    def plain(self) -> trio.SocketStream:
-        """What the peer's TLS runs over."""
-        assert isinstance(self.peer.stream, trio.SSLStream)
-        return self.peer.stream.transport_stream
-
     def shrink(self) -> None:
         """Make the socket smaller than one record."""
-        sock = self.transport._stream.transport_stream.raw
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.transport._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
 @asynccontextmanager
 async def paired(received: bytes = b"") -> AsyncIterator[Pair]:
-    peer, transport = await tls_pair(Wire(10**6), received)
-    try:
-        with trio.fail_after(HANGS):
-            yield Pair(peer, transport)
-    finally:
-        transport.abort()
-        with trio.CancelScope(shield=True):
-            await peer.aclose()
+    peer, sock = await tls_pair()
+    with trio.fail_after(HANGS), Poller() as poller:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            transport = TLSTransport(sock, Wire(10**6), poller, received)
+            try:
+                yield Pair(peer, transport)
+            finally:
+                transport.abort()
+                with trio.CancelScope(shield=True):
+                    await peer.aclose()
+            nursery.cancel_scope.cancel()
+    assert not poller._watches
+    assert sock.fileno() == -1
 
 
 async def drain(transport: Transport, outbox: Outbox) -> None:
@@ -64,13 +74,6 @@ async def test_both_directions(autojump_clock: MockClock) -> None:
         assert await pair.receive() == ["in"]
         await drain(pair.transport, Outbox(message_frame("out")))
         assert await pair.peer.text() == "out"
-
-
-@pytest.mark.parametrize("size", [16383, 16384, 16385, 500_000])
-async def test_big_messages(size: int, autojump_clock: MockClock) -> None:
-    async with linked(echo, secure=True) as link, trio.open_nursery() as nursery:
-        nursery.start_soon(link.peer.send_text, "x" * size)
-        assert await link.peer.text() == "x" * size
 
 
 async def test_what_came_with_the_request_is_first(autojump_clock: MockClock) -> None:
@@ -94,53 +97,78 @@ async def test_a_wait_that_is_cancelled_loses_nothing(autojump_clock: MockClock)
         assert list(pair.transport.receive_nowait()) == ["x"]
 
 
-async def test_nothing_is_written_without_waiting(autojump_clock: MockClock) -> None:
-    async with paired() as pair:
-        assert pair.transport.write_nowait(b"abc") == 0
+class TestWriting:
+    async def test_what_the_socket_takes_is_written_at_once(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair:
+            message = message_frame("x" * 3 * RECORD)
+            assert pair.transport.write_nowait(message) == len(message)
+            assert await pair.peer.text() == "x" * 3 * RECORD
 
+    async def test_a_record_that_is_not_taken_whole_keeps_its_last_byte_in_the_outbox(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            pair.shrink()
+            frames = [message_frame(letter * 10_000) for letter in "abc"]
+            taken = pair.transport.write_nowait(frames[0])
+            assert taken == len(frames[0]) - 1
+            outbox = Outbox(frames[0], taken)
+            outbox.append(frames[1])
+            outbox.append(frames[2])
+            assert outbox.drop_oldest(len(frames[2]) + 2) == 1
+            nursery.start_soon(drain, pair.transport, outbox)
+            assert [await pair.peer.text() for _ in "ac"] == ["a" * 10_000, "c" * 10_000]
 
-async def test_a_drain_cancelled_halfway_leaves_a_stream_that_can_be_used(
-    autojump_clock: MockClock,
-) -> None:
-    async with paired() as pair, trio.open_nursery() as nursery:
-        pair.shrink()
-        frames = [message_frame(str(index) * 5000) for index in range(10)]
-        outbox = Outbox(b"".join(frames))
-        scope = trio.CancelScope()
+    async def test_of_a_large_message_no_more_than_one_record_is_under_way(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            pair.shrink()
+            message = message_frame("x" * 100_000)
+            taken = pair.transport.write_nowait(message)
+            assert taken % RECORD == RECORD - 1
+            nursery.start_soon(drain, pair.transport, Outbox(message, taken))
+            assert await pair.peer.text() == "x" * 100_000
 
-        async def draining() -> None:
-            with scope:
+    async def test_a_drain_cancelled_halfway_leaves_a_stream_that_can_be_used(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            with trio.move_on_after(1):  # what the handshake left: session tickets
+                await pair.peer.frame()
+            pair.shrink()
+            frames = [message_frame(str(index) * 5000) for index in range(10)]
+            outbox = Outbox(b"".join(frames))
+            with trio.move_on_after(1):
                 await drain(pair.transport, outbox)
+            assert trio.current_time() == 2
+            assert 0 < outbox.size < sum(map(len, frames))
+            nursery.start_soon(drain, pair.transport, outbox)
+            texts = [await pair.peer.text() for _ in frames]
+            assert texts == [str(index) * 5000 for index in range(10)]
 
-        nursery.start_soon(draining)
-        await wait_all_tasks_blocked()
-        assert 0 < outbox.size < sum(map(len, frames))
-        scope.cancel()
-        await trio.sleep(1)
-        assert not scope.cancelled_caught  # it waits for the record that it has begun
-        texts = [await pair.peer.text()]
-        await wait_all_tasks_blocked()
-        assert scope.cancelled_caught
-        nursery.start_soon(drain, pair.transport, outbox)
-        texts += [await pair.peer.text() for _ in frames[1:]]
-        assert texts == [str(index) * 5000 for index in range(10)]
-
-
-async def test_a_record_that_is_not_taken_in_time_is_an_os_error(
-    autojump_clock: MockClock,
-) -> None:
-    async with paired() as pair:
-        pair.shrink()
-        with pytest.raises(TimeoutError, match="within 10"):
-            await drain(pair.transport, Outbox(b"x" * 100_000))
-        assert trio.current_time() == 10
+    async def test_what_a_record_lacks_stands_before_a_ping(
+        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+        monkeypatch.setattr(
+            "trio_beat.transports.native.NativeTransport.stirring",
+            lambda _, queued: asked.append(queued),
+        )
+        async with paired() as pair:
+            pair.shrink()
+            pair.transport.write_nowait(message_frame(b"x" * 10_000))
+            pair.transport.stirring(1)
+            assert asked == [1 + len(message_frame(b"x" * 10_000))]
 
 
 async def test_abort_wakes_the_reader_with_an_os_error(autojump_clock: MockClock) -> None:
     async with paired() as pair, trio.open_nursery() as nursery:
 
         async def read() -> None:
-            with pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionAbortedError):
                 await pair.receive()
 
         nursery.start_soon(read)
@@ -153,7 +181,7 @@ async def test_abort_wakes_who_drains_with_an_os_error(autojump_clock: MockClock
         pair.shrink()
 
         async def write() -> None:
-            with pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionAbortedError):
                 await drain(pair.transport, Outbox(b"x" * 100_000))
 
         nursery.start_soon(write)
@@ -165,10 +193,12 @@ async def test_abort_wakes_who_drains_with_an_os_error(autojump_clock: MockClock
 async def test_after_abort_everything_is_an_os_error(autojump_clock: MockClock) -> None:
     async with paired() as pair:
         pair.transport.abort()
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(OSError, match="Bad file descriptor"):
             await pair.receive()
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionAbortedError):
             await pair.transport.drain(Outbox(b"x"))
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            pair.transport.write_nowait(b"x")
 
 
 async def test_the_peer_s_close_notify_is_the_end_of_the_stream(
@@ -180,10 +210,20 @@ async def test_the_peer_s_close_notify_is_the_end_of_the_stream(
         pair.transport.abort()
 
 
-async def test_an_end_without_close_notify_is_an_os_error(autojump_clock: MockClock) -> None:
+async def test_an_end_without_close_notify_is_one_as_well(autojump_clock: MockClock) -> None:
     async with paired() as pair:
-        await pair.plain.send_eof()
-        with pytest.raises(ConnectionResetError):
+        await pair.peer.plain.send_eof()
+        assert await pair.receive() == [END_OF_STREAM]
+
+
+async def test_a_record_that_is_none_is_an_os_error_behind_what_came_before(
+    autojump_clock: MockClock,
+) -> None:
+    async with paired() as pair:
+        await pair.peer.send_text("last")
+        await pair.peer.plain.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+        assert await pair.receive() == ["last"]
+        with pytest.raises(ConnectionResetError, match="DECRYPTION_FAILED_OR_BAD_RECORD_MAC"):
             await pair.receive()
 
 
@@ -209,7 +249,7 @@ async def test_finish_bears_with_a_peer_that_leaves_without_close_notify(
     autojump_clock: MockClock,
 ) -> None:
     async with paired() as pair, trio.open_nursery() as nursery:
-        await pair.plain.send_eof()
+        await pair.peer.plain.send_eof()
         nursery.start_soon(pair.peer.closed)
         await pair.transport.finish(answered=True)
 
@@ -225,40 +265,149 @@ async def test_bytes_in_the_kernel_are_stirring(autojump_clock: MockClock) -> No
         assert not pair.transport.stirring(0)
 
 
-class TestConnection:
-    async def test_a_silent_peer_is_dead_at_the_exact_beat(self, autojump_clock: MockClock) -> None:
-        async with linked(secure=True) as link:
-            assert (await link.ended()).by is EndReason.MISSED_BEATS
-            assert link.ended_at == FIRST_BEAT + 3 * INTERVAL
+class Faulty(ssl.SSLSocket):
+    """Wants what OpenSSL seldom wants."""
 
-    async def test_a_peer_that_answers_lives(self, autojump_clock: MockClock) -> None:
-        async with linked(secure=True) as link, trio.open_nursery() as nursery:
-            nursery.start_soon(link.answer, 0.5)
-            await trio.sleep(20 * INTERVAL)
-            assert link.running
-            assert link.connection.latency == 0.5
-            nursery.cancel_scope.cancel()
+    #: What is raised, in this order.
+    sending: Sequence[type[ssl.SSLError]] = ()
+    receiving: Sequence[type[ssl.SSLError]] = ()
 
-    async def test_a_silent_peer_that_reads_nothing_is_aborted(
-        self, autojump_clock: MockClock
-    ) -> None:
-        async with linked(secure=True) as link:
-            await trio.sleep(0.01)
-            link.connection.send_nowait(b"\0" * 500_000)
-            assert (await link.ended()).by in (EndReason.MISSED_BEATS, EndReason.LOST)
-            assert link.error is None
-            assert link.ended_at is not None
-            assert link.ended_at <= FIRST_BEAT + 3 * INTERVAL
+    def send(self, data: Any, flags: int = 0) -> int:
+        if self.sending:
+            error, *self.sending = self.sending
+            raise error("wanted")
+        return super().send(data, flags)
 
-    async def test_closing(self, autojump_clock: MockClock) -> None:
-        async with linked(secure=True) as link:
-            await trio.sleep(0.01)
-            link.connection.send_nowait("last")
-            await link.connection.aclose(4000, "enough")
-            assert await link.peer.text() == "last"
-            assert await link.peer.closed() == Close(4000, "enough")
-            await link.peer.send_close(4000)
-            assert await link.peer.frame() is None
-            await link.peer.stream.aclose()
-            await link.ended()
-            assert trio.current_time() == 0.01
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        if self.receiving:
+            error, *self.receiving = self.receiving
+            raise error("wanted")
+        return super().recv_into(buffer, nbytes, flags)
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls_contexts()[0], "sslsocket_class", Faulty)
+
+
+@pytest.mark.usefixtures("faulty")
+class TestTheOtherDirection:
+    async def test_a_write_that_wants_to_read(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            sock = pair.transport._socket
+            assert isinstance(sock, Faulty)
+            sock.sending = [ssl.SSLWantReadError] * 2
+            message = message_frame("x" * 100)
+            taken = pair.transport.write_nowait(message)
+            assert taken == len(message) - 1
+            nursery.start_soon(drain, pair.transport, Outbox(message, taken))
+            await wait_all_tasks_blocked()
+            assert not sock.sending
+            await pair.peer.send_text("something")
+            assert await pair.peer.text() == "x" * 100
+
+    async def test_a_read_that_wants_to_write(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            sock = pair.transport._socket
+            assert isinstance(sock, Faulty)
+            pair.shrink()
+            message = message_frame("x" * 10_000)
+            taken = pair.transport.write_nowait(message)
+            sock.receiving = [ssl.SSLWantWriteError]
+            await pair.peer.send_text("in")
+            assert await pair.receive() == []
+            await pair.peer.send_text("behind")
+            await pair.peer.plain.send_eof()
+            with trio.move_on_after(1) as scope:
+                await pair.receive()
+            assert scope.cancelled_caught
+            nursery.start_soon(drain, pair.transport, Outbox(message, taken))
+            nursery.start_soon(pair.peer.text)
+            assert await pair.receive() == ["in", "behind"]
+            assert await pair.receive() == [END_OF_STREAM]
+
+    async def test_abort_wakes_a_read_that_wants_to_write(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            sock = pair.transport._socket
+            assert isinstance(sock, Faulty)
+            pair.shrink()
+            pair.transport.write_nowait(message_frame("x" * 10_000))
+            sock.receiving = [ssl.SSLWantWriteError]
+            await pair.peer.send_text("in")
+            assert await pair.receive() == []
+
+            async def read() -> None:
+                with pytest.raises(ConnectionAbortedError):
+                    await pair.receive()
+
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            pair.transport.abort()
+        await read()
+
+
+async def test_session_tickets_go_with_the_handshake(patient_clock: MockClock) -> None:
+    """What carries them acknowledges the client's last word, for which Nagle's algorithm waits."""
+    for_server, for_client = tls_contexts(ssl.TLSVersion.TLSv1_3)
+    async with serving(ssl_context=for_server) as server:
+        tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
+        stream = trio.SSLStream(tcp, for_client, server_hostname="localhost")
+        await stream.do_handshake()
+        with trio.fail_after(1):
+            await trio.lowlevel.wait_readable(tcp.socket)
+        await trio.aclose_forcefully(stream)
+
+
+@contextlib.contextmanager
+def openssl(port: int, authority: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = ["openssl", "s_client", "-brief", "-verify_return_error", "-CAfile", str(authority)]
+    command += ["-servername", "localhost", "-connect", f"127.0.0.1:{port}", *options]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            assert process.stdout is not None
+            process.stdout.read()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's context, and the file of who vouches for it."""
+    ca = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("localhost").configure_cert(context)
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return context, tmp_path / "ca.pem"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("command", [b"K\n", b"k\n"], ids=["both", "theirs"])
+async def test_openssl_s_client_updates_its_keys(
+    command: bytes, authority: tuple[ssl.SSLContext, Path]
+) -> None:
+    """RFC 8446, section 4.6.3; Python's own client cannot."""
+    context, file = authority
+    with trio.fail_after(60):
+        async with serving(echo, ssl_context=context) as server:
+            with openssl(server.port, file) as process:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                output, wait = process.stdout.fileno(), trio.lowlevel.wait_readable
+                received = b""
+                lines = [HANDSHAKE.format(target="/ws/x", headers="").encode()]
+                for text in ("before", "between", "behind"):
+                    lines += [Frame(Opcode.TEXT, text.encode()).serialize(mask=True), command]
+                expected = [b"\r\n\r\n", b"before", b"before", b"between", b"between", b"behind"]
+                for line, answer in zip(lines, expected, strict=False):
+                    process.stdin.write(line)
+                    process.stdin.flush()
+                    if line == command:
+                        # It takes one command for each read.
+                        await trio.sleep(0.5)
+                    while answer not in received:
+                        await wait(output)
+                        received += process.stdout.read1(65536)  # type: ignore[attr-defined]
+            assert server.statistics().accepted == 1

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from trio.testing import wait_all_tasks_blocked
 
+from tests.harness import tls_contexts
+from tests.peer import Trickle, socket_pair
 from tests.serving import ask, deserted, serving
 from trio_beat import Limits, Server
+from trio_beat._front_door import TLSVisitor
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+#: Bytes that no socket takes at once.
+LARGE = 2**23
 UPLOAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345"
 
 
@@ -27,6 +36,10 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         pass
     if scope["path"] == "/fail":
         raise ZeroDivisionError
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * LARGE})
+        return
     headers = [] if scope["path"] == "/endless" else [(b"content-length", b"6")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     while scope["path"] == "/endless":
@@ -221,3 +234,123 @@ async def test_damaged_requests_do_no_harm(
         await deserted(server)
         await http_connections(server, 0)
     assert max(record.levelno for record in caplog.records) == logging.INFO
+
+
+# Over TLS each answer that is the last ends with a close_notify (RFC 8446, section 6.1): a stream
+# of Trio's fails without it.
+
+
+async def open_tls(server: Server, data: bytes) -> trio.SSLStream[trio.SocketStream]:
+    tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
+    stream = trio.SSLStream(tcp, tls_contexts()[1], server_hostname="localhost")
+    await stream.send_all(data)
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (GET.replace(b"Host: x", b"Host: x\r\nConnection: close"), b"answer"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"answer"),
+        (GET, b"answer"),  # and has been idle for too long
+        (GET.replace(b"/", b"/fail", 1).replace(b"x", b"x\r\nConnection: close"), b""),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: none\r\n\r\n", b""),
+    ],
+    ids=["close", "HTTP/1.0", "idle", "fails", "bad"],
+)
+async def test_last_answer_over_tls_ends_with_close_notify(
+    data: bytes, end: bytes, patient_clock: trio.testing.MockClock
+) -> None:
+    async with serving(app=app, ssl_context=tls_contexts()[0]) as server:
+        stream = await open_tls(server, data)
+        answer = b"".join([bytes(chunk) async for chunk in stream])
+        assert answer.startswith(b"HTTP/1.1 ")
+        assert answer.endswith(end)
+        await stream.aclose()
+        await deserted(server)
+
+
+async def test_close_notify_waits_for_room_behind_a_large_answer(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(app=app, ssl_context=tls_contexts()[0]) as server:
+        data = GET.replace(b"/", b"/large", 1).replace(b"x", b"x\r\nConnection: close")
+        stream = await open_tls(server, data)
+        size = 0
+        async for chunk in stream:
+            size += len(chunk)
+            if size % 2**20 < len(chunk):
+                await trio.sleep(0.1)
+        assert size > LARGE
+        await stream.aclose()
+        await deserted(server)
+
+
+async def test_draining_ends_with_close_notify(patient_clock: trio.testing.MockClock) -> None:
+    async with serving(app=app, ssl_context=tls_contexts()[0]) as server:
+        stream = await open_tls(server, GET)
+        assert b"200" in await stream.receive_some()
+        await http_connections(server, 1)
+        server.drain()
+        assert b"".join([bytes(chunk) async for chunk in stream]) in (b"", b"answer")
+        await stream.aclose()
+
+
+@asynccontextmanager
+async def visiting() -> AsyncIterator[tuple[trio.SSLStream[Trickle], TLSVisitor]]:
+    """A visitor whose handshake is done, and its peer, over a socket pair."""
+    peer, sock = socket_pair()
+    server, client = tls_contexts()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    stream = trio.SSLStream(Trickle(peer.plain), client, server_hostname="localhost")
+    visitor = TLSVisitor(sock, server)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.do_handshake)
+        nursery.start_soon(visitor.greet)
+    yield stream, visitor
+    visitor.abort()
+    await trio.aclose_forcefully(stream)
+
+
+async def answers_that_fit() -> int:
+    count = 0
+    async with visiting() as (_, visitor):
+        with trio.move_on_after(1):
+            while True:
+                await visitor.send_all(b"x" * 100)
+                count += 1
+    return count
+
+
+async def test_close_notify_waits_for_room(autojump_clock: trio.testing.MockClock) -> None:
+    count = await answers_that_fit()
+    async with visiting() as (stream, visitor), trio.open_nursery() as nursery:
+        for _ in range(count):
+            await visitor.send_all(b"x" * 100)
+        visitor.end_output()
+
+        async def linger() -> None:
+            while await visitor.receive_some():
+                pass
+
+        nursery.start_soon(linger)
+        await wait_all_tasks_blocked()
+        assert b"".join([bytes(chunk) async for chunk in stream]) == b"x" * 100 * count
+        await stream.aclose()
+
+
+async def test_an_answer_that_was_cut_off_is_followed_by_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with visiting() as (stream, visitor):
+        with trio.move_on_after(1):
+            await visitor.send_all(b"x" * LARGE)
+        with pytest.raises(ConnectionAbortedError):
+            await visitor.send_all(b"y" * LARGE)
+        visitor.end_output()
+        visitor.abort()
+        received = b""
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                received += await stream.receive_some()
+        assert received == b"x" * len(received)

@@ -13,6 +13,9 @@ import trio
 from . import Transport
 from ._framing import FramingTransport, Wire
 
+#: A state of a socket's (``net/tcp_states.h``): a peer that sent a FIN leaves it in another.
+_TCP_CLOSE: Final = 7
+
 
 def peer_name(sock: socket.socket) -> str:
     """The address of a socket's peer, for people."""
@@ -29,12 +32,21 @@ def peer_name(sock: socket.socket) -> str:
 def unread(sock: socket.socket) -> bool:
     """Whether the kernel holds bytes of the peer's, or its end of stream."""
     try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        # Past TLS: an `ssl.SSLSocket` takes no flags, and bytes need not be decrypted to be there.
+        socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except OSError:
         return True
     return True
+
+
+def was_reset(sock: socket.socket) -> bool:
+    """Whether the peer reset the connection; to be asked once nothing more can be read."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+    except OSError:
+        return False
 
 
 class Delivery(NamedTuple):

@@ -1,4 +1,4 @@
-"""One epoll for all plain sockets of a server.
+"""One epoll for all sockets of a server.
 
 `trio.lowlevel.wait_readable` registers a socket anew each time, and keeps two coroutines and a
 closure for as long as it waits: a good half of what the waiting of an idle connection costs. Here
@@ -99,6 +99,24 @@ class Watch:
     def more(self) -> None:
         """There may be more to read: the next wait returns at once."""
         self._ready = True
+
+    async def wait_writable(self) -> None:
+        """Wait until the socket takes bytes, in place of `wait`: a read has to write first.
+
+        That is seldom: what the peer sends meanwhile is not told, so that nobody is woken in vain.
+        """
+        epoll, watches = self._poller._epoll, self._poller._watches  # noqa: SLF001
+        if watches.get(self._fd) is not self:
+            raise ConnectionAbortedError("socket was closed")
+        epoll.modify(self._fd, select.EPOLLOUT | select.EPOLLET)
+        self._ready = self._hung_up = False
+        self._task = trio.lowlevel.current_task()
+        try:
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        finally:
+            if watches.get(self._fd) is self:
+                # All that there is to read is told again, and whether the peer has hung up.
+                epoll.modify(self._fd, _EDGES)
 
     def close(self) -> None:
         """Watch no more, before the socket is closed; whoever waits gets an `OSError`."""
