@@ -58,6 +58,12 @@ class Trickle(trio.abc.HalfCloseableStream):
         await self.stream.aclose()
 
 
+#: What a peer's frames go over.
+PeerStream = (
+    trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream] | trio.SSLStream[Trickle]
+)
+
+
 class Peer:
     """Reads and writes frames; answers nothing unless told to.
 
@@ -68,11 +74,7 @@ class Peer:
 
     def __init__(
         self,
-        stream: (
-            trio.abc.HalfCloseableStream
-            | trio.SSLStream[trio.SocketStream]
-            | trio.SSLStream[Trickle]
-        ),
+        stream: PeerStream,
         side: Side = CLIENT,
     ):
         self.stream = stream

@@ -11,7 +11,7 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import SERVER
 
 from tests.door import URL, Door, answer_pings, be, door
-from tests.peer import Peer
+from tests.peer import Peer, PeerStream
 from trio_beat import (
     Closed,
     Connection,
@@ -373,7 +373,7 @@ async def serve_one(
             await trio.aclose_forcefully(stream)
 
 
-async def shake_hands(stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> Peer:
+async def shake_hands(stream: PeerStream) -> Peer:
     data = b""
     while (head := find_head(data) if data else None) is None:
         data += await stream.receive_some()

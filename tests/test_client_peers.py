@@ -24,6 +24,7 @@ from trio.testing import MockClock
 
 from tests.command import command
 from tests.harness import echo, tls_contexts
+from tests.peer import Trickle
 from tests.serving import serving
 from tests.test_client_ends import shake_hands
 from trio_beat import (
@@ -284,3 +285,58 @@ class TestSlowness:
                     await connection.receive()
                 nursery.cancel_scope.cancel()
         assert sent > 20
+
+    @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+    async def test_of_a_server_whose_message_trickles_in_is_no_silence(
+        self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool
+    ) -> None:
+        """One record: half of it gives nothing to read, but it is life."""
+        server, client = tls_contexts()
+
+        async def serve(plain: trio.SocketStream) -> None:
+            trickle = Trickle(plain)
+            stream: Trickle | trio.SSLStream[Trickle] = trickle
+            if secure:
+                stream = trio.SSLStream(trickle, server, server_side=True, https_compatible=True)
+            peer = await shake_hands(stream)
+            trickle.pace = (400, 3.0)
+            await peer.send_text("x" * 16_000)
+            await peer.closed()
+
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        url = f"ws{'s' * secure}://localhost:{port}/"
+        async with connect(
+            url, heartbeat=Heartbeat(4.0), ssl_context=client if secure else None
+        ) as connection:
+            assert await connection.receive() == "x" * 16_000
+            assert trio.current_time() > 100
+        nursery.cancel_scope.cancel()
+
+    @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+    async def test_an_end_without_close_notify_hides_nothing_that_came_before(
+        self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool
+    ) -> None:
+        server, client = tls_contexts()
+
+        async def serve(plain: trio.SocketStream) -> None:
+            stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
+            if secure:
+                stream = trio.SSLStream(plain, server, server_side=True, https_compatible=True)
+            peer = await shake_hands(stream)
+            for number in range(100):
+                await peer.send_text(str(number))
+            await plain.send_eof()
+            await trio.sleep(60)
+
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        url = f"ws{'s' * secure}://localhost:{port}/"
+        got = []
+        with pytest.raises(ConnectionLost) as caught:
+            async with connect(url, ssl_context=client if secure else None) as connection:
+                async for message in connection:
+                    got.append(message)
+        assert got == [str(number) for number in range(100)]
+        assert caught.value.closed == Closed(EndReason.PEER, 1006, "no close frame")
+        nursery.cancel_scope.cancel()

@@ -30,7 +30,7 @@ from ._exceptions import (
     TLSFailed,
     Unreachable,
 )
-from .transports.trio_websocket import Line, TrioWebSocketTransport
+from .transports.trio_websocket import Line, Tap, TrioWebSocketTransport
 
 _TARGET: Final = re.compile(r"[!-~]+")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -127,7 +127,9 @@ async def dial(address: Address) -> tuple[socket.socket, Line]:
     try:
         context = address.ssl_context
         assert context is not None
-        secure = trio.SSLStream(stream, context, server_hostname=uri.host, https_compatible=True)
+        secure = trio.SSLStream(
+            Tap(stream), context, server_hostname=uri.host, https_compatible=True
+        )
         await secure.do_handshake()
     except BaseException as exc:
         stream.socket.close()

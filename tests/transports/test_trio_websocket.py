@@ -40,7 +40,7 @@ class TestLine:
         line, peer = pair()
         await established(line, peer)
         noted = []
-        line.noted = lambda: noted.append(1)
+        line.note(lambda: noted.append(1))
         await peer.send(b"x")
         assert await line.receive_some(10) == b"x"
         assert noted == [1]

@@ -45,6 +45,37 @@ _CLOSE: Final = 0x80 | Opcode.CLOSE
 _PONG: Final = 0x80 | Opcode.PONG
 
 
+class Tap(trio.abc.Stream):
+    """A socket's stream, below TLS: the bytes of half a record prove life as well.
+
+    Args:
+        stream: connected.
+
+    Attributes:
+        noted: called when bytes have come.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.socket = stream.socket
+        self.noted: Callable[[], None] = lambda: None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._stream.receive_some(max_bytes)
+        if data:
+            self.noted()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class Line(trio.abc.Stream):
     """The stream below a `WebSocketConnection`; notes what passes.
 
@@ -55,12 +86,9 @@ class Line(trio.abc.Stream):
 
     Args:
         stream: connected, and with TLS's handshake done.
-
-    Attributes:
-        noted: called when bytes have come.
     """
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[Tap]) -> None:
         self._stream = stream
         self._reading = trio.Lock()
         self._handshake: bytearray | None = bytearray()
@@ -70,13 +98,19 @@ class Line(trio.abc.Stream):
         #: Set while nothing waits; and when a close frame has been written, or never will be.
         self.flushed, self.closing = trio.Event(), trio.Event()
         self.flushed.set()
-        self.noted: Callable[[], None] = lambda: None
+        self.note(lambda: None)
         #: The peer ended the stream, without an error.
         self.eof = False
         #: Why it failed.
         self.error: OSError | None = None
         #: The first close frame that was sent.
         self.close_frame = b""
+
+    def note(self, noted: Callable[[], None]) -> None:
+        """Have a function called when bytes have come, decrypted or not."""
+        self._noted = noted
+        if isinstance(self._stream, trio.SSLStream):
+            self._stream.transport_stream.noted = noted
 
     @property
     def answer(self) -> bytes:
@@ -94,7 +128,7 @@ class Line(trio.abc.Stream):
             self.eof = True
         if self._handshake is not None:
             self._check_handshake(data)
-        self.noted()
+        self._noted()
         return data
 
     def _check_handshake(self, data: bytes | bytearray) -> None:
@@ -233,7 +267,7 @@ class TrioWebSocketTransport(KernelTransport):
         self._sending = 0
         self._pings = 0
         self._aborted: OSError | None = None
-        line.noted = self._something_came
+        line.note(self._something_came)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take messages and send frames, until cancelled."""
