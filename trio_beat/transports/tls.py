@@ -26,7 +26,7 @@ import trio
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event
 from ._framing import Wire
-from ._kernel import was_reset
+from ._kernel import unread, was_reset
 from ._poller import Poller
 from .native import NativeTransport
 
@@ -134,12 +134,15 @@ class TLSTransport(NativeTransport):
         view, count = self._wire.view, 0
         try:
             for _ in range(_MOST_RECORDS):
-                size = self._socket.recv_into(view[count:])
+                size = self._socket.recv_into(view[count:], len(view) - count)
                 if size == 0 and count == 0:
                     return None
                 count += size
                 if size == 0 or count == len(view):
                     break
+                if count == size < _RECORD and not unread(self._socket):
+                    # As with most; to ask is cheaper than to have OpenSSL say so by an exception.
+                    return count
         except ssl.SSLWantReadError:
             return count
         except ssl.SSLWantWriteError:
