@@ -138,6 +138,7 @@ async def test_a_port_in_use() -> None:
         (stay, False, {"grace": -1}, "grace is -1"),
         (stay, False, {"grace": float("inf")}, "grace is inf"),
         (stay, False, {"grace": float("nan")}, "grace is nan"),
+        (stay, False, {"ssl_context": tls_contexts()[1]}, "ssl_context is a client's"),
     ],
 )
 async def test_refuses_arguments_that_make_no_sense(

@@ -129,6 +129,9 @@ class Server:
             raise ValueError(f"path_prefix is {path_prefix!r}; it must begin and end with a slash")
         if not (0 <= grace < math.inf):
             raise ValueError(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
+        if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+            expected = "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
+            raise ValueError(f"ssl_context is a client's; expected one such as {expected}")
         self._handler = handler
         self._handler_errors = HandlerErrors(handler_errors)
         self._hub = hub
@@ -438,15 +441,16 @@ async def serve(
             HTTP/1.1 and HTTP/2; None: every request is taken for a WebSocket handshake.
         path_prefix: what the path of a WebSocket begins with, where there is an `app` or a `hub`.
         subprotocols: names that the server speaks, the preferred one first.
-        ssl_context: speak TLS; for HTTP/2, its ALPN protocols must include ``h2``. None: plain.
+        ssl_context: speak TLS; for HTTP/2, its ALPN protocols must include ``h2``. Options are
+            added to it: no renegotiation, and a FIN without close_notify is no error. None: plain.
         limits: what the server holds at most.
         grace: seconds that draining may take.
         task_status: gets the `Server` once it listens.
 
     Raises:
         OSError: the port cannot be listened on.
-        ValueError: neither or both of `handler` and `hub` are given, or `path_prefix`, `grace` or
-            `handler_errors` is not valid.
+        ValueError: neither or both of `handler` and `hub` are given, `path_prefix`, `grace` or
+            `handler_errors` is not valid, or `ssl_context` is a client's.
     """
     server = Server(
         handler=handler,
