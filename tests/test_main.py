@@ -128,6 +128,17 @@ async def test_serves_over_tls(tmp_path: Path) -> None:
         async with trio_websocket.open_websocket_url(url, ssl_context=context) as websocket:
             await websocket.send_message("over TLS")
             assert await websocket.get_message() == "over TLS"
+        session, resumed = None, []
+        for _ in range(2):
+            with (
+                socket.create_connection(("127.0.0.1", running.port), timeout=10) as tcp,
+                context.wrap_socket(tcp, server_hostname="127.0.0.1", session=session) as tls,
+            ):
+                tls.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                assert tls.recv(4096).startswith(b"HTTP/1.1 200")
+                session = tls.session
+                resumed.append(tls.session_reused)
+        assert resumed == [False, True]
 
 
 async def test_survives_running_out_of_file_descriptors(tmp_path: Path) -> None:
