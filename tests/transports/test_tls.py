@@ -17,12 +17,15 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 import trustme
+import websockets.exceptions
+import websockets.sync.client
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.harness import HANGS, echo, tls_contexts, tls_pair
 from tests.peer import HANDSHAKE, Peer
-from tests.serving import serving
+from tests.serving import deserted, serving
+from trio_beat import Connection, EndReason
 from trio_beat._outbox import Outbox
 from trio_beat.transports import END_OF_STREAM, Event, Transport
 from trio_beat.transports._framing import Wire, message_frame
@@ -411,3 +414,43 @@ async def test_openssl_s_client_updates_its_keys(
                         await wait(output)
                         received += process.stdout.read1(65536)  # type: ignore[attr-defined]
             assert server.statistics().accepted == 1
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("ends", ["client", "server"])
+async def test_websockets_own_client(ends: str, version: ssl.TLSVersion) -> None:
+    for_server, for_client = tls_contexts(version)
+    sizes = [0, 1, 125, 126, RECORD - 4, RECORD, RECORD + 1, 65536, 500_000]
+
+    async def handler(connection: Connection) -> None:
+        async for message in connection:
+            if message == "close":
+                await connection.aclose(4000, "as you wish")
+            await connection.send(message)
+
+    def talk(port: int) -> int | None:
+        url = f"wss://localhost:{port}/"
+        with websockets.sync.client.connect(url, ssl=for_client, proxy=None) as websocket:
+            for size in sizes:
+                websocket.send("x" * size)
+                assert websocket.recv(10) == "x" * size
+            for index in range(100):
+                websocket.send(str(index))
+            assert [websocket.recv(10) for _ in range(100)] == [str(i) for i in range(100)]
+            if ends == "client":
+                websocket.close(4001, "enough")
+            else:
+                websocket.send("close")
+                with pytest.raises(websockets.exceptions.ConnectionClosed):
+                    websocket.recv(10)
+            return websocket.close_code
+
+    with trio.fail_after(60):
+        async with serving(handler, host="localhost", ssl_context=for_server) as server:
+            code = await trio.to_thread.run_sync(talk, server.port)
+            await deserted(server)
+            ended = server.statistics().ended
+    by_client = ends == "client"
+    assert code == (4001 if by_client else 4000)
+    assert ended[EndReason.PEER if by_client else EndReason.HANDLER] == 1
