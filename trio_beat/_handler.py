@@ -165,13 +165,14 @@ class HandlerConsumer(InboxConsumer):
             self._give_up(connection, ended, logging.WARNING)
         if rest is None:
             return None
+        leaving, failed = split(rest, lambda e: not isinstance(e, Exception | BaseExceptionGroup))
+        if failed is None:
+            return rest
         if self._errors.policy == "raise":
             self.failure = rest
             return rest
-        leaving, failed = split(rest, lambda e: not isinstance(e, Exception | BaseExceptionGroup))
-        if failed is not None:
-            self._errors.count += 1
-            self._give_up(connection, failed, logging.ERROR)
+        self._errors.count += 1
+        self._give_up(connection, failed, logging.ERROR)
         return leaving
 
     def _give_up(self, connection: Connection, exc: BaseException, level: int) -> None:
