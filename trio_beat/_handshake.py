@@ -13,25 +13,22 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from websockets.datastructures import Headers
-from websockets.exceptions import (
-    HeaderLineTooLong,
-    InvalidHandshake,
-    InvalidHeader,
-    RequestLineTooLong,
-    TooManyHeaders,
-)
-from websockets.http11 import Request, Response
+from websockets.exceptions import InvalidHandshake, InvalidHeader
+from websockets.http11 import Request, Response, parse_headers
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
 
-#: Bytes that a request's line and its header block may have.
+#: Bytes that a request's target and its header block may have.
 MAX_TARGET: Final = 8 * 1024
 MAX_HEADERS: Final = 16 * 1024
+#: Lines that the header block may have.
+MAX_HEADER_LINES: Final = 128
 
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}( |$)")
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
-_ORIGIN_FORM: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_ORIGIN: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_VERSION: Final = re.compile(r"HTTP/([0-9])\.([0-9])")
 #: What goes with every 426 (RFC 9110, section 15.5.22).
 _UPGRADE: Final = {
     "Connection": "Upgrade, close",
@@ -45,15 +42,24 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
 
     Attributes:
         status: HTTP status code.
-        text: what was wrong and what is allowed, for people.
+        text: what was wrong and what is allowed, for the peer.
         headers: that go with the answer.
+        logged: what a log says of it: never a header's value or a query, which may be secret.
     """
 
-    def __init__(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        headers: dict[str, str] | None = None,
+        *,
+        logged: str | None = None,
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
         self.headers = headers or {}
+        self.logged = text if logged is None else logged
 
     def response(self) -> bytes:
         """The answer, as it goes over the wire."""
@@ -76,6 +82,8 @@ class Head(NamedTuple):
 
     raw: bytes  #: the whole of it, with the blank line
     target: str  #: path and query
+    method: str = "GET"
+    version: str = "HTTP/1.1"  #: HTTP/1.0, or HTTP/1.1 for that and all that is higher
 
 
 def find_head(data: bytes | bytearray) -> Head | None:
@@ -88,29 +96,59 @@ def find_head(data: bytes | bytearray) -> Head | None:
         The head, or None while more bytes are needed.
 
     Raises:
-        Refusal: 400 for what is not HTTP, 414 for too long a target, 431 for too many headers.
+        Refusal: 400 for what is not HTTP, 414 for too long a target, 431 for too many headers,
+            505 for another major version than 1 (RFC 9110, section 15.6.6).
     """
     if _METHOD.match(data) is None:
         raise Refusal(400, "not HTTP: expected a request such as GET /ws/news HTTP/1.1")
     line_end = data.find(b"\n")
     if (line_end if line_end >= 0 else len(data)) > MAX_TARGET + 64:
         raise Refusal(414, f"request target is over {MAX_TARGET} bytes")
-    blank = _BLANK_LINE.search(data)
-    if (blank.end() if blank else len(data)) - (line_end + 1) > MAX_HEADERS:
+    if line_end < 0:
+        return None
+    method, target, version = _request_line(bytes(data[:line_end]))
+    blank = _BLANK_LINE.search(data, line_end)
+    end = blank.end() if blank else len(data)
+    if end - (line_end + 1) > MAX_HEADERS:
         raise Refusal(431, f"header block is over {MAX_HEADERS} bytes")
+    lines = data.count(b"\n", line_end + 1, end) - (blank is not None)
+    if lines > MAX_HEADER_LINES:
+        raise Refusal(431, f"expected no more than {MAX_HEADER_LINES} headers")
     if blank is None:
         return None
+    return Head(bytes(data[:end]), target, method, version)
+
+
+def _request_line(line: bytes) -> tuple[str, str, str]:
     try:
-        _, target, version = bytes(data[:line_end]).decode("ascii").rstrip("\r").split(" ")
+        method, target, version = line.decode("ascii").removesuffix("\r").split(" ")
     except ValueError:
         raise Refusal(400, "not HTTP: expected <method> <target> HTTP/1.1") from None
-    if not version.startswith("HTTP/"):
-        raise Refusal(400, f"not HTTP: {version!r} stands where HTTP/1.1 is expected")
+    number = _VERSION.fullmatch(version)
+    if number is None:
+        raise Refusal(
+            400,
+            f"not HTTP: {version!r} stands where HTTP/1.1 is expected",
+            logged="not HTTP: something else stands where HTTP/1.1 is expected",
+        )
+    if number[1] != "1":
+        raise Refusal(505, f"{version} is not spoken here, expected HTTP/1.1")
     if not target.isprintable():
-        raise Refusal(400, f"request target {target!r} has control characters")
+        raise Refusal(
+            400,
+            f"request target {target!r} has control characters",
+            logged="request target has control characters",
+        )
     if len(target) > MAX_TARGET:
         raise Refusal(414, f"request target is over {MAX_TARGET} bytes")
-    return Head(bytes(data[: blank.end()]), _ORIGIN_FORM.sub("", target, count=1))
+    # A higher minor version is taken for the highest that is known (RFC 9110, section 2.5).
+    return method, origin_form(target), "HTTP/1.0" if number[2] == "0" else "HTTP/1.1"
+
+
+def origin_form(target: str) -> str:
+    """Path and query of a target, which may be in absolute form (RFC 9112, section 3.2.2)."""
+    rest, absolute = _ORIGIN.subn("", target, count=1)
+    return f"/{rest}" if absolute and not rest.startswith("/") else rest
 
 
 def accept(head: Head, subprotocols: Sequence[str]) -> tuple[bytes, str | None]:
@@ -154,15 +192,18 @@ def _protocol(subprotocols: tuple[str, ...]) -> ServerProtocol:
 
 def _refusal(request: Request, wrong: InvalidHandshake) -> Refusal:
     """Turn the answer that the layer below would give into a refusal."""
+    named = str(wrong)
+    if isinstance(wrong, InvalidHeader):
+        named = f"{'missing' if wrong.value is None else 'invalid'} {wrong.name} header"
     if isinstance(wrong, InvalidHeader) and wrong.name == "Sec-WebSocket-Version":
         # Section 4.4 wants the versions that are spoken, with 426.
-        return Refusal(426, f"{wrong}; expected 13", _UPGRADE)
+        return Refusal(426, f"{wrong}; expected 13", _UPGRADE, logged=f"{named}; expected 13")
     response = ServerProtocol().accept(request)
     headers = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
     if response.status_code == 426:
         headers |= _UPGRADE
-    text = f"this is the address of a WebSocket, and not a WebSocket handshake: {_chain(wrong)}"
-    return Refusal(response.status_code, text, headers)
+    text = "this is the address of a WebSocket, and not a WebSocket handshake: "
+    return Refusal(response.status_code, text + _chain(wrong), headers, logged=text + named)
 
 
 def _chain(exc: BaseException | None) -> str:
@@ -174,20 +215,39 @@ def _chain(exc: BaseException | None) -> str:
 
 
 def _parse(head: Head) -> Request:
+    headers = fields(head)
+    if "Transfer-Encoding" in headers:
+        raise Refusal(400, "bad request: transfer codings aren't supported")
+    # Some devices send a Content-Length of 0.
+    if not set(headers.get_all("Content-Length")) <= {"0"}:
+        raise Refusal(400, "bad request: unsupported request body")
+    return Request(head.target, headers, head.method, head.version)
+
+
+def fields(head: Head) -> Headers:
+    """Parse a request's headers.
+
+    Strictly: a line ends with CRLF, is not folded, and has nothing between name and colon, all of
+    which different recipients understand differently (RFC 9112, sections 2.2, 5.1 and 5.2).
+
+    Raises:
+        Refusal: 400 for what breaks their grammar.
+    """
     reader = StreamReader()
-    reader.feed_data(head.raw)
+    line_end = head.raw.index(b"\n") + 1
+    if not head.raw.endswith(b"\r\n", 0, line_end):
+        raise Refusal(400, "bad request: line without CRLF")
+    reader.feed_data(head.raw[line_end:])
     reader.feed_eof()
     try:
-        next(Request.parse(reader.read_line))
+        # `find_head` has judged the size; the limit of a line that is asked for here is lower.
+        next(parse_headers(lambda _, too_long: reader.read_line(MAX_HEADERS, too_long)))
     except StopIteration as parsed:
-        request: Request = parsed.value
-        return request
-    except RequestLineTooLong:
-        raise Refusal(414, f"request line is over {MAX_TARGET} bytes") from None
-    except (HeaderLineTooLong, TooManyHeaders) as exc:
-        raise Refusal(431, str(exc)) from None
-    except (ValueError, EOFError, NotImplementedError) as exc:
-        raise Refusal(400, f"bad request: {exc.__cause__ or exc}") from None
+        headers: Headers = parsed.value
+        return headers
+    except (ValueError, EOFError) as exc:
+        text = f"bad request: {exc.__cause__ or exc}"
+        raise Refusal(400, text, logged="bad request: malformed headers") from None
     raise AssertionError("the whole of a request was there to be parsed")
 
 

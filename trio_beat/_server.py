@@ -327,7 +327,7 @@ class Server:
 
     def _note(self, visitor: Visitor, refusal: Refusal) -> None:
         self._refused[refusal.status] += 1
-        text = f"{visitor.peer} refused: {refusal.status} {refusal.text}"
+        text = f"{visitor.peer} refused: {refusal.status} {refusal.logged}"
         _log.info("%s", text, extra={"peer": visitor.peer, "status": refusal.status})
 
     async def _read_request(self, visitor: Visitor) -> Request | None:
