@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._channels import ChannelError, Channels, parse_facility, parse_target
+from trio_beat._channels import ChannelError, Channels, below, parse_facility, parse_target
 
 PREFIX = "/ws/"
 VERBS = ("subscribe-", "publish-")
@@ -150,6 +150,33 @@ def test_path_must_begin_with_the_prefix(of: str) -> None:
     refusal = refused(of)
     assert refusal.status == 404
     assert "/ws/<facility>" in str(refusal)
+
+
+@pytest.mark.parametrize(
+    ("path", "rest"),
+    [
+        ("/ws/news", "news"),
+        ("/w%73/news", "news"),
+        ("/w%73%2fnews", "news"),
+        ("%2F%77%73%2Fa%2Fb", "a%2Fb"),
+        ("/ws/%6Eews", "%6Eews"),
+        ("/w%2573/news", None),
+        ("//ws/news", None),
+        ("/WS/news", None),
+        ("/ws", None),
+        ("/w", None),
+        ("", None),
+    ],
+)
+def test_prefix_is_compared_decoded_once(path: str, rest: str | None) -> None:
+    assert below(path, PREFIX) == rest
+    if rest is not None:
+        assert parse_target(path, PREFIX).facility == unquote(rest)
+
+
+def test_prefix_may_have_any_characters() -> None:
+    assert below("/caf%c3%A9.%2b/x", "/caf\u00e9.+/") == "x"
+    assert below("/caf%c3%A9,+/x", "/caf\u00e9.+/") is None
 
 
 def test_prefix_is_taken_off_once() -> None:

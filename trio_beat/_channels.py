@@ -10,6 +10,7 @@ An audience that a connection subscribes to, or publishes to, is a channel with 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -44,6 +45,27 @@ class ChannelError(ValueError):
 def channel_key(audience: str, facility: str) -> str:
     """The key of an audience's channel at a facility."""
     return f"{audience}:{facility}"
+
+
+def below(path: str, prefix: str) -> str | None:
+    """The rest of a path behind a prefix; None where it does not begin with it.
+
+    The path is compared decoded, once (RFC 3986, section 6.2.2.2): of ``/w%73/a%2Fb`` below
+    ``/ws/`` the rest is ``a%2Fb``.
+
+    Args:
+        path: as sent, without its query.
+        prefix: decoded.
+    """
+    match = _spellings(prefix).match(path)
+    return None if match is None else path[match.end() :]
+
+
+@lru_cache(maxsize=16)
+def _spellings(prefix: str) -> re.Pattern[str]:
+    """Matches each way to write the prefix; a byte stands for itself or is percent-encoded."""
+    bytewise = prefix.encode()
+    return re.compile("".join(f"(?:{re.escape(chr(byte))}|(?i:%{byte:02x}))" for byte in bytewise))
 
 
 def parse_facility(quoted: str) -> str:
@@ -81,9 +103,10 @@ def parse_target(target: str, prefix: str) -> Channels:
             for an audience that needs an identity.
     """
     path, _, query = target.partition("?")
-    if not path.startswith(prefix):
+    quoted = below(path, prefix)
+    if quoted is None:
         raise ChannelError(404, f"nothing at {path!r}, expected {prefix}<facility>")
-    facility = parse_facility(path.removeprefix(prefix))
+    facility = parse_facility(quoted)
     names = [parameter.partition("=")[0] for parameter in query.split("&")]
     chosen: dict[str, list[str]] = {verb: [] for verb in _VERBS}
     for name in names:
