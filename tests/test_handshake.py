@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._handshake import MAX_HEADERS, MAX_TARGET, Head, Refusal, accept, find_head
+from trio_beat._handshake import (
+    MAX_HEADERS,
+    MAX_TARGET,
+    SECURITY_HEADERS,
+    Head,
+    Refusal,
+    accept,
+    check_framing,
+    find_head,
+)
 
 LINE = "GET /ws/news HTTP/1.1"
 HEADERS = (
@@ -393,6 +402,61 @@ def test_405_says_which_method_is_allowed() -> None:
     assert refused(request(line="PUT / HTTP/1.1")).headers == {"Allow": "GET"}
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        ["Content-Length: 0"],
+        ["Content-Length: 12"],
+        ["Transfer-Encoding: chunked"],
+        ["transfer-encoding:\tChunked "],
+    ],
+)
+def test_framing_without_doubt_is_let_through(headers: list[str]) -> None:
+    check_framing(head_of(request(*headers)))
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request("Content-Length: 5", "Transfer-Encoding: chunked"), 400),
+        (request("Transfer-Encoding: chunked", "Content-Length: 0"), 400),
+        (request("Content-Length: 5", "Content-Length: 6"), 400),
+        (request("Content-Length: 5", "Content-Length: 5"), 400),
+        (request("Content-Length: 5, 5"), 400),
+        (request("Content-Length: +5"), 400),
+        (request("Content-Length: -5"), 400),
+        (request("Content-Length: 0x5"), 400),
+        (request("Content-Length: \u00b2"), 400),
+        (request("Content-Length:"), 400),
+        (request("Transfer-Encoding: identity"), 400),
+        (request("Transfer-Encoding: chunked, gzip"), 400),
+        (request("Transfer-Encoding: chunked, chunked"), 400),
+        (request("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"), 400),
+        (request("Transfer-Encoding: xchunked"), 400),
+        (request("Transfer-Encoding:"), 400),
+        (request("Transfer-Encoding: gzip, chunked"), 501),
+        (request("Transfer-Encoding: chunked", line="POST / HTTP/1.0"), 400),
+        (request("X: a", " folded: line"), 400),
+        (request("X: a", "\tfolded: line"), 400),
+        (request("X : a"), 400),
+        (request("X\t: a"), 400),
+        (request("X: a\rb: c"), 400),
+        (request("X: a\nb: c"), 400),
+        (request("X: a\0"), 400),
+        (request("no colon"), 400),
+        (request(": no name"), 400),
+        (request(end="\n"), 400),
+        (request()[:-2] + b"\n", 400),
+    ],
+)
+def test_framing_in_doubt_is_refused(data: bytes, status: int) -> None:
+    """RFC 9112, sections 2.2, 5 and 6."""
+    with pytest.raises(Refusal) as caught:
+        check_framing(head_of(data))
+    assert caught.value.status == status
+
+
 def test_refusal_is_a_whole_http_response() -> None:
     response = Refusal(503, "server is full \u2013 try later", {"Retry-After": "30"}).response()
     status, headers, body = parse_response(response)
@@ -404,6 +468,7 @@ def test_refusal_is_a_whole_http_response() -> None:
         "Content-Length": str(len(body)),
         "Content-Type": "text/plain; charset=utf-8",
         "Retry-After": "30",
+        **SECURITY_HEADERS,
     }
 
 

@@ -170,7 +170,7 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
     # One session ticket, and not OpenSSL's two: each costs a handshake 16 us of its 256, and a
     # client uses one for each connection. Without any it would wait for an acknowledgement.
     context.num_tickets = 1

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import trio
 
 from ._handshake import Head, Refusal, find_head
+from ._turns import Turns
 from .transports import Transport
 from .transports._framing import Wire
 from .transports._kernel import peer_name
@@ -24,8 +25,9 @@ from .transports.native import NativeTransport
 from .transports.tls import TLSTransport, notify, secured
 
 _CHUNK: Final = 16384
-#: Seconds that a refused peer has to read its answer.
+#: Seconds that a peer has to read its last answer, and bytes that it may still send meanwhile.
 LINGER: Final = 2.0
+LINGER_BYTES: Final = 2**20
 
 
 class Request(NamedTuple):
@@ -56,8 +58,11 @@ class Visitor(ABC):
         """
         return None
 
-    async def read_head(self) -> Request | None:
+    async def read_head(self, turns: Turns) -> Request | None:
         """Read the first request's line and headers.
+
+        Args:
+            turns: one is taken for each piece.
 
         Returns:
             The request; None when the peer left before its end.
@@ -67,6 +72,7 @@ class Visitor(ABC):
             OSError: the socket failed.
         """
         while chunk := await self.receive_some():
+            await turns.take()
             request = self._received_some(chunk)
             if request is not None:
                 return request
@@ -84,14 +90,28 @@ class Visitor(ABC):
         head = find_head(self._received)
         return None if head is None else Request(head, bytes(self._received[len(head.raw) :]))
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: Refusal, turns: Turns) -> None:
         """Tell the peer that it is not let in."""
-        with contextlib.suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            with trio.move_on_after(LINGER):
-                await self.send_all(refusal.response())
-                self.end_output()
-                while await self.receive_some():
-                    pass
+        until = trio.current_time() + LINGER
+        with contextlib.suppress(OSError), trio.move_on_at(until):
+            await self.send_all(refusal.response())
+            self.end_output()
+            await self.linger(turns, until)
+
+    async def linger(self, turns: Turns, until: float) -> None:
+        """Let the peer take its last answer, which a reset would take away from it.
+
+        What it still sends is read and forgotten, as long as that is not too much.
+
+        Args:
+            turns: one is taken for each piece.
+            until: when it has had enough time.
+        """
+        left = LINGER_BYTES
+        with trio.move_on_at(until):
+            while left > 0 and (chunk := await self.receive_some()):
+                left -= len(chunk)
+                await turns.take()
 
     def end_output(self) -> None:
         """Tell the peer that no more bytes come. Idempotent."""
@@ -128,8 +148,6 @@ class Visitor(ABC):
     def abort(self) -> None:
         """Close the socket at once. Idempotent."""
 
-    #: The protocol that TLS agreed on (RFC 7301); None where there is no TLS.
-    alpn: str | None = None
     secure = False
 
 
@@ -206,7 +224,6 @@ class TLSVisitor(PlainVisitor):
         except ssl.SSLError as exc:
             raise ConnectionResetError(f"TLS handshake failed: {exc}") from exc
         self._tls, self._answerable = tls, True
-        self.alpn = tls.selected_alpn_protocol()
 
     async def _shake_hands(self, tls: ssl.SSLSocket) -> None:
         while True:
@@ -222,9 +239,9 @@ class TLSVisitor(PlainVisitor):
     def read_head_nowait(self) -> Request | None:
         return None
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: Refusal, turns: Turns) -> None:
         if self._answerable:
-            await super().refuse(refusal)
+            await super().refuse(refusal, turns)
 
     def refuse_nowait(self, refusal: Refusal) -> None:
         if self._tls is None:

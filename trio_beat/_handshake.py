@@ -29,6 +29,15 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}( |$)")
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _ORIGIN: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _VERSION: Final = re.compile(r"HTTP/([0-9])\.([0-9])")
+#: What goes with every answer of the server's own.
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 #: What goes with every 426 (RFC 9110, section 15.5.22).
 _UPGRADE: Final = {
     "Connection": "Upgrade, close",
@@ -70,6 +79,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
                 "Connection": "close",
                 "Content-Length": str(len(body)),
                 "Content-Type": "text/plain; charset=utf-8",
+                **SECURITY_HEADERS,
                 **self.headers,
             }
         )
@@ -249,6 +259,30 @@ def fields(head: Head) -> Headers:
         text = f"bad request: {exc.__cause__ or exc}"
         raise Refusal(400, text, logged="bad request: malformed headers") from None
     raise AssertionError("the whole of a request was there to be parsed")
+
+
+def check_framing(head: Head) -> None:
+    """See that there is no doubt about where a request's body ends (RFC 9112, section 6).
+
+    Raises:
+        Refusal: 400, or 501 for a transfer coding that is not known; the connection is closed.
+    """
+    headers = fields(head)
+    lengths = headers.get_all("Content-Length")
+    if lengths and not (len(lengths) == 1 and lengths[0].isascii() and lengths[0].isdigit()):
+        raise Refusal(400, "bad request: Content-Length must be one number")
+    values = headers.get_all("Transfer-Encoding")
+    if not values:
+        return
+    codings = [coding.strip().lower() for value in values for coding in value.split(",")]
+    if lengths:
+        raise Refusal(400, "bad request: Content-Length beside Transfer-Encoding")
+    if head.version == "HTTP/1.0":
+        raise Refusal(400, "bad request: Transfer-Encoding in HTTP/1.0")
+    if codings[-1] != "chunked" or codings.count("chunked") != 1:
+        raise Refusal(400, "bad request: the last transfer coding must be chunked, and no other")
+    if len(codings) > 1:
+        raise Refusal(501, "no transfer coding but chunked is understood")
 
 
 def _select_subprotocol(

@@ -28,7 +28,7 @@ from typing import Final, Literal, NamedTuple
 
 import trio
 
-from ._channels import ChannelError, parse_target
+from ._channels import ChannelError, below, parse_target
 from ._connection import Connection, Consumer, SlowPolicy, Terms
 from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
@@ -135,7 +135,10 @@ class Server:
         self._handler = handler
         self._handler_errors = HandlerErrors(handler_errors)
         self._hub = hub
-        self._http = None if app is None else HTTPFront(app)
+        self._turns = Turns()
+        self._http = None
+        if app is not None:
+            self._http = HTTPFront(app, self._turns, limits.handshake_timeout, {})
         self._prefix = path_prefix
         self._limits = limits
         self._subprotocols = tuple(subprotocols)
@@ -145,7 +148,6 @@ class Server:
         self._terms = Terms(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
         self._wire = Wire(limits.message_size)
         self._poller = Poller()
-        self._turns = Turns()
         self._connections: set[Connection] = set()
         self._at_the_door: set[trio.CancelScope] = set()
         self._visitors = 0
@@ -311,12 +313,13 @@ class Server:
             request = visitor.read_head_nowait() or await self._read_request(visitor)
             if request is None:
                 return None
-            if self._http is not None and not request.head.target.startswith(self._prefix):
+            path = request.head.target.partition("?")[0]
+            if self._http is not None and below(path, self._prefix) is None:
                 return request
             return self._make_connection(visitor, *request)
         except Refusal as refusal:
             self._note(visitor, refusal)
-            await visitor.refuse(refusal)
+            await visitor.refuse(refusal, self._turns)
         except OSError as exc:
             _log.debug("%s left: %s", visitor.peer, exc)
         return None
@@ -335,9 +338,7 @@ class Server:
             self._at_the_door.add(scope)
             try:
                 await visitor.greet()
-                if visitor.alpn == "h2":
-                    return Request(Head(b"", "*"), b"")
-                return await visitor.read_head()
+                return await visitor.read_head(self._turns)
             finally:
                 self._at_the_door.discard(scope)
         if self.draining:
@@ -353,7 +354,8 @@ class Server:
             try:
                 consumer = HubConsumer(self._hub, parse_target(head.target, self._prefix))
             except ChannelError as exc:
-                raise Refusal(exc.status, str(exc)) from None
+                logged = "channels that are not there, or not allowed"
+                raise Refusal(exc.status, str(exc), logged=logged) from None
         else:
             assert self._handler is not None
             consumer = HandlerConsumer(self._handler, self._limits.inbound, self._handler_errors)
@@ -438,11 +440,12 @@ async def serve(
         heartbeat: how connections beat, and when they count as dead.
         hub: where handler is None, connections subscribe and publish here as their URLs ask for.
         app: an ASGI 3 application for every request that is not below `path_prefix`, over
-            HTTP/1.1 and HTTP/2; None: every request is taken for a WebSocket handshake.
+            HTTP/1.1; None: every request is taken for a WebSocket handshake.
         path_prefix: what the path of a WebSocket begins with, where there is an `app` or a `hub`.
         subprotocols: names that the server speaks, the preferred one first.
-        ssl_context: speak TLS; for HTTP/2, its ALPN protocols must include ``h2``. Options are
-            added to it: no renegotiation, and a FIN without close_notify is no error. None: plain.
+        ssl_context: speak TLS; where its ALPN protocols are set, to ``http/1.1`` alone, since
+            who is offered ``h2`` and speaks it gets 505. Options are added to it: no
+            renegotiation, and a FIN without close_notify is no error. None: plain.
         limits: what the server holds at most.
         grace: seconds that draining may take.
         task_status: gets the `Server` once it listens.

@@ -11,22 +11,24 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, Final
 
-import trio
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from .._channels import ChannelError, channel_key, parse_facility
+from .._channels import ChannelError, below, channel_key, parse_facility
 from .._exceptions import BackendError
+from .._handshake import SECURITY_HEADERS
 from .._heartbeat import Heartbeat
 from .._hub import Hub
 
 _PUBLISH: Final = "/api/publish/"
-#: Seconds in which the body of a request must have come.
-_BODY_TIMEOUT: Final = 30.0
+#: Read once: a request must be answered without a free file descriptor.
+_VERSION: Final = version("trio-beat")
 _TEXT_TYPES: Final = frozenset(
     {
         "",
@@ -36,12 +38,6 @@ _TEXT_TYPES: Final = frozenset(
         "application/x-www-form-urlencoded",
     }
 )
-_HEADERS: Final = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 _STATIC: Final = {
     "/page.js": ("page.js", "text/javascript"),
     "/trio-beat.js": ("trio-beat.js", "text/javascript"),
@@ -72,11 +68,11 @@ class Site:
     max_message_size: int
 
 
-def make_app(site: Site) -> Starlette:
+def make_app(site: Site) -> ASGIApp:
     """Make the ASGI application."""
     static = files("trio_beat.web") / "static"
     routes: list[Route | WebSocketRoute] = [
-        Route("/", _page(site, (static / "index.html").read_text())),
+        Route("/", _page(site, (static / "index.html").read_text("utf-8"))),
         Route("/healthz", _health(site)),
         WebSocketRoute(site.path_prefix + "{facility:path}", _misdirected),
         WebSocketRoute("/{path:path}", _nowhere(site)),
@@ -85,7 +81,23 @@ def make_app(site: Site) -> Starlette:
         routes.append(Route(path, _static((static / name).read_bytes(), media_type)))
     if site.publish_token is not None:
         routes.append(Route(_PUBLISH + "{facility:path}", _publish(site), methods=["POST"]))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _plain_error})
+    # Around all of it, since Starlette's answer to an exception is outside of its middleware.
+    return _Secured(Starlette(routes=routes, exception_handlers={HTTPException: _plain_error}))
+
+
+class _Secured:
+    """Puts the security headers on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_secured(event: Message) -> None:
+            if event["type"] in ("http.response.start", "websocket.http.response.start"):
+                MutableHeaders(scope=event).update(SECURITY_HEADERS)
+            await send(event)
+
+        await self._app(scope, receive, send_secured)
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -93,7 +105,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def _page(site: Site, template: str) -> Endpoint:
     config = {
-        "version": version("trio-beat"),
+        "version": _VERSION,
         "pathPrefix": site.path_prefix,
         "interval": site.heartbeat.interval,
         "misses": site.heartbeat.misses,
@@ -106,7 +118,7 @@ def _page(site: Site, template: str) -> Endpoint:
 
 def _static(body: bytes, media_type: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        return Response(body, media_type=media_type, headers=_HEADERS)
+        return Response(body, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
     return endpoint
 
@@ -115,7 +127,7 @@ def _health(site: Site) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         body = {
             "status": "ok",
-            "version": version("trio-beat"),
+            "version": _VERSION,
             **site.statistics(),
             "hub": site.hub.statistics()._asdict(),
         }
@@ -127,7 +139,8 @@ def _health(site: Site) -> Endpoint:
 def _publish(site: Site) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         _authorize(request, site.publish_token)
-        quoted = request.scope["raw_path"].decode("latin-1").removeprefix(_PUBLISH)
+        quoted = below(request.scope["raw_path"].decode("latin-1"), _PUBLISH)
+        assert quoted is not None
         try:
             facility = parse_facility(quoted)
         except ChannelError as exc:
@@ -155,14 +168,11 @@ def _authorize(request: Request, token: str | None) -> None:
 async def _body(request: Request, limit: int) -> bytes:
     body = bytearray()
     try:
-        with trio.fail_after(_BODY_TIMEOUT):
-            async with aclosing(request.stream()) as chunks:
-                async for chunk in chunks:
-                    body += chunk
-                    if len(body) > limit:
-                        raise HTTPException(413, f"message is over {limit} bytes")
-    except trio.TooSlowError as exc:
-        raise HTTPException(408, f"message did not come within {_BODY_TIMEOUT:g} s") from exc
+        async with aclosing(request.stream()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > limit:
+                    raise HTTPException(413, f"message is over {limit} bytes")
     except ClientDisconnect as exc:
         raise HTTPException(400, "message ended early") from exc
     return bytes(body)

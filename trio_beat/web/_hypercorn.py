@@ -1,11 +1,17 @@
-"""Hypercorn's HTTP/1.1 and HTTP/2 over a socket that the front door has read from already.
+"""HTTP/1.1 by Hypercorn, over a socket that the front door has read from already.
 
-Hypercorn has no public way to serve a connection that somebody else accepted, so its protocol
-objects are driven here as its own ``hypercorn.trio.tcp_server`` does, and nowhere else; the
-dependency is pinned to the minor version. Two things are done differently: a send is not shielded
-from cancellation, so that a peer that does not read cannot outlive the server, and HTTP/2 as
-browsers speak it does not offer WebSockets (RFC 8441), which they would otherwise use in place of
-the native engine.
+Hypercorn has no public way to serve a connection that another server accepted, so its protocol
+object is driven here and in `_h11` as its own ``hypercorn.trio.tcp_server`` does, and nowhere else;
+the dependency is pinned to the minor version. A send is not shielded from cancellation, so that a
+peer that does not read cannot outlive the server.
+
+Each wait for a peer has an end that no byte now and then can put off:
+
+- the next request's first byte comes within Hypercorn's keep-alive timeout, the rest of its head
+  within the handshake timeout;
+- body and answer move 4,096 bytes a second, but for 30 seconds (`Patience`);
+- behind its last answer a connection has `LINGER` seconds;
+- a connection takes requests for a minute, and is then closed with the next answer.
 """
 
 from __future__ import annotations
@@ -16,32 +22,35 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import h2.exceptions
-import h2.settings
 import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.logging import Logger
-from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr, wrap_app
 
 from .._front_door import LINGER, Visitor
+from .._handshake import Refusal
+from .._turns import Turns
+from ._h11 import Protocol
+from ._pace import BYTES, PATIENCE, REQUESTS, SLOWEST, Bucket, Pace, Patience, pay
+from ._tasks import Tasks
 
 _log = logging.getLogger("trio_beat.http")
 
 #: An ASGI 3 application.
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
-#: Seconds for which nothing may move on a connection while a request is being answered.
+#: Seconds for which the application may neither get nor give anything. (While it waits for the
+#: peer's body, it is the connection's patience that ends first.)
 _STALL_TIMEOUT: Final = 30.0
-#: Bytes a second that a peer must take of a body that is sent at once.
-_SLOWEST: Final = 4096.0
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
+_LATER: Final = 5.0
+#: Bytes of an answer that are sent in one step.
+_PIECE: Final = 65536
+#: Bytes that h11 may hold: more than the head that `find_head` lets through.
+_INCOMPLETE: Final = 32 * 1024
 
 
 class HTTPFront:
@@ -49,16 +58,26 @@ class HTTPFront:
 
     Args:
         app: the application.
+        turns: those of the server.
+        head_timeout: seconds for the headers of each further request of a connection.
+        state: the application's, of which each request gets a shallow copy.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, turns: Turns, head_timeout: float, state: dict[str, Any]
+    ) -> None:
         self.config = Config()
         self.config.logger_class = _Log
         self.config.accesslog = None
         self.config.errorlog = _log
         self.config.include_server_header = False
+        self.config.h11_max_incomplete_size = _INCOMPLETE
         self.context = WorkerContext(None)
-        self.app: AppWrapper = wrap_app(_bounded(app), 0, "asgi")
+        self.pace = Pace(turns)
+        self.turns = turns
+        self.head_timeout = head_timeout
+        self.state = state
+        self.app: AppWrapper = wrap_app(_bounded(app, self.pace), 0, "asgi")
         self._connections: set[_HTTPConnection] = set()
 
     @property
@@ -82,12 +101,11 @@ class HTTPFront:
                 # What the application raises Hypercorn has dealt with. This is its own machinery,
                 # which a malformed request can put into a state that it does not expect; that
                 # must not end the server.
-                _log.info("%s HTTP connection failed: %r", visitor.peer, group.exceptions)
+                _log.info("%s HTTP connection failed: %s", visitor.peer, _kinds(group))
                 _log.debug("how it failed", exc_info=group)
+            connection.end_soon()
             visitor.end_output()
-            with trio.move_on_after(LINGER):
-                while await visitor.receive_some():
-                    pass
+            await visitor.linger(self.turns, connection.over_at)
         finally:
             self._connections.discard(connection)
 
@@ -98,25 +116,29 @@ class HTTPFront:
             connection.close_if_idle()
 
 
-def _bounded(app: ASGIApp) -> ASGIApp:
-    """End a request of which the application neither gets nor gives anything for too long."""
+def _kinds(group: BaseExceptionGroup[BaseException]) -> str:
+    """What kinds of exceptions they are. Their texts may quote what the peer sent."""
+    return ", ".join(type(exc).__name__ for exc in group.exceptions)
+
+
+def _bounded(app: ASGIApp, pace: Pace) -> ASGIApp:
+    """Take a step for each event, and end a request in which there is none for too long."""
 
     async def bounded(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-
-        def wait(size: int = 0) -> None:
-            life.deadline = trio.current_time() + _STALL_TIMEOUT + size / _SLOWEST
+        def wait(more: float = 0.0) -> None:
+            if scope["type"] == "http":
+                life.deadline = trio.current_time() + _STALL_TIMEOUT + more
 
         async def receive_in_time() -> Any:
-            wait()
+            wait(_LATER)
             event = await receive()
+            await pace.step()
             wait()
             return event
 
         async def send_in_time(event: Any) -> None:
-            wait(len(event.get("body", b"")))
+            await pace.step()
+            wait(len(event.get("body", b"")) / SLOWEST + _LATER)
             await send(event)
             wait()
 
@@ -131,84 +153,140 @@ class _HTTPConnection:
     def __init__(self, front: HTTPFront, visitor: Visitor) -> None:
         self._front = front
         self._visitor = visitor
-        #: Ends everything; for a connection in which nothing moves any more.
+        #: Ends everything.
         self._life = trio.CancelScope()
         #: Ends the reading only: what was asked for is still answered.
         self._reading = trio.CancelScope()
+        #: No request is under way ...
         self._idle = True
+        #: ... but the first bytes of one have come.
+        self._head_begun = False
+        #: The last answer has been sent.
+        self._closed = False
+        #: When the socket is closed; infinite while more may be asked for.
+        self.over_at = math.inf
+        self._requests = Bucket(*REQUESTS)
+        self._bytes = Bucket(*BYTES)
+        self._taking = Patience()
+        self._giving = Patience()
         self._send_lock = trio.StrictFIFOLock()
-        self._protocol: ProtocolWrapper
+        self._protocol: Protocol
 
     async def run(self, received: bytes) -> None:
-        visitor, config = self._visitor, self._front.config
+        visitor, front = self._visitor, self._front
         family = visitor.sock.family
         try:
             client = parse_socket_addr(family, visitor.sock.getpeername())
             server = parse_socket_addr(family, visitor.sock.getsockname())
         except OSError:
+            self.end_soon()
             return
-        http2 = visitor.alpn == "h2" or received.startswith(_PREFACE)
         with self._life:
-            async with TaskGroup() as task_group:
-                self._protocol = ProtocolWrapper(
-                    self._front.app,
-                    config,
-                    self._front.context,
+            async with Tasks() as task_group:
+                self._protocol = Protocol(
+                    front.app,
+                    front.config,
+                    front.context,
                     task_group,
-                    ConnectionState({}),
+                    ConnectionState(front.state),
                     visitor.secure,
                     client,
                     server,
                     self._protocol_send,
-                    "h2" if http2 else "http/1.1",
                 )
-                if isinstance(self._protocol.protocol, H2Protocol):
-                    _offer_no_websockets(self._protocol.protocol, config)
-                await self._protocol.initiate()
-                self._set_idle(True)
+                self._set_idle()
                 with self._reading:
-                    data = received or await self._receive()
-                    while data:
-                        self._moved()
-                        await self._protocol.handle(RawData(data))
-                        data = await self._receive()
-                self._life.deadline = trio.current_time() + LINGER
+                    await self._read(received)
+                if self._head_begun and trio.current_time() >= self._reading.deadline:
+                    text = f"no request within {front.head_timeout:g} s"
+                    await self._protocol.refuse(Refusal(408, text))
+                self.end_soon()
                 await self._protocol.handle(Closed())
+
+    async def _read(self, received: bytes) -> None:
+        data = received
+        while data:
+            if self._idle and not self._head_begun:
+                self._head_begun = True
+                self._reading.deadline = trio.current_time() + self._front.head_timeout
+            await pay(self._bytes, len(data))
+            await self._front.pace.step()
+            await self._protocol.handle(RawData(data))
+            self._moved()
+            data = await self._receive()
 
     async def _receive(self) -> bytes:
         try:
-            return await self._visitor.receive_some()
+            if not self._protocol.expects_body:
+                return await self._visitor.receive_some()
+            data = await self._taking.wait(self._visitor.receive_some)
         except OSError:
             return b""
+        except trio.TooSlowError:
+            text = f"the body came slower than {SLOWEST:g} bytes a second for {PATIENCE:g} s"
+            await self._protocol.refuse(Refusal(408, text))
+            return b""
+        self._taking.earn(len(data))
+        return data
 
     def close_if_idle(self) -> None:
+        """Read no further request."""
         if self._idle:
             self._reading.cancel()
 
     def _moved(self) -> None:
-        if not self._reading.cancel_called:
+        """Of an application's WebSocket is known only whether anything moves."""
+        if self._protocol.upgraded and self.over_at == math.inf:
             self._life.deadline = trio.current_time() + _STALL_TIMEOUT
 
-    def _set_idle(self, idle: bool) -> None:
-        self._idle = idle
-        keep_alive = self._front.config.keep_alive_timeout if idle else math.inf
-        self._reading.deadline = trio.current_time() + keep_alive
-        self._moved()
+    def end_soon(self) -> None:
+        """Nothing more is asked for."""
+        self.over_at = min(self.over_at, trio.current_time() + LINGER)
+        self._life.deadline = self.over_at
+
+    def _set_idle(self) -> None:
+        self._idle = True
+        self._head_begun = False
+        self._reading.deadline = trio.current_time() + self._front.config.keep_alive_timeout
+
+    async def _begin_request(self) -> None:
+        self._idle = self._head_begun = False
+        self._reading.deadline = math.inf
+        self._taking, self._giving = Patience(), Patience()
+        await pay(self._requests, 1)
 
     async def _protocol_send(self, event: Event) -> None:
         if isinstance(event, RawData):
             async with self._send_lock:
-                try:
-                    await self._visitor.send_all(event.data)
-                except OSError:
-                    self._reading.cancel()
-                else:
-                    self._moved()
+                await self._send(event.data)
         elif isinstance(event, Closed):
+            self._closed = True
             self._visitor.end_output()
             self._reading.cancel()
+            self.end_soon()
         elif isinstance(event, Updated):
-            self._set_idle(event.idle)
+            if event.idle:
+                self._set_idle()
+            else:
+                await self._begin_request()
+
+    async def _send(self, data: bytes) -> None:
+        for begin in range(0, len(data), _PIECE):
+            if begin:
+                await self._front.pace.step()
+            if self._closed:
+                return
+            piece = data[begin : begin + _PIECE]
+            try:
+                await self._giving.wait(self._visitor.send_all, piece)
+            except OSError:
+                self._reading.cancel()
+                return
+            except trio.TooSlowError:
+                self._life.cancel()
+                await trio.lowlevel.checkpoint()
+            self._giving.earn(len(piece))
+            self._moved()
 
 
 class _Log(Logger):
@@ -216,18 +294,7 @@ class _Log(Logger):
 
     async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, h11.ProtocolError | h2.exceptions.H2Error):
-            _log.info("HTTP request failed: %r", error)
+        if isinstance(error, h11.ProtocolError):
+            _log.info("HTTP request failed: %s", type(error).__name__)
         else:
             await super().exception(message, *args, **kwargs)
-
-
-def _offer_no_websockets(protocol: H2Protocol, config: Config) -> None:
-    codes = h2.settings.SettingCodes
-    protocol.connection.local_settings = h2.settings.Settings(
-        client=False,
-        initial_values={
-            codes.MAX_CONCURRENT_STREAMS: config.h2_max_concurrent_streams,
-            codes.MAX_HEADER_LIST_SIZE: config.h2_max_header_list_size,
-        },
-    )

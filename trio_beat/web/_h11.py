@@ -1,0 +1,115 @@
+"""Hypercorn's HTTP/1.1, stricter about what comes in, and with an end to each connection."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import h11
+import trio
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.events import EndBody, Event, Response
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
+
+from .._handshake import SECURITY_HEADERS, Refusal, check_framing, find_head, origin_form
+
+#: Seconds for which a connection takes further requests.
+_KEPT: Final = 60.0
+_CLOSE: Final = (b"connection", b"close")
+#: What Hypercorn itself says where an application has not answered.
+_OWN_ANSWER: Final = [(b"content-length", b"0"), _CLOSE]
+_SECURITY: Final = [
+    (name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()
+]
+_UNANSWERED: Final = frozenset({h11.IDLE, h11.SEND_RESPONSE})
+
+
+class StrictConnection(h11.Connection):
+    """Judges each request's head as that of a connection's first request is judged."""
+
+    def __init__(self, max_incomplete_event_size: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size)
+        #: What is wrong with the request.
+        self.refusal: Refusal | None = None
+
+    def next_event(self) -> Any:
+        """See `h11.Connection.next_event`."""
+        if self.their_state is h11.IDLE and (data := self.trailing_data[0]):
+            try:
+                head = find_head(data)
+                if head is not None:
+                    check_framing(head)
+            except Refusal as refusal:
+                self.refusal = refusal
+                raise h11.RemoteProtocolError(refusal.logged, refusal.status) from None
+        return super().next_event()
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 of one connection; takes the arguments of the class that it extends."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.connection = StrictConnection(self.config.h11_max_incomplete_size)
+        self._kept_until = trio.current_time() + _KEPT
+
+    @property
+    def upgraded(self) -> bool:
+        """It is, or would become, a WebSocket of the application."""
+        return isinstance(self.connection, H11WSConnection)
+
+    @property
+    def expects_body(self) -> bool:
+        """A part of the request's body has yet to come."""
+        return bool(self.connection.their_state is h11.SEND_BODY)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answer the request, where it is not answered yet, and close."""
+        connection = self.connection
+        if isinstance(connection, H11WSConnection):
+            connection = connection.h11_connection
+        if connection.our_state in _UNANSWERED:
+            await self.send(RawData(refusal.response()))
+        await self.send(Closed())
+
+    async def stream_send(self, event: Event) -> None:
+        """Send a part of an answer; behind the last one of a connection comes its end."""
+        if isinstance(event, Response):
+            event = self._completed(event)
+        await super().stream_send(event)
+        if isinstance(event, EndBody) and not self._goes_on:
+            # Hypercorn waits for the application to return, or for the rest of the request.
+            await self.send(Closed())
+
+    def _completed(self, response: Response) -> Response:
+        more = []
+        if response.headers == _OWN_ANSWER:
+            more += _SECURITY
+        elif self.upgraded and response.status_code >= 200:
+            more.append(_CLOSE)
+        if trio.current_time() >= self._kept_until:
+            self.keep_alive_requests = self.config.keep_alive_max_requests
+        return replace(response, headers=[*response.headers, *more])
+
+    @property
+    def _goes_on(self) -> bool:
+        connection = self.connection
+        return connection.our_state is h11.DONE and connection.their_state is h11.DONE
+
+    async def _send_error_response(self, status_code: int) -> None:
+        assert isinstance(self.connection, StrictConnection)
+        refusal = self.connection.refusal or Refusal(status_code, "malformed request body")
+        await self.send(RawData(refusal.response()))
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """No HTTP/2: an upgrade to it is ignored, which is allowed (RFC 9110, section 7.8)."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        target = origin_form(request.target.decode("ascii")).encode("ascii")
+        version = b"1.0" if request.http_version == b"1.0" else b"1.1"
+        if (target, version) != (request.target, request.http_version):
+            headers = list(request.headers)
+            request = h11.Request(
+                method=request.method, target=target, headers=headers, http_version=version
+            )
+        await super()._create_stream(request)
