@@ -18,6 +18,7 @@ from ._exceptions import (
     HandshakeFailed,
     HandshakeRefused,
     ServerUnavailable,
+    StartupFailed,
     TLSFailed,
     TrioBeatError,
     UnknownBackend,
@@ -59,6 +60,7 @@ __all__ = [
     "HandshakeDeclined",
     "HandshakeRefused",
     "ServerUnavailable",
+    "StartupFailed",
     "BackendError",
     "UnknownBackend",
 ]

@@ -13,6 +13,7 @@
     │   └── HandshakeDeclined   the answer was an HTTP status
     │       ├── HandshakeRefused    this address, or this client, is not let in
     │       └── ServerUnavailable   the server, or a proxy before it, cannot serve now
+    ├── StartupFailed           the application that a server serves did not start
     └── BackendError            the backend could not do what was asked
         └── UnknownBackend      nobody provides a backend for this URL
 """
@@ -154,6 +155,10 @@ class HandshakeRefused(HandshakeDeclined):
 
 class ServerUnavailable(HandshakeDeclined):
     """The server, or a proxy before it, cannot serve at the moment (502, 503 or 504)."""
+
+
+class StartupFailed(TrioBeatError):  # noqa: N818 - the name says what is wrong
+    """The ASGI application of a server did not start; its own exception is the ``__cause__``."""
 
 
 class BackendError(TrioBeatError):

@@ -3,7 +3,7 @@
 ::
 
     serve                     (outer nursery)
-    ├── the metronome, the poller, and the turns
+    ├── the metronome, the poller, the turns, and the lifespan of the ASGI application
     └── peers                 (one task for each socket)
         ├── _admit            reads the request: a connection, HTTP, or a refusal
         └── ...
@@ -41,6 +41,7 @@ from ._turns import Turns
 from .transports._framing import Wire
 from .transports._poller import Poller
 from .web._hypercorn import ASGIApp, HTTPFront
+from .web._lifespan import Lifespan
 
 _log = logging.getLogger("trio_beat.server")
 
@@ -136,9 +137,11 @@ class Server:
         self._handler_errors = HandlerErrors(handler_errors)
         self._hub = hub
         self._turns = Turns()
-        self._http = None
+        self._http = self._lifespan = None
         if app is not None:
-            self._http = HTTPFront(app, self._turns, limits.handshake_timeout, {})
+            self._lifespan = Lifespan(app)
+            timeout = limits.handshake_timeout
+            self._http = HTTPFront(app, self._turns, timeout, self._lifespan.state)
         self._prefix = path_prefix
         self._limits = limits
         self._subprotocols = tuple(subprotocols)
@@ -206,23 +209,42 @@ class Server:
         listeners: Sequence[socket.socket],
         task_status: trio.TaskStatus[Server],
     ) -> None:
+        failure = None
         async with trio.open_nursery() as nursery:
             await nursery.start(self._metronome.run)
             await nursery.start(self._poller.run)
             await nursery.start(self._turns.run)
-            async with trio.open_nursery() as peers:
-                try:
-                    async with trio.open_nursery() as accepting:
-                        for listener in listeners:
-                            accepting.start_soon(self._accept, listener, peers)
-                        task_status.started(self)
-                        await self._draining.wait()
-                        accepting.cancel_scope.cancel()
-                finally:
-                    listening.close()
-                peers.cancel_scope.deadline = trio.current_time() + self._grace
-                await self._send_away()
+            if self._lifespan is not None:
+                nursery.start_soon(self._lifespan.run)
+                failure = await self._lifespan.start()
+            if failure is None:
+                until = await self._serve_peers(listening, listeners, task_status)
+                if self._lifespan is not None:
+                    await self._lifespan.stop(until)
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _serve_peers(
+        self,
+        listening: contextlib.ExitStack,
+        listeners: Sequence[socket.socket],
+        task_status: trio.TaskStatus[Server],
+    ) -> float:
+        """Returns when the grace time is over."""
+        async with trio.open_nursery() as peers:
+            try:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(self._accept, listener, peers)
+                    task_status.started(self)
+                    await self._draining.wait()
+                    accepting.cancel_scope.cancel()
+            finally:
+                listening.close()
+            until = peers.cancel_scope.deadline = trio.current_time() + self._grace
+            await self._send_away()
+        return until
 
     async def _accept(self, listener: socket.socket, peers: trio.Nursery) -> None:
         exhausted = False
@@ -440,7 +462,9 @@ async def serve(
         heartbeat: how connections beat, and when they count as dead.
         hub: where handler is None, connections subscribe and publish here as their URLs ask for.
         app: an ASGI 3 application for every request that is not below `path_prefix`, over
-            HTTP/1.1; None: every request is taken for a WebSocket handshake.
+            HTTP/1.1; None: every request is taken for a WebSocket handshake. It hears of start
+            and end (ASGI lifespan 2.0): it has 60 seconds to start before the server accepts, and
+            what is left of `grace`, or 1 second, to shut down behind the last peer.
         path_prefix: what the path of a WebSocket begins with, where there is an `app` or a `hub`.
         subprotocols: names that the server speaks, the preferred one first.
         ssl_context: speak TLS; where its ALPN protocols are set, to ``http/1.1`` alone, since
@@ -448,10 +472,11 @@ async def serve(
             renegotiation, and a FIN without close_notify is no error. None: plain.
         limits: what the server holds at most.
         grace: seconds that draining may take.
-        task_status: gets the `Server` once it listens.
+        task_status: gets the `Server` once it accepts.
 
     Raises:
         OSError: the port cannot be listened on.
+        StartupFailed: `app` says that it did not start, or took too long.
         ValueError: neither or both of `handler` and `hub` are given, `path_prefix`, `grace` or
             `handler_errors` is not valid, or `ssl_context` is a client's.
     """

@@ -27,6 +27,8 @@ UPLOAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345"
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Read the whole of a request, and answer it; or fail, or never end, where it says so."""
+    if scope["type"] == "lifespan":
+        return
     if scope["type"] == "websocket":
         if scope["path"] == "/slowly":
             await send({"type": "websocket.http.response.start", "status": 404, "headers": []})
