@@ -46,7 +46,7 @@ from .web._lifespan import Lifespan
 _log = logging.getLogger("trio_beat.server")
 
 #: Sockets that are accepted before other tasks get a turn.
-_ACCEPT_TURN: Final = 64
+_ACCEPT_TURN: Final = 16
 #: Seconds to wait when there is no file descriptor left for a new socket.
 _EXHAUSTED_PAUSE: Final = 0.1
 _GOING_AWAY: Final = "server is shutting down"
