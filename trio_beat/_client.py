@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from wsproto.utilities import LocalProtocolError
 
 from ._backoff import Backoff, forbids
 from ._connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection, SlowPolicy, Terms
-from ._dial import Address, dial, explain, leaves, make_address, shake_hands
+from ._dial import Address, dial, establish, leaves, make_address, shake_hands
 from ._exceptions import (
     Closed,
     ConnectFailed,
@@ -47,6 +48,7 @@ from ._exceptions import (
 from ._handler import InboxConsumer
 from ._heartbeat import Heartbeat
 from ._metronome import Metronome
+from ._opening import Opened
 from .transports.trio_websocket import Line
 
 _log = logging.getLogger("trio_beat.client")
@@ -134,15 +136,12 @@ class _Visit:
         self._lost = lost
         self._shelter = trio.CancelScope()
         self._ended = trio.Event()
-        self._begun = False
-        self._line: Line | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[Connection]) -> None:
         """Connect, give the open connection to `task_status`, and stay until it has ended."""
 
         def started(connection: Connection) -> None:
             self.connection = connection
-            self._begun = True
             task_status.started(connection)
 
         self._consumer = _BlockConsumer(self._plan.inbound, started)
@@ -163,43 +162,42 @@ class _Visit:
 
     async def _live(self) -> None:
         with contextlib.ExitStack() as sockets:
+            sock, line, opened = await self._reach(sockets)
             try:
                 async with trio.open_nursery(strict_exception_groups=True) as engine:
-                    connection = await self._connect(engine, sockets)
+                    connection = await self._establish(engine, sock, line, opened)
                     await connection.run()
                     if _is_lost(connection):
                         self._lost()
                     engine.cancel_scope.cancel()
             except BaseExceptionGroup as group:
-                if not self._begun:
-                    failed = explain(group, b"" if self._line is None else self._line.answer)
-                    if failed is None:
-                        raise
-                    raise failed from failed.__cause__
                 # trio-websocket trips over a PING that meets its close frame on the way.
                 _, other = group.split(LocalProtocolError)
                 if other is not None:
                     raise other from None
 
-    async def _connect(self, engine: trio.Nursery, sockets: contextlib.ExitStack) -> Connection:
-        plan = self._plan
-        address = plan.address
-        with trio.move_on_after(plan.connect_timeout) as scope:
+    async def _reach(self, sockets: contextlib.ExitStack) -> tuple[socket.socket, Line, Opened]:
+        address, opening = self._plan.address, self._plan.address.opening()
+        with trio.move_on_after(self._plan.connect_timeout):
             sock, line = await dial(address)
-            self._line = line
             sockets.callback(line.abort)
-            transport, websocket = await shake_hands(address, sock, line, engine, plan.message_size)
-        if scope.cancelled_caught:
-            text = f"{address.place} did not answer within {plan.connect_timeout:g} s"
-            raise ConnectTimeout(text)
+            return sock, line, await shake_hands(opening, line)
+        text = f"{address.place} did not answer within {self._plan.connect_timeout:g} s"
+        raise opening.refusal() or ConnectTimeout(text)
+
+    async def _establish(
+        self, engine: trio.Nursery, sock: socket.socket, line: Line, opened: Opened
+    ) -> Connection:
+        plan = self._plan
+        transport = await establish(sock, line, opened.behind, engine, plan.message_size)
         metronome = Metronome(plan.heartbeat.interval, slots=1)
         await engine.start(metronome.run)
         return Connection(
             transport,
             Terms(plan.heartbeat, metronome, plan.outbox, SlowPolicy.DISCONNECT),
             self._consumer,
-            path=address.target,
-            subprotocol=websocket.subprotocol,
+            path=plan.address.target,
+            subprotocol=opened.subprotocol,
             greeting=b"",
         )
 

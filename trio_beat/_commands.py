@@ -19,10 +19,11 @@ import trio
 
 from ._client import connect, reconnecting
 from ._connection import CLOSE_TIMEOUT, Connection
-from ._dial import leaves, name_status, why
+from ._dial import leaves, why
 from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from ._heartbeat import Heartbeat
 from ._logging import set_up_logging
+from ._opening import name_status
 from ._settings import ConfigurationError, Parser
 
 _log = logging.getLogger("trio_beat")

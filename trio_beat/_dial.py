@@ -1,11 +1,11 @@
-"""A client's way to an open WebSocket: TCP, TLS, and the opening handshake (RFC 6455, section 4.1).
+"""A client's way to an open WebSocket: TCP, TLS, and the opening handshake.
 
 Whatever goes wrong on it has a type of its own, a `ConnectFailed`.
 """
 
 from __future__ import annotations
 
-import http
+import contextlib
 import os
 import re
 import socket
@@ -14,22 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
-import h11
 import trio
-from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
+from trio_websocket import wrap_client_stream
 from websockets.exceptions import InvalidURI
-from websockets.headers import build_authorization_basic, build_host
+from websockets.headers import build_host
 from websockets.uri import WebSocketURI, parse_uri
-from wsproto.utilities import ProtocolError, RemoteProtocolError
 
-from ._exceptions import (
-    ConnectFailed,
-    HandshakeFailed,
-    HandshakeRefused,
-    ServerUnavailable,
-    TLSFailed,
-    Unreachable,
-)
+from ._exceptions import TLSFailed, Unreachable
+from ._opening import Opened, Opening
 from .transports.trio_websocket import Line, Tap, TrioWebSocketTransport
 
 _TARGET: Final = re.compile(r"[!-~]+")
@@ -39,9 +31,6 @@ _VALUE: Final = re.compile(r"([!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?)?
 _OWN: Final = re.compile(
     r"host|upgrade|connection|content-length|transfer-encoding|sec-websocket-.*", re.IGNORECASE
 )
-_UNAVAILABLE: Final = frozenset({502, 503, 504})
-#: Characters of a refusal's body that its message quotes.
-_QUOTED: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +51,10 @@ class Address:
     def target(self) -> str:
         """Path and query."""
         return self.uri.resource_name
+
+    def opening(self) -> Opening:
+        """The handshake that is needed there; each connection has one of its own."""
+        return Opening(self.uri, self.headers, self.subprotocols)
 
 
 def make_address(
@@ -97,8 +90,6 @@ def make_address(
     for subprotocol in subprotocols:
         if not _TOKEN.fullmatch(subprotocol):
             raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455, section 4.1)")
-    if uri.user_info is not None:
-        pairs = (*pairs, ("Authorization", build_authorization_basic(*uri.user_info)))
     if uri.secure and ssl_context is None:
         ssl_context = ssl.create_default_context()  # once: it reads all authorities
     return Address(uri, pairs, tuple(subprotocols), ssl_context)
@@ -142,105 +133,51 @@ async def dial(address: Address) -> tuple[socket.socket, Line]:
     return sock, Line(secure)
 
 
-async def shake_hands(
-    address: Address,
+async def shake_hands(opening: Opening, line: Line) -> Opened:
+    """Ask for the WebSocket, and wait for the answer.
+
+    Raises:
+        HandshakeFailed: there is none, or it is no answer to that.
+        HandshakeDeclined: the server does not let the client in.
+    """
+    # Where this fails, the answer may be there all the same.
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await line.send_all(opening.request)
+    while True:
+        try:
+            data = await line.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise opening.lost(exc.__cause__ or exc) from exc
+        if (opened := opening.receive(data)) is not None:
+            return opened
+
+
+async def establish(
     sock: socket.socket,
     line: Line,
+    behind: bytes,
     engine: trio.Nursery,
     max_message_size: int,
-) -> tuple[TrioWebSocketTransport, WebSocketConnection]:
-    """Open the WebSocket; trio-websocket's reader then runs in `engine`.
+) -> TrioWebSocketTransport:
+    """Let trio-websocket speak over an open WebSocket; it reads in `engine`.
 
-    A handshake that fails shows as an exception of that reader: see `explain`.
+    Args:
+        behind: what came behind the answer to the handshake.
     """
-    uri = address.uri
+    line.open(behind)
     websocket = await wrap_client_stream(
         engine,
         # Any stream will do, whatever the types say.
         cast("trio.SocketStream", line),
-        build_host(uri.host, uri.port, uri.secure),
-        address.target,
-        subprotocols=address.subprotocols,
-        extra_headers=[(n.encode("ascii"), v.encode("latin-1")) for n, v in address.headers],
+        "localhost",
+        "/",
         # None waits behind another: what is too big would take it along.
         message_queue_size=0,
         max_message_size=max_message_size,
     )
     transport = TrioWebSocketTransport(sock, line, websocket, max_message_size)
     await engine.start(transport.run)
-    return transport, websocket
-
-
-def explain(group: BaseExceptionGroup[BaseException], answer: bytes) -> ConnectFailed | None:
-    """Find out what kept a handshake from its end.
-
-    Args:
-        group: what left the nursery of `shake_hands`.
-        answer: what had come of the server's. Where it says already that the server declines, that
-            is the reason, though the rest of it never came.
-
-    Returns:
-        The one reason; None: the group is about something else.
-    """
-    for exc in leaves(group):
-        if isinstance(exc, ConnectFailed):
-            return _read_refusal(answer) or exc
-        if isinstance(exc, ConnectionRejected):
-            return _read_refusal(answer) or _refusal(exc)
-        if isinstance(exc, ProtocolError | h11.ProtocolError):
-            # trio-websocket wants to answer the server's mistake, which a client cannot.
-            contexts = (c for c in _contexts(exc) if isinstance(c, RemoteProtocolError))
-            mistake = next(contexts, exc)
-            text = f"{mistake}: {mistake.__cause__}" if mistake.__cause__ else str(mistake)
-            return HandshakeFailed(f"this is no answer to a WebSocket handshake: {text}")
-    return None
-
-
-def _read_refusal(answer: bytes) -> ConnectFailed | None:
-    """What an answer says that did not come to its end; None: nothing yet."""
-    reader = h11.Connection(h11.CLIENT)
-    reader.send(h11.Request(method="GET", target="/", headers=[("Host", "any")]))
-    reader.send(h11.EndOfMessage())
-    reader.receive_data(answer)
-    response, body = None, b""
-    try:
-        while not isinstance(event := reader.next_event(), type | h11.EndOfMessage):
-            if isinstance(event, h11.Response):
-                response = event
-            elif isinstance(event, h11.Data):
-                body += bytes(event.data)
-    except h11.RemoteProtocolError:
-        return None
-    if response is None:
-        return None
-    return _refusal(ConnectionRejected(response.status_code, tuple(response.headers), body))
-
-
-def _refusal(rejected: ConnectionRejected) -> ConnectFailed:
-    status, body = rejected.status_code, bytes(rejected.body or b"")
-    headers = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in rejected.headers)
-    said = " ".join(body.decode(errors="replace").split())[:_QUOTED]
-    if status < 300:
-        text = f"there is no WebSocket at this address: the answer is {name_status(status)}"
-        return HandshakeFailed(text)
-    # What a server has to say about WebSockets is no page.
-    plain = said and said.isprintable() and "<" not in said
-    text = name_status(status) + (f": {said}" if plain else "")
-    if status in _UNAVAILABLE:
-        return ServerUnavailable(f"the server is not available: {text}", status, headers, body)
-    return HandshakeRefused(f"the server refuses the WebSocket: {text}", status, headers, body)
-
-
-def _contexts(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
-        yield exc
-        exc = exc.__context__
-
-
-def name_status(status: int) -> str:
-    """An HTTP status with its phrase, where it has one."""
-    known = status in set(http.HTTPStatus)
-    return f"{status} {http.HTTPStatus(status).phrase}" if known else str(status)
+    return transport
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:

@@ -14,6 +14,7 @@ All of them belong to `TrioWebSocketTransport.run`.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -22,8 +23,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
+from websockets.utils import accept_key
 
-from .._exceptions import HandshakeFailed
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong
 from ._framing import close_frame
@@ -34,13 +35,16 @@ _log = logging.getLogger("trio_beat.frames")
 #: PINGs that may wait for their PONG at a time. Those behind them are sent as PONGs, which ask for
 #: no answer (RFC 6455, section 5.5.3): they only keep bytes on the way.
 _MOST_PINGS: Final = 16
-#: Bytes that the answer to a handshake may have.
-_MOST_ANSWER: Final = 65536
 #: PONGs that may wait at a time for a peer that does not read.
 _MOST_PONGS: Final = 64
 #: Seconds that what was sent last may take.
 _LAST_WRITE: Final = 5.0
-_SWITCHED: Final = b"HTTP/1.1 101 "
+#: What is made of trio-websocket's own request for the handshake (RFC 6455, section 4.2.2).
+_KEY: Final = re.compile(rb"\r\nSec-WebSocket-Key: *([^\r\n]+)", re.IGNORECASE)
+_SWITCHED: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n\r\n"
+)
 _CLOSE: Final = 0x80 | Opcode.CLOSE
 _PONG: Final = 0x80 | Opcode.PONG
 
@@ -79,8 +83,9 @@ class Tap(trio.abc.Stream):
 class Line(trio.abc.Stream):
     """The stream below a `WebSocketConnection`; notes what passes.
 
-    Until the handshake is over, whatever keeps it from its end is raised as `HandshakeFailed`:
-    trio-websocket would wait for ever. From then on what it sends waits here and is written by
+    Until `open` it only passes on, for the opening handshake. trio-websocket then gets one of its
+    own, played here, since it would wait for ever for the end of some of the answers that a server
+    can give, and fail late at others. From then on what it sends waits here and is written by
     `write`: its reader answers PINGs itself, and must not stop reading because the peer does not.
     A write that fails is no end, since what the peer sent before can still be read.
 
@@ -91,7 +96,10 @@ class Line(trio.abc.Stream):
     def __init__(self, stream: trio.SocketStream | trio.SSLStream[Tap]) -> None:
         self._stream = stream
         self._reading = trio.Lock()
-        self._handshake: bytearray | None = bytearray()
+        #: The handshake that is played: not begun, asked for, over.
+        self._open = self._greeted = False
+        #: What is read before the stream.
+        self._front = b""
         #: What waits to be written, and how many PONGs are in it; whether somebody looks.
         self._waiting, self._pongs = bytearray(), 0
         self._more = trio.Event()
@@ -112,13 +120,21 @@ class Line(trio.abc.Stream):
         if isinstance(self._stream, trio.SSLStream):
             self._stream.transport_stream.noted = noted
 
-    @property
-    def answer(self) -> bytes:
-        """What has come of the answer to the handshake; empty after it."""
-        return bytes(self._handshake or b"")
+    def open(self, behind: bytes) -> None:
+        """The server has let the client in: a `WebSocketConnection` may begin.
+
+        Args:
+            behind: what came behind the server's answer.
+        """
+        self._open, self._front = True, behind
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         async with self._reading:
+            if self._front:
+                size = len(self._front) if max_bytes is None else max_bytes
+                front, self._front = self._front[:size], self._front[size:]
+                self._noted()
+                return front
             try:
                 data = await self._stream.receive_some(max_bytes)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
@@ -126,36 +142,26 @@ class Line(trio.abc.Stream):
                 raise
         if not data:
             self.eof = True
-        if self._handshake is not None:
-            self._check_handshake(data)
         self._noted()
         return data
 
-    def _check_handshake(self, data: bytes | bytearray) -> None:
-        assert self._handshake is not None
-        self._handshake += data
-        if self._handshake.startswith(_SWITCHED) and b"\r\n\r\n" in self._handshake:
-            self._handshake = None
-            return
-        if not data:
-            raise HandshakeFailed(f"the server ended the connection{self._so_far()}")
-        if len(self._handshake) > _MOST_ANSWER:
-            raise HandshakeFailed(f"the answer is over {_MOST_ANSWER} bytes{self._so_far()}")
-
-    def _so_far(self) -> str:
-        line = self.answer.partition(b"\n")[0][:100].rstrip(b"\r")
-        return f", after {line.decode('latin-1')!r}" if line else " during the handshake"
-
     def _failed(self, exc: Exception) -> None:
         self.error = ConnectionResetError(str(exc.__cause__ or exc) or "connection lost")
-        if self._handshake is not None:
-            raise HandshakeFailed(f"the connection was lost: {self.error}") from exc
+
+    def _greet(self, request: bytes) -> None:
+        key = _KEY.search(request)
+        assert key is not None
+        self._front = _SWITCHED % accept_key(key[1].decode()).encode() + self._front
+        self._greeted = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._handshake is not None:
-            await self._write(bytes(data))
+        if not self._open:
+            await self._stream.send_all(data)
             return
         await trio.lowlevel.checkpoint()
+        if not self._greeted:
+            self._greet(bytes(data))
+            return
         if data[0] == _PONG:
             if self._pongs >= _MOST_PONGS:
                 return  # the peer need not get one for each PING (RFC 6455, section 5.5.3)
@@ -190,9 +196,6 @@ class Line(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        if self._handshake is not None:
-            # So it ends an answer that it cannot make sense of.
-            raise HandshakeFailed(f"this is no answer to a WebSocket handshake{self._so_far()}")
         with trio.move_on_after(_LAST_WRITE):
             await self.flushed.wait()
         await self._stream.aclose()

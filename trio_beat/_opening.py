@@ -1,0 +1,165 @@
+"""A client's opening handshake, decided from bytes alone (RFC 6455, section 4.1).
+
+An answer is read as leniently as RFC 9112 allows, and then checked as strictly as RFC 6455 asks
+for. Whatever is wrong with it is a `ConnectFailed`.
+"""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import h11
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
+from websockets.http11 import Response
+from websockets.typing import Subprotocol
+from websockets.uri import WebSocketURI
+
+from ._exceptions import ConnectFailed, HandshakeFailed, HandshakeRefused, ServerUnavailable
+
+#: Bytes that an answer may have; a refusal's body is cut off there.
+_MOST_ANSWER: Final = 65536
+_UNAVAILABLE: Final = frozenset({502, 503, 504})
+#: Characters of an answer that a message quotes.
+_QUOTED: Final = 200
+
+
+class Opened(NamedTuple):
+    """The server has let the client in."""
+
+    subprotocol: str | None
+    behind: bytes  #: what came behind the answer: its first frames
+
+
+class Opening:
+    """One opening handshake.
+
+    Args:
+        uri: where to; a user and password in it become a header (RFC 7617).
+        headers: more of them.
+        subprotocols: that are offered, the preferred one first.
+
+    Attributes:
+        request: what to send.
+    """
+
+    def __init__(
+        self,
+        uri: WebSocketURI,
+        headers: Sequence[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+    ) -> None:
+        offered = [Subprotocol(name) for name in subprotocols]
+        self._protocol = ClientProtocol(uri, subprotocols=offered or None)
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER)
+        #: How many bytes have come, and the first of them.
+        self._came, self._begin = 0, b""
+        self._refused: h11.Response | None = None
+        self._body = bytearray()
+        wanted = self._protocol.connect()
+        pairs = [*wanted.headers.raw_items(), *headers]
+        encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in pairs]
+        request = h11.Request(method="GET", target=wanted.path, headers=encoded)
+        sent = self._http.send(request), self._http.send(h11.EndOfMessage())
+        self.request = b"".join(part for part in sent if part)
+
+    def receive(self, data: bytes | bytearray) -> Opened | None:
+        """Take some of the answer.
+
+        Args:
+            data: what came; nothing where the server has ended the stream.
+
+        Returns:
+            What was agreed on; None while more is needed.
+
+        Raises:
+            ConnectFailed: the answer is another, or none.
+        """
+        self._came += len(data)
+        if len(self._begin) < _QUOTED:
+            self._begin += bytes(data[:_QUOTED])
+        if not data:
+            raise self.refusal() or self._failed("the server ended the connection")
+        try:
+            self._http.receive_data(bytes(data))
+            opened = self._read()
+        except (h11.RemoteProtocolError, InvalidHandshake) as exc:
+            text = "this is no answer to a WebSocket handshake"
+            raise self.refusal() or HandshakeFailed(f"{text}: {_printable(str(exc))}") from exc
+        if opened is None and self._came > _MOST_ANSWER:
+            raise self.refusal() or self._failed(f"the answer is over {_MOST_ANSWER} bytes")
+        return opened
+
+    def lost(self, why: object) -> ConnectFailed:
+        """What to raise where the rest of the answer cannot come."""
+        return self.refusal() or HandshakeFailed(f"the connection was lost: {why}")
+
+    def refusal(self) -> ConnectFailed | None:
+        """The refusal that has come, though not to its end; None: there is none."""
+        refused = self._refused
+        return None if refused is None else _refusal(refused, bytes(self._body))
+
+    def _failed(self, text: str) -> HandshakeFailed:
+        line = self._begin.partition(b"\n")[0][:100].rstrip(b"\r").decode("latin-1")
+        return HandshakeFailed(text + (f", after {line!r}" if line else " during the handshake"))
+
+    def _read(self) -> Opened | None:
+        while (event := self._http.next_event()) is not h11.NEED_DATA:
+            match event:
+                case h11.InformationalResponse(status_code=101):
+                    return self._check(event)
+                case h11.InformationalResponse():
+                    pass  # any number of them may come before (RFC 9110, section 15.2)
+                case h11.Response():
+                    self._refused = event
+                    if event.status_code < 300:
+                        raise _refusal(event, b"")
+                case h11.Data():
+                    self._body += event.data
+                case _:  # the end of it
+                    assert self._refused is not None
+                    raise _refusal(self._refused, bytes(self._body))
+        return None
+
+    def _check(self, answer: h11.InformationalResponse) -> Opened:
+        version = answer.http_version
+        if version == b"1.0" or not version.startswith(b"1."):
+            # RFC 9110, sections 7.8 and 15.2: the others have no such status, and no upgrade.
+            text = f"the server speaks HTTP/{version.decode()}; a WebSocket needs HTTP/1.1"
+            raise HandshakeFailed(text)
+        headers = Headers()
+        for name, value in answer.headers.raw_items():
+            # Octets beyond ASCII are opaque (RFC 9110, section 5.5).
+            headers.set_insecure(name.decode("ascii"), value.decode("latin-1"))
+        self._protocol.process_response(Response(101, "", headers))
+        return Opened(self._protocol.subprotocol, self._http.trailing_data[0])
+
+
+def _refusal(response: h11.Response, body: bytes) -> ConnectFailed:
+    status = response.status_code
+    headers = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in response.headers)
+    said = " ".join(body.decode(errors="replace").split())[:_QUOTED]
+    if status < 300:
+        text = f"there is no WebSocket at this address: the answer is {name_status(status)}"
+        return HandshakeFailed(text)
+    # What a server has to say about WebSockets is no page.
+    plain = said and said.isprintable() and "<" not in said
+    text = name_status(status) + (f": {said}" if plain else "")
+    if status in _UNAVAILABLE:
+        return ServerUnavailable(f"the server is not available: {text}", status, headers, body)
+    return HandshakeRefused(f"the server refuses the WebSocket: {text}", status, headers, body)
+
+
+def name_status(status: int) -> str:
+    """An HTTP status with its phrase, where it has one."""
+    known = status in set(http.HTTPStatus)
+    return f"{status} {http.HTTPStatus(status).phrase}" if known else str(status)
+
+
+def _printable(text: str) -> str:
+    """The beginning of a text that quotes the server; what cannot be printed is escaped."""
+    text = text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
