@@ -20,8 +20,10 @@ from trio_beat import (
     EndReason,
     Heartbeat,
     connect,
+    reconnecting,
 )
 from trio_beat._handshake import accept, find_head
+from trio_beat._metronome import Metronome
 
 __all__ = ["door"]  # a fixture
 
@@ -401,3 +403,30 @@ async def test_a_write_that_fails_does_not_hide_what_came_before(
             await trio.sleep(0.1)
     assert got == [str(number) for number in range(200)]
     assert connection.closed == Closed(EndReason.PEER, 4001, "away")
+
+
+class Crash(Exception):  # noqa: N818 - the package's own, which nobody expects
+    pass
+
+
+@pytest.mark.parametrize("context", [connect, reconnecting])
+async def test_a_task_of_its_own_that_fails_cancels_the_block_and_comes_out_plainly(
+    door: Door,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    context: type[connect] | type[reconnecting],
+) -> None:
+    async def crash(self: Metronome, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.sleep(3)
+        raise Crash
+
+    monkeypatch.setattr(Metronome, "run", crash)
+    nursery.start_soon(be, door, answer_pings)
+    with pytest.raises(Crash):
+        async with context(URL) as opened:
+            if isinstance(opened, reconnecting):
+                await anext(opened)
+            await trio.sleep_forever()
+    assert trio.current_time() == 3

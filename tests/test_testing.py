@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from trio_beat import BackendError
 from trio_beat.backends import Backend, Deliver, Last
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import _Sentence, cancelled_at, check_backend
@@ -365,3 +366,25 @@ async def test_cancels_at_each_await_in_turn() -> None:
         (False, everything),
         (False, everything),
     ]
+
+
+@pytest.mark.parametrize("method", ["publish", "subscribe", "last"])
+async def test_raises_plainly_what_a_backend_raises(
+    autojump_clock: trio.testing.MockClock, method: str
+) -> None:
+    """Also where the backend has tasks, whose nursery would wrap it in a group."""
+
+    class Failing(MemoryBackend):
+        @asynccontextmanager
+        async def running(self, deliver: Deliver) -> AsyncIterator[None]:
+            async with super().running(deliver), trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                yield
+                nursery.cancel_scope.cancel()
+
+    async def fail(*_: object, **__: object) -> None:
+        raise BackendError("no broker")
+
+    setattr(Failing, method, fail)
+    with pytest.raises(BackendError, match="no broker"):
+        await check_backend(Failing)

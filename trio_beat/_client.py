@@ -13,8 +13,8 @@
 1. What runs is sheltered from a cancellation that comes from outside. That one reaches the
    application's block, which leaves the context, which ends the connection: with a close frame,
    and within a deadline that the shelter then gets.
-2. The context raises what the block raised as it was. A nursery would wrap it in a group, and so
-   its nursery is left with nothing to tell.
+2. The context raises what the block raised as it was (see `_plain`). A nursery would wrap it in a
+   group, and so its nursery is left with nothing to tell.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from ._handler import InboxConsumer
 from ._heartbeat import Heartbeat
 from ._metronome import Metronome
 from ._opening import Opened
+from ._plain import Plain
 from .transports.trio_websocket import Line
 
 _log = logging.getLogger("trio_beat.client")
@@ -272,7 +273,8 @@ class _Context:
                 await self._visit.leave(exc)
         finally:
             self._nursery.cancel_scope.cancel()
-            await self._manager.__aexit__(None, None, None)
+            # Not what the block has raised: this has nothing to tell but of a task that failed.
+            await Plain(self._manager).__aexit__(None, None, None)
 
 
 class connect(_Context):  # noqa: N801 - is called like a function

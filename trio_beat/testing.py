@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from ._plain import Plain
 from .backends import Backend
 
 #: Seconds in which any call must return.
@@ -162,15 +163,8 @@ def _fresh(name: str) -> str:
 @asynccontextmanager
 async def _running(make: Callable[[], Backend]) -> AsyncIterator[tuple[Backend, _Heard]]:
     backend, heard = make(), _Heard()
-    broken = None
-    async with backend.running(heard.deliver):
-        try:
-            yield backend, heard
-        except _Broken as exc:
-            # A backend with a nursery would wrap it in a group.
-            broken = exc
-    if broken is not None:
-        raise broken
+    async with Plain(backend.running(heard.deliver)):
+        yield backend, heard
 
 
 async def _publish(
@@ -280,7 +274,7 @@ async def _check_concurrency(make: Callable[[], Backend]) -> None:
         channel = _fresh("channel")
         await backend.subscribe(channel)
         with _promptly(_Sentence.MANY, "it"):
-            async with trio.open_nursery() as nursery:
+            async with Plain(trio.open_nursery()) as nursery:
                 for number in range(20):
                     nursery.start_soon(_publish_many, backend, channel, b"%d" % number)
         await trio.sleep(_SETTLE)
@@ -389,7 +383,7 @@ async def _check_hubs(make: Callable[[], Backend]) -> None:
             await one.subscribe(channel)
             await two.subscribe(channel)
             prefixes = [b"%d" % number for number in range(10)]
-            async with trio.open_nursery() as nursery:
+            async with Plain(trio.open_nursery()) as nursery:
                 for number, prefix in enumerate(prefixes):
                     nursery.start_soon(_publish_many, (one, two)[number % 2], channel, prefix)
             await trio.sleep(_SETTLE)
