@@ -317,6 +317,43 @@ async def test_subscribed_ends_with_its_context_whatever_ends_it() -> None:
         await settled(hub, 0, 0)
 
 
+async def test_who_subscribes_again_hears_it_once_and_to_the_last_end() -> None:
+    backend = AskedBackend()
+    async with open_hub(backend) as hub:
+        one, two = Listener(), Listener()
+        await hub.publish("a", "before")
+        async with hub.subscribed(one, "a"):
+            async with hub.subscribed(one, "a", "b"), hub.subscribed(two, "a"):
+                await hub.publish("a", "within")
+                await settled(hub, 2, 3)
+            await hub.publish("a", "behind")
+            await settled(hub, 1, 1)
+        await settled(hub, 0, 0)
+        assert await hub.publish("a", "after") == 0
+        # The last message comes with the first subscription alone.
+        assert one.texts == ["before", "within", "behind"]
+        assert two.texts == ["before", "within"]
+        assert [ask for ask in backend.asked if ask[0] in "+-"] == ["+a", "+b", "-b", "-a"]
+
+
+async def test_a_channel_that_is_named_twice_is_subscribed_twice() -> None:
+    async with open_hub() as hub:
+        listener = Listener()
+        await hub.publish("a", "before")
+        await hub.subscribe(listener, ["a", "a", "a"])
+        await hub.publish("a", "1")
+        hub.unsubscribe(listener, ["a", "a"])
+        await hub.publish("a", "2")
+        await settled(hub, 1, 1)
+        hub.unsubscribe(listener, ["a"])
+        await settled(hub, 0, 0)
+        hub.unsubscribe(listener, ["a"])
+        await hub.publish("a", "3")
+        await hub.subscribe(listener, ["a"])
+        await settled(hub, 1, 1)
+        assert listener.texts == ["before", "1", "2", "3"]
+
+
 async def test_unsubscribing_what_is_not_subscribed_does_nothing() -> None:
     async with open_hub() as hub:
         one, two = Listener(), Listener()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -20,6 +21,7 @@ who = st.integers(0, WHO - 1)
 channel = st.sampled_from(CHANNELS)
 step = st.one_of(
     st.tuples(st.just("join"), who, channel),
+    st.tuples(st.just("join twice"), who, channel),
     st.tuples(st.just("leave"), who, channel),
     st.tuples(st.just("publish"), who, channel),
     st.tuples(st.just("broker"), st.just(0), channel),
@@ -30,27 +32,28 @@ class Model:
     """What a hub has to do, step by step."""
 
     def __init__(self) -> None:
-        self.joined: dict[str, set[int]] = {channel: set() for channel in CHANNELS}
+        #: Each as often as it has subscribed.
+        self.joined: dict[str, Counter[int]] = {channel: Counter() for channel in CHANNELS}
         self.last: dict[str, str] = {}
         self.heard: list[list[str]] = [[] for _ in range(WHO)]
         self.away = False
 
     def join(self, who: int, channel: str) -> bool:
         # A channel that is heard already needs no broker.
-        if who in self.joined[channel] or (self.away and not self.joined[channel]):
+        if self.away and not self.joined[channel]:
             return False
-        self.joined[channel].add(who)
-        if channel in self.last:
+        self.joined[channel][who] += 1
+        if channel in self.last and self.joined[channel][who] == 1:
             self.heard[who].append(self.last[channel])
         return True
 
     def leave(self, who: int, channel: str) -> None:
-        self.joined[channel].discard(who)
+        self.joined[channel] -= Counter([who])
 
     def publish(self, who: int, channel: str, text: str) -> None:
         if not self.away:
             self.last[channel] = text
-            for other in self.joined[channel] - {who}:
+            for other in self.joined[channel].keys() - {who}:
                 self.heard[other].append(text)
 
 
@@ -60,9 +63,10 @@ async def _play(steps: list[tuple[str, int, str]]) -> None:
     async with open_hub(backend) as hub:
         for number, (what, who, channel) in enumerate(steps):
             listener = listeners[who]
-            if what == "join" and who not in model.joined[channel]:
-                joined = await _succeeds(partial(hub.subscribe, listener, [channel]))
-                assert joined == model.join(who, channel)
+            if what in ("join", "join twice"):
+                channels = [channel] * (1 + (what == "join twice"))
+                joined = await _succeeds(partial(hub.subscribe, listener, channels))
+                assert [joined] * len(channels) == [model.join(who, name) for name in channels]
             elif what == "leave":
                 hub.unsubscribe(listener, [channel])
                 model.leave(who, channel)
@@ -97,16 +101,17 @@ async def _play_at_once(steps: list[tuple[str, int, str]]) -> None:
     """Nothing waits for what was begun before it; what must hold in the end is less."""
     backend = AskedBackend()
     listeners = [Listener() for _ in range(WHO)]
-    joined: set[tuple[int, str]] = set()
+    joined: Counter[tuple[int, str]] = Counter()
     sent: dict[str, int] = {}
     async with open_hub(backend) as hub:
         async with trio.open_nursery() as nursery:
             for number, (what, who, channel) in enumerate(steps):
-                if what == "join" and (who, channel) not in joined:
-                    joined.add((who, channel))
-                    await hub.subscribe(listeners[who], [channel])
+                if what in ("join", "join twice"):
+                    channels = [channel] * (1 + (what == "join twice"))
+                    joined[who, channel] += len(channels)
+                    await hub.subscribe(listeners[who], channels)
                 elif what == "leave":
-                    joined.discard((who, channel))
+                    joined -= Counter([(who, channel)])
                     hub.unsubscribe(listeners[who], [channel])
                 elif what == "publish":
                     sent[f"{channel}{number}"] = who

@@ -8,6 +8,8 @@
    when its publisher goes away.
 3. A hub that listens to a channel knows its last message, and gives it to who subscribes. Whoever
    subscribes during a fan-out gets that message in this way, and only once.
+4. Subscriptions are counted: who subscribes again gets nothing twice, and hears the channel until
+   it has unsubscribed as often.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class HubStatistics(NamedTuple):
     """A hub at one moment."""
 
     channels: int  #: that somebody here listens to
-    subscriptions: int
+    subscriptions: int  #: of different subscribers: one that is made twice counts once
     published: int  #: messages, by this hub
     delivered: int  #: messages, to subscribers here
 
@@ -65,6 +67,7 @@ class _Channel:
     """A channel that somebody here listens to, or is about to."""
 
     __slots__ = (
+        "again",
         "error",
         "holders",
         "latest",
@@ -77,13 +80,38 @@ class _Channel:
     def __init__(self) -> None:
         #: With the `latest_id` of when they joined: a fan-out passes over who joined during it.
         self.subscribers: dict[Subscriber, bytes] = {}
-        #: Invariant: at least as many as subscribers; the others wait for `ready`.
+        #: How often more than once they have subscribed; None, as for most channels: nobody has.
+        self.again: dict[Subscriber, int] | None = None
+        #: Invariant: one for each subscription; those beyond them wait for `ready`.
         self.holders = 0
         self.ready = trio.Event()
         self.error: BackendError | None = None
         self.latest: bytes | None = None  # framed
         self.latest_id = b""
         self.latest_expires = 0.0
+
+    def join(self, subscriber: Subscriber) -> bool:
+        """Count a subscription; returns whether it is the subscriber's first."""
+        if subscriber not in self.subscribers:
+            self.subscribers[subscriber] = self.latest_id
+            return True
+        if self.again is None:
+            self.again = {}
+        self.again[subscriber] = self.again.get(subscriber, 0) + 1
+        return False
+
+    def leave(self, subscriber: Subscriber) -> bool:
+        """Count one subscription less; returns whether there was one."""
+        if subscriber not in self.subscribers:
+            return False
+        if self.again is None or subscriber not in self.again:
+            del self.subscribers[subscriber]
+            return True
+        self.again[subscriber] -= 1
+        if not self.again[subscriber]:
+            del self.again[subscriber]
+        self.again = self.again or None
+        return True
 
 
 class Hub:
@@ -143,8 +171,11 @@ class Hub:
     async def subscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Deliver channels to a subscriber, beginning with the last message of each.
 
+        Who subscribes to a channel again, or names it twice, gets each message once all the same,
+        and the last one not again; it hears the channel until it has unsubscribed as often.
+
         Args:
-            subscriber: who; it must not subscribe to one of them already.
+            subscriber: who.
             channels: their keys.
 
         Raises:
@@ -165,24 +196,31 @@ class Hub:
                 self._release(key, channel)
             raise
         for _, channel in held:
-            channel.subscribers[subscriber] = channel.latest_id
-            if channel.latest is not None and trio.current_time() < channel.latest_expires:
+            known = channel.latest is not None and trio.current_time() < channel.latest_expires
+            if channel.join(subscriber) and known:
+                assert channel.latest is not None
                 subscriber.deliver_nowait(channel.latest)
 
     def unsubscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
-        """Deliver channels to a subscriber no more; those that it has not are passed over."""
+        """Undo one subscription to each of some channels.
+
+        What is not subscribed is passed over, and so is everything once the hub has ended.
+
+        Args:
+            subscriber: who subscribed to them.
+            channels: their keys; one that is named twice is undone twice.
+        """
         for key in channels:
             channel = self._channels.get(key)
-            if channel is not None and subscriber in channel.subscribers:
-                del channel.subscribers[subscriber]
+            if channel is not None and channel.leave(subscriber):
                 self._release(key, channel)
 
     @asynccontextmanager
     async def subscribed(self, subscriber: Subscriber, *channels: str) -> AsyncIterator[None]:
-        """Subscribe while the context lasts.
+        """Subscribe while the context lasts; subscriptions are counted, see `subscribe`.
 
         Args:
-            subscriber: who; it must not subscribe to one of the channels already.
+            subscriber: who.
             channels: their keys.
 
         Raises:
