@@ -2,6 +2,10 @@
 
 See `serve`, `open_hub`, `connect` and `reconnecting`, and ``python -m trio_beat --help`` for the
 bundled server.
+
+The context managers (`open_hub`, `connect`, `reconnecting`) raise what their block raised as it
+was, and never in a group. What one of their own tasks raises cancels the block and comes out
+plainly, too, where it comes alone.
 """
 
 from ._client import connect, reconnecting
@@ -17,6 +21,7 @@ from ._exceptions import (
     HandshakeDeclined,
     HandshakeFailed,
     HandshakeRefused,
+    HubClosed,
     ServerUnavailable,
     StartupFailed,
     TLSFailed,
@@ -62,5 +67,6 @@ __all__ = [
     "ServerUnavailable",
     "StartupFailed",
     "BackendError",
+    "HubClosed",
     "UnknownBackend",
 ]

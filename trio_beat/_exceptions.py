@@ -15,6 +15,7 @@
     │       └── ServerUnavailable   the server, or a proxy before it, cannot serve now
     ├── StartupFailed           the application that a server serves did not start
     └── BackendError            the backend could not do what was asked
+        ├── HubClosed           the hub is not running
         └── UnknownBackend      nobody provides a backend for this URL
 """
 
@@ -163,6 +164,10 @@ class StartupFailed(TrioBeatError):  # noqa: N818 - the name says what is wrong
 
 class BackendError(TrioBeatError):
     """The backend could not do what was asked; its cause is kept as ``__cause__``."""
+
+
+class HubClosed(BackendError):  # noqa: N818 - an everyday event, not an error
+    """The hub is not running: its context has been left, or not been entered yet."""
 
 
 class UnknownBackend(BackendError):  # noqa: N818 - the name says what is wrong

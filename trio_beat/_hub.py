@@ -10,6 +10,7 @@
    subscribes during a fan-out gets that message in this way, and only once.
 4. Subscriptions are counted: who subscribes again gets nothing twice, and hears the channel until
    it has unsubscribed as often.
+5. The end of the hub ends every wait: who subscribes or publishes then gets `HubClosed`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import logging
 import secrets
 import struct
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, NamedTuple, Protocol
 
 import trio
@@ -26,7 +27,8 @@ from websockets.frames import Frame, Opcode
 
 from ._channels import Channels
 from ._connection import Connection
-from ._exceptions import BackendError, EndReason
+from ._exceptions import BackendError, EndReason, HubClosed
+from ._plain import Plain
 from .backends import Backend, backend_from_url
 
 _log = logging.getLogger("trio_beat.hub")
@@ -56,11 +58,13 @@ class HubStatistics(NamedTuple):
 class _Publication:
     """A message of our own that is under way."""
 
-    __slots__ = ("delivered", "sender")
+    __slots__ = ("delivered", "scope", "sender")
 
     def __init__(self, sender: Subscriber | None) -> None:
         self.sender = sender
         self.delivered = 0
+        #: Cancelled when the hub ends.
+        self.scope = trio.CancelScope()
 
 
 class _Channel:
@@ -132,14 +136,32 @@ class Hub:
         self._publications: dict[bytes, _Publication] = {}
         self._published = 0
         self._delivered = 0
+        #: Why it cannot be used; None while it is running.
+        self._closed: str | None = "the hub is not running yet"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the hub, and its backend, while the context lasts."""
         async with self._backend.running(self._deliver), trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_in_step)
-            yield
+            self._closed = None
+            try:
+                yield
+            finally:
+                self._end()
             nursery.cancel_scope.cancel()
+
+    def _end(self) -> None:
+        self._closed = "the hub has ended"
+        for channel in self._channels.values():
+            channel.ready.set()
+        self._channels.clear()
+        for publication in self._publications.values():
+            publication.scope.cancel()
+
+    def _check_running(self) -> None:
+        if self._closed is not None:
+            raise HubClosed(self._closed)
 
     async def publish(
         self, channel: str, message: str | bytes, *, sender: Subscriber | None = None
@@ -156,17 +178,24 @@ class Hub:
 
         Raises:
             BackendError: it may not have reached everybody.
+            HubClosed: that, because the hub has ended; or it was not running.
         """
+        self._check_running()
         text = isinstance(message, str)
         data = message.encode() if isinstance(message, str) else message
         self._published += 1
         header = _HEADER.pack(Opcode.TEXT if text else Opcode.BINARY, self._id, self._published)
         publication = self._publications[header] = _Publication(sender)
         try:
-            await self._backend.publish(channel, header + data, expire=self._expire)
+            with publication.scope:
+                await self._backend.publish(channel, header + data, expire=self._expire)
+                return publication.delivered
+        except BackendError:
+            self._check_running()
+            raise
         finally:
             del self._publications[header]
-        return publication.delivered
+        raise HubClosed(self._closed)
 
     async def subscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Deliver channels to a subscriber, beginning with the last message of each.
@@ -180,13 +209,16 @@ class Hub:
 
         Raises:
             BackendError: none of them is subscribed.
+            HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
         """
         held: list[tuple[str, _Channel]] = []
+        self._check_running()
         try:
             for key in channels:
                 held.append((key, self._hold(key)))
                 channel = held[-1][1]
                 await channel.ready.wait()
+                self._check_running()
                 if channel.error is not None:
                     raise BackendError(  # noqa: TRY301 - what is held is given back below
                         f"cannot subscribe to {key!r}"
@@ -225,6 +257,7 @@ class Hub:
 
         Raises:
             BackendError: none of them is subscribed.
+            HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
         """
         await self.subscribe(subscriber, channels)
         try:
@@ -280,7 +313,9 @@ class Hub:
             await self._backend.subscribe(key)
             last = await self._backend.last(key)
         except BackendError as exc:
-            channel.error = exc
+            # Without this frame, which would keep the channel that keeps the error.
+            traceback = exc.__traceback__
+            channel.error = exc.with_traceback(traceback and traceback.tb_next)
             del self._channels[key]
             await self._backend.unsubscribe(key)
         else:
@@ -319,22 +354,30 @@ class Hub:
                     subscriber.deliver_nowait(frame)
 
 
-@asynccontextmanager
-async def open_hub(
+def open_hub(
     backend: str | Backend = "memory://", *, expire: float = 3600.0
-) -> AsyncIterator[Hub]:
+) -> AbstractAsyncContextManager[Hub]:
     """Open a hub and run it while the context lasts.
+
+    What the block raises comes through as it is. What the backend's own tasks raise cancels the
+    block and comes out in its place. Once the context is left, everybody who still waits in the
+    hub, or comes later, gets `HubClosed`.
 
     Args:
         backend: its URL, or one that is made already and used for nothing else.
         expire: seconds for which the last message of a channel is kept; 0: not at all.
 
     Raises:
-        BackendError: the backend cannot be made, or cannot start.
+        BackendError: the backend cannot be made, or cannot start. On entering the context.
         ValueError: `expire` is negative.
     """
     if not expire >= 0:
         raise ValueError(f"expire is {expire!r}; it must be a number of seconds, 0 or more")
+    return Plain(_open_hub(backend, expire))
+
+
+@asynccontextmanager
+async def _open_hub(backend: str | Backend, expire: float) -> AsyncIterator[Hub]:
     made = backend_from_url(backend) if isinstance(backend, str) else backend
     hub = Hub(made, expire)
     async with hub.running():

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl
 
 import trio
 
+from .._exceptions import BackendError
 from . import Backend, Deliver, Last
 
 #: Bytes of last messages that are kept.
@@ -89,22 +90,29 @@ class MemoryBackend(Backend):
             self._deliver = None
             self._subscribed.clear()
 
+    def _check_running(self) -> Deliver:
+        if self._deliver is None:
+            raise BackendError("the backend is not running")
+        return self._deliver
+
     async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        assert self._deliver is not None, "the backend is not running"
+        self._check_running()
         await trio.lowlevel.checkpoint()
         lock = self._publishing.setdefault(channel, trio.StrictFIFOLock())
         try:
             async with lock:
+                deliver = self._check_running()
                 if expire > 0:
                     self._kept.put(channel, payload, trio.current_time() + expire)
                 if channel in self._subscribed:
-                    await self._deliver(channel, payload)
+                    await deliver(channel, payload)
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._publishing.pop(channel, None)
 
     async def subscribe(self, channel: str) -> None:
         await trio.lowlevel.checkpoint()
+        self._check_running()
         self._subscribed.add(channel)
 
     async def unsubscribe(self, channel: str) -> None:
@@ -113,4 +121,5 @@ class MemoryBackend(Backend):
 
     async def last(self, channel: str) -> Last | None:
         await trio.lowlevel.checkpoint()
+        self._check_running()
         return self._kept.get(channel)
