@@ -32,6 +32,7 @@ import trio
 from wsproto.utilities import LocalProtocolError
 
 from ._backoff import Backoff, forbids
+from ._checks import check_kind, check_seconds, check_whole
 from ._connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection, SlowPolicy, Terms
 from ._dial import Address, dial, establish, leaves, make_address, shake_hands
 from ._exceptions import (
@@ -70,11 +71,10 @@ class _Plan:
     outbox: int
 
     def __post_init__(self) -> None:
+        check_kind("heartbeat", self.heartbeat, Heartbeat, "a Heartbeat")
         for name in ("message_size", "inbound", "outbox"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
-        if not self.connect_timeout > 0:
-            raise ValueError(f"connect_timeout is {self.connect_timeout!r}; it must be > 0 seconds")
+            check_whole(name, getattr(self, name))
+        check_seconds("connect_timeout", self.connect_timeout, endless=True)
 
 
 def _is_lost(connection: Connection) -> bool:
@@ -305,6 +305,7 @@ class connect(_Context):  # noqa: N801 - is called like a function
         outbox: bytes that wait for the socket before the server counts as too slow.
 
     Raises:
+        TypeError: an argument is of another type.
         ValueError: an argument can never be right.
         ConnectFailed: there is no connection, see its subclasses. On entering the context.
         ConnectionLost: the connection has been lost. On leaving the context.
@@ -369,6 +370,7 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
             outbox: see `connect`.
 
     Raises:
+        TypeError: an argument is of another type.
         ValueError: an argument can never be right.
         ConnectionClosed: the server has closed with 1008, or 4000 to 4099: not to come back. On
             going round.

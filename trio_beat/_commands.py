@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import trio
 
+from ._checks import check_text
 from ._client import connect, reconnecting
 from ._connection import CLOSE_TIMEOUT, Connection
 from ._dial import leaves, why
@@ -57,6 +58,7 @@ def listen(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         heartbeat = Heartbeat(options.interval, options.misses)
+        check_text("--heartbeat-message", options.heartbeat_message)
         connections = reconnecting(options.url, heartbeat=heartbeat, **_how(options))
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc
@@ -79,6 +81,10 @@ def publish(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--token", help=f"for http:// and https:// (better: {_TOKEN})")
     options = parser.parse_args(arguments)
+    try:
+        check_text("MESSAGE", options.message)
+    except ValueError as exc:
+        raise ConfigurationError(str(exc)) from exc
     url = urlsplit(options.url)
     if url.scheme in ("http", "https"):
         return _post(url, options)

@@ -481,6 +481,8 @@ class Connection:
 
         Raises:
             ConnectionClosed: the connection has ended.
+            TypeError: the message is neither text nor bytes; nothing is sent.
+            ValueError: it is a text with surrogates, which cannot be encoded; nothing is sent.
         """
         frame = message_frame(message)
         terms = self._terms
@@ -500,6 +502,7 @@ class Connection:
 
         Raises:
             ConnectionClosed: the connection has ended, or did now because its outbox was full.
+            TypeError, ValueError: as for `send`.
         """
         self.send_frame_nowait(message_frame(message))
 
@@ -562,7 +565,8 @@ class Connection:
             reason: at most 123 bytes of UTF-8.
 
         Raises:
-            ValueError: the code may not be sent, or the reason is too long.
+            TypeError: the code is no whole number, or the reason no text.
+            ValueError: the code may not be sent, or the reason is too long or cannot be encoded.
         """
         check_close(code, reason)
         self.end_nowait(EndReason.HANDLER, code, reason)

@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidURI
 from websockets.headers import build_host
 from websockets.uri import WebSocketURI, parse_uri
 
+from ._checks import check_kind, check_subprotocols
 from ._exceptions import TLSFailed, Unreachable
 from ._opening import Opened, Opening
 from .transports.trio_websocket import Line, Tap, TrioWebSocketTransport
@@ -66,8 +67,10 @@ def make_address(
     """Check what a client was asked for, before it is tried.
 
     Raises:
+        TypeError: some of it is of another type.
         ValueError: some of it can never be right; says what, and what is.
     """
+    check_kind("url", url, str, "a text")
     try:
         uri = parse_uri(url)
     except (InvalidURI, ValueError) as exc:
@@ -75,24 +78,24 @@ def make_address(
         raise ValueError(f"{url!r} is not the URL of a WebSocket; {expected}") from exc
     if not _TARGET.fullmatch(uri.resource_name):
         raise ValueError(f"{url!r} has characters that must be percent-encoded (RFC 3986)")
+    if ssl_context is not None:
+        check_kind("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext, or None")
     if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:
         raise ValueError("ssl_context is a server's; see ssl.create_default_context()")
     if ssl_context is not None and not uri.secure:
         raise ValueError(f"ssl_context is given, but {url!r} is not secure; expected wss://...")
     pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
     for name, value in pairs:
+        check_kind("header", name, str, "a text")
+        check_kind(f"header {name!r}", value, str, "a text")
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"header {name!r} with value {value!r} cannot be sent (RFC 9110)")
         if _OWN.fullmatch(name):
             raise ValueError(f"header {name!r} is the handshake's own")
-    if isinstance(subprotocols, str):
-        raise ValueError(f"subprotocols is {subprotocols!r}; it must be a sequence of names")  # noqa: TRY004
-    for subprotocol in subprotocols:
-        if not _TOKEN.fullmatch(subprotocol):
-            raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455, section 4.1)")
+    names = check_subprotocols(subprotocols)
     if uri.secure and ssl_context is None:
         ssl_context = ssl.create_default_context()  # once: it reads all authorities
-    return Address(uri, pairs, tuple(subprotocols), ssl_context)
+    return Address(uri, pairs, names, ssl_context)
 
 
 async def dial(address: Address) -> tuple[socket.socket, Line]:

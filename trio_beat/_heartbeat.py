@@ -17,8 +17,9 @@ dead; as the first of them began after its last byte, that is more than `misses`
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from ._checks import check_seconds, check_text, check_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Heartbeat:
             life and goes no further. None: such messages are neither sent nor expected.
 
     Raises:
-        ValueError: an argument is outside its range.
+        TypeError: an argument is of another type.
+        ValueError: an argument is outside its range, or `message` cannot be encoded.
     """
 
     interval: float = 4.0
@@ -43,10 +45,10 @@ class Heartbeat:
     message: str | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.interval < math.inf):
-            raise ValueError(f"interval is {self.interval!r}; it must be a number of seconds > 0")
-        if self.misses < 1:
-            raise ValueError(f"misses is {self.misses!r}; it must be 1 or more")
+        check_seconds("interval", self.interval)
+        check_whole("misses", self.misses)
+        if self.message is not None:
+            check_text("message", self.message)
         if self.message == "":
             raise ValueError("message is empty; it must be a text, or None for no text heartbeat")
 

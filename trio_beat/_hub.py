@@ -26,6 +26,7 @@ import trio
 from websockets.frames import Frame, Opcode
 
 from ._channels import Channels
+from ._checks import check_kind, check_seconds, check_text, encode
 from ._connection import Connection
 from ._exceptions import BackendError, EndReason, HubClosed
 from ._plain import Plain
@@ -169,7 +170,7 @@ class Hub:
         """Send a message to everybody who subscribes to a channel, here and elsewhere.
 
         Args:
-            channel: its key, for example ``broadcast:news``.
+            channel: its key, for example ``broadcast:news``; any text that is not empty.
             message: text or binary by its type.
             sender: who does not get it; None: everybody does.
 
@@ -179,10 +180,17 @@ class Hub:
         Raises:
             BackendError: it may not have reached everybody.
             HubClosed: that, because the hub has ended; or it was not running.
+            TypeError: the message is neither text nor bytes, or the key is no text.
+            ValueError: the key is empty, or it or the message cannot be encoded.
         """
         self._check_running()
+        _check_key(channel)
         text = isinstance(message, str)
-        data = message.encode() if isinstance(message, str) else message
+        if isinstance(message, str):
+            data = encode("message", message)
+        else:
+            check_kind("message", message, (bytes, bytearray, memoryview), "text or bytes")
+            data = message
         self._published += 1
         header = _HEADER.pack(Opcode.TEXT if text else Opcode.BINARY, self._id, self._published)
         publication = self._publications[header] = _Publication(sender)
@@ -210,11 +218,14 @@ class Hub:
         Raises:
             BackendError: none of them is subscribed.
             HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
+            TypeError: a key is no text; none of them is subscribed.
+            ValueError: a key is empty, or cannot be encoded; none of them is subscribed.
         """
         held: list[tuple[str, _Channel]] = []
         self._check_running()
         try:
             for key in channels:
+                _check_key(key)
                 held.append((key, self._hold(key)))
                 channel = held[-1][1]
                 await channel.ready.wait()
@@ -354,6 +365,12 @@ class Hub:
                     subscriber.deliver_nowait(frame)
 
 
+def _check_key(key: str) -> None:
+    check_text("channel", key)
+    if not key:
+        raise ValueError("channel is empty; it must be a text such as broadcast:news")
+
+
 def open_hub(
     backend: str | Backend = "memory://", *, expire: float = 3600.0
 ) -> AbstractAsyncContextManager[Hub]:
@@ -369,10 +386,11 @@ def open_hub(
 
     Raises:
         BackendError: the backend cannot be made, or cannot start. On entering the context.
-        ValueError: `expire` is negative.
+        TypeError: an argument is of another type.
+        ValueError: `expire` is negative, or not a number.
     """
-    if not expire >= 0:
-        raise ValueError(f"expire is {expire!r}; it must be a number of seconds, 0 or more")
+    check_kind("backend", backend, (str, Backend), "a URL, or a Backend")
+    check_seconds("expire", expire, zero=True, endless=True)
     return Plain(_open_hub(backend, expire))
 
 

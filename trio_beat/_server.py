@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import math
 import socket
 import ssl
 from collections import Counter
@@ -29,6 +28,7 @@ from typing import Final, Literal, NamedTuple
 import trio
 
 from ._channels import ChannelError, below, parse_target
+from ._checks import check_kind, check_prefix, check_seconds, check_subprotocols, check_whole
 from ._connection import Connection, Consumer, SlowPolicy, Terms
 from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
@@ -82,10 +82,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("connections", "visitors", "message_size", "inbound", "outbox"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
-        if not (0 < self.handshake_timeout < math.inf):
-            raise ValueError(f"handshake_timeout is {self.handshake_timeout!r}; it must be > 0")
+            check_whole(name, getattr(self, name))
+        check_seconds("handshake_timeout", self.handshake_timeout)
+        check_kind("slow_policy", self.slow_policy, SlowPolicy, "a SlowPolicy")
 
 
 class ServerStatistics(NamedTuple):
@@ -126,13 +125,20 @@ class Server:
     ) -> None:
         if (handler is None) == (hub is None):
             raise ValueError("exactly one of handler and hub is needed")
-        if not (path_prefix.startswith("/") and path_prefix.endswith("/")):
-            raise ValueError(f"path_prefix is {path_prefix!r}; it must begin and end with a slash")
-        if not (0 <= grace < math.inf):
-            raise ValueError(f"grace is {grace!r}; it must be a number of seconds, 0 or more")
-        if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:
-            expected = "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
-            raise ValueError(f"ssl_context is a client's; expected one such as {expected}")
+        if handler is not None and not callable(handler):
+            raise TypeError(f"handler is {handler!r}; it must be an async function, or None")
+        if app is not None and not callable(app):
+            raise TypeError(f"app is {app!r}; it must be an ASGI application, or None")
+        if hub is not None:
+            check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
+        check_prefix(path_prefix)
+        check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
+        check_kind("limits", limits, Limits, "a Limits")
+        if ssl_context is not None:
+            check_kind("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext, or None")
+            if ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+                raise ValueError("ssl_context is a client's; see ssl.Purpose.CLIENT_AUTH")
+        check_seconds("grace", grace, zero=True)
         self._handler = handler
         self._handler_errors = HandlerErrors(handler_errors)
         self._hub = hub
@@ -144,7 +150,7 @@ class Server:
             self._http = HTTPFront(app, self._turns, timeout, self._lifespan.state)
         self._prefix = path_prefix
         self._limits = limits
-        self._subprotocols = tuple(subprotocols)
+        self._subprotocols = check_subprotocols(subprotocols)
         self._ssl_context = ssl_context
         self._grace = grace
         self._metronome = Metronome(heartbeat.interval)
@@ -477,8 +483,9 @@ async def serve(
     Raises:
         OSError: the port cannot be listened on.
         StartupFailed: `app` says that it did not start, or took too long.
-        ValueError: neither or both of `handler` and `hub` are given, `path_prefix`, `grace` or
-            `handler_errors` is not valid, or `ssl_context` is a client's.
+        TypeError: an argument is of another type.
+        ValueError: an argument can never be right, or neither or both of `handler` and `hub` are
+            given.
     """
     server = Server(
         handler=handler,

@@ -20,6 +20,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from ._checks import check_prefix
+
 _PREFIX = "TRIO_BEAT_"
 
 
@@ -125,6 +127,10 @@ class Settings(BaseSettings):
             raise ValueError("should begin and end with a slash")
         if value == "/":
             raise ValueError("is where the page is")
+        try:
+            check_prefix(value)
+        except ValueError as exc:
+            raise ValueError(str(exc).partition("; it ")[2]) from None
         return value
 
     @field_validator("tls_key")

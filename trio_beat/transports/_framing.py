@@ -20,6 +20,7 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.streams import StreamReader
 
+from .._checks import check_kind, check_text, check_whole, encode
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply, Transport
 
 _log = logging.getLogger("trio_beat.frames")
@@ -39,9 +40,15 @@ _AT_BOUNDARY: Final = StreamReader.at_eof.__code__
 
 
 def message_frame(message: str | bytes) -> bytes:
-    """Serialize a message as one frame (RFC 6455, section 5.6)."""
+    """Serialize a message as one frame (RFC 6455, section 5.6).
+
+    Raises:
+        TypeError: it is neither text nor bytes.
+        ValueError: it is a text with surrogates, which cannot be encoded.
+    """
     if isinstance(message, str):
-        return Frame(Opcode.TEXT, message.encode()).serialize(mask=False)
+        return Frame(Opcode.TEXT, encode("message", message)).serialize(mask=False)
+    check_kind("message", message, (bytes, bytearray, memoryview), "text or bytes")
     return Frame(Opcode.BINARY, message).serialize(mask=False)
 
 
@@ -279,9 +286,12 @@ def check_close(code: int, reason: str) -> None:
     """Check a close code and reason before they are needed.
 
     Raises:
+        TypeError: the code is no whole number, or the reason no text.
         ValueError: the code may not be sent (RFC 6455, section 7.4), or the reason is longer
-            than 123 bytes of UTF-8.
+            than 123 bytes of UTF-8, or cannot be encoded.
     """
+    check_whole("close code", code)
+    check_text("close reason", reason)
     try:
         payload = Close(code, reason).serialize()
     except ProtocolError as exc:

@@ -1,0 +1,244 @@
+"""What can never work is refused where it is given, at both ends."""
+
+from __future__ import annotations
+
+import math
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from websockets.frames import Opcode
+
+from tests.door import URL, Door, door
+from tests.harness import idle, linked
+from tests.test_hub import Listener
+from trio_beat import Connection, Heartbeat, Limits, connect, open_hub, reconnecting, serve
+
+__all__ = ["door"]  # a fixture
+
+SURROGATE = "a\ud800"
+
+
+async def nothing(*_: object) -> None:
+    pass
+
+
+WHOLE: list[Any] = [0, -1, 1.5, 2.0, "3", None, True, math.nan]
+SECONDS: list[Any] = [-1, math.nan, "4", None, True, b"4", 1j]
+
+
+class TestHeartbeat:
+    @pytest.mark.parametrize("interval", [0, math.inf, *SECONDS])
+    def test_interval(self, interval: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=r"^interval is .*; it must be a number"):
+            Heartbeat(interval)
+
+    @pytest.mark.parametrize("misses", WHOLE)
+    def test_misses(self, misses: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=r"^misses is .*; it must be"):
+            Heartbeat(4, misses)
+
+    @pytest.mark.parametrize("message", ["", b"bytes", 3, SURROGATE, "\udcff", ["x"]])
+    def test_message(self, message: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=r"^message (is|has) "):
+            Heartbeat(4, message=message)
+
+
+class TestServe:
+    @pytest.mark.parametrize(
+        "name", ["connections", "visitors", "message_size", "inbound", "outbox"]
+    )
+    @pytest.mark.parametrize("value", WHOLE)
+    def test_limits(self, name: str, value: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=rf"^{name} is .*; it must be"):
+            Limits(**{name: value})
+
+    @pytest.mark.parametrize("value", [0, math.inf, *SECONDS])
+    def test_handshake_timeout(self, value: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=r"^handshake_timeout is .*a number"):
+            Limits(handshake_timeout=value)
+
+    @pytest.mark.parametrize("value", ["disconnect", "drop", None])
+    def test_slow_policy(self, value: Any) -> None:
+        with pytest.raises(TypeError, match=r"^slow_policy is .*; it must be a SlowPolicy"):
+            Limits(slow_policy=value)
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"subprotocols": "abc"}, "subprotocols is 'abc'; it must be a sequence"),
+            ({"subprotocols": ["a b"]}, "'a b' is not a token"),
+            ({"subprotocols": ["a", ""]}, "'' is not a token"),
+            ({"subprotocols": ["caf\u00e9"]}, "is not a token"),
+            ({"subprotocols": [b"chat"]}, "subprotocol is b'chat'; it must be a text"),
+            ({"path_prefix": "ws"}, "must begin and end with a slash"),
+            ({"path_prefix": ""}, "must begin and end with a slash"),
+            ({"path_prefix": None}, "path_prefix is None; it must be a text"),
+            ({"path_prefix": b"/ws/"}, "it must be a text"),
+            ({"path_prefix": "/w s/"}, "path_prefix is '/w s/'; it may have"),
+            ({"path_prefix": "/ws?/"}, "it may have letters"),
+            ({"path_prefix": "/ws#/"}, "it may have letters"),
+            ({"path_prefix": "/%77s/"}, "it may have letters"),
+            ({"path_prefix": "/w\r\n/"}, "it may have letters"),
+            ({"path_prefix": "/b\u00fccher/"}, "it may have letters"),
+            ({"grace": -1}, "grace is -1; it must be a number of seconds, 0 or more"),
+            ({"grace": math.nan}, "grace is nan; it must"),
+            ({"grace": math.inf}, "grace is inf; it must"),
+            ({"grace": "10"}, "grace is '10'; it must be a number of seconds"),
+            ({"heartbeat": 4}, "heartbeat is 4; it must be a Heartbeat"),
+            ({"heartbeat": None}, "heartbeat is None; it must be a Heartbeat"),
+            ({"limits": {"outbox": 3}}, "it must be a Limits"),
+            ({"hub": "memory://", "handler": None}, "hub is 'memory://'; it must be a Hub"),
+            ({"handler": "echo"}, "handler is 'echo'; it must be an async function"),
+            ({"app": "site:app"}, "app is 'site:app'; it must be an ASGI application"),
+            ({"ssl_context": "chain.pem"}, "it must be an ssl.SSLContext"),
+            ({"ssl_context": ssl.create_default_context()}, "ssl_context is a client's"),
+        ],
+    )
+    async def test_arguments(self, options: dict[str, Any], text: str) -> None:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            await serve(**{"handler": nothing, "port": 0, **options})
+        assert text in str(caught.value)
+
+
+class TestConnect:
+    @pytest.mark.parametrize("context", [connect, reconnecting])
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"heartbeat": 5}, "heartbeat is 5; it must be a Heartbeat"),
+            ({"heartbeat": None}, "heartbeat is None; it must be a Heartbeat"),
+            *(({"connect_timeout": v}, "connect_timeout is ") for v in [0, *SECONDS]),
+            *(({"message_size": v}, "message_size is ") for v in WHOLE),
+            *(({"inbound": v}, "inbound is ") for v in WHOLE),
+            *(({"outbox": v}, "outbox is ") for v in WHOLE),
+            ({"url": b"ws://localhost/"}, "url is b'ws://localhost/'; it must be a text"),
+            ({"url": None}, "url is None; it must be a text"),
+            ({"url": "ws://localhost/" + SURROGATE}, "is not the URL of a WebSocket"),
+            ({"subprotocols": [3]}, "subprotocol is 3; it must be a text"),
+            ({"headers": {"A": 3}}, "header 'A' is 3; it must be a text"),
+            ({"headers": {b"A": "x"}}, "header is b'A'; it must be a text"),
+            ({"headers": {"A": SURROGATE}}, "cannot be sent"),
+            ({"ssl_context": True}, "it must be an ssl.SSLContext"),
+        ],
+    )
+    def test_arguments(
+        self, context: type[connect] | type[reconnecting], options: dict[str, Any], text: str
+    ) -> None:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            context(**{"url": URL, **options})
+        assert text in str(caught.value)
+
+    def test_no_limit_is_allowed(self) -> None:
+        connect(URL, connect_timeout=math.inf)
+
+
+class TestHub:
+    @pytest.mark.parametrize("expire", SECONDS)
+    def test_expire(self, expire: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=r"^expire is .*; it must be a number"):
+            open_hub(expire=expire)
+
+    @pytest.mark.parametrize("backend", [None, 3, b"memory://", object])
+    def test_backend(self, backend: Any) -> None:
+        with pytest.raises(TypeError, match=r"^backend is .*; it must be a URL, or a Backend"):
+            open_hub(backend)
+
+    @pytest.mark.parametrize("key", ["", SURROGATE, b"news", None, 3])
+    async def test_keys(self, key: Any) -> None:
+        async with open_hub() as hub:
+            listener = Listener()
+            calls: list[Callable[[], Awaitable[object]]] = [
+                partial(hub.publish, key, "x"),
+                partial(hub.subscribe, listener, ["news", key]),
+                hub.subscribed(listener, "news", key).__aenter__,
+            ]
+            for call in calls:
+                with pytest.raises((ValueError, TypeError), match=r"^channel (is|has)"):
+                    await call()
+            await trio.testing.wait_all_tasks_blocked()
+            assert hub.statistics() == (0, 0, 0, 0)
+
+    @pytest.mark.parametrize("message", [SURROGATE, None, 3, {}, ["x"]])
+    async def test_messages(self, message: Any) -> None:
+        async with open_hub() as hub:
+            with pytest.raises((ValueError, TypeError), match=r"^message (is|has) "):
+                await hub.publish("news", message)
+            assert hub.statistics().published == 0
+            assert not hub._publications
+
+
+async def _send_what_cannot_be_sent(connection: Connection) -> None:
+    wrong: list[Any] = [SURROGATE, None, 3, {}, ["x"]]
+    for message in wrong:
+        for call in (connection.send, connection.send_nowait):
+            with pytest.raises((ValueError, TypeError), match=r"^message (is|has) "):
+                await trio.lowlevel.checkpoint()
+                if (waiting := call(message)) is not None:
+                    await waiting
+    for code, reason in [("1000", ""), (1000.0, ""), (True, ""), (1000, SURROGATE), (1000, b"")]:
+        with pytest.raises((ValueError, TypeError), match=r"^close (code|reason) (is|has) "):
+            await connection.aclose(code, reason)  # type: ignore[arg-type]
+    assert connection.closed is None
+    await connection.send("this can")
+
+
+class TestMessage:
+    """It raises where it is sent, nothing is written, and the connection lives."""
+
+    async def test_of_a_handler(self, autojump_clock: trio.testing.MockClock) -> None:
+        async with linked(idle) as link:
+            await _send_what_cannot_be_sent(link.connection)
+            assert await link.peer.text() == "this can"
+
+    async def test_of_a_client(
+        self, door: Door, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        got = []
+
+        async def play() -> None:
+            peer = await door.accept()
+            while (frame := await peer.frame()) is not None and frame.opcode is not Opcode.CLOSE:
+                got.append(bytes(frame.data))
+            await peer.send_close()
+            await peer.aclose()
+
+        nursery.start_soon(play)
+        async with connect(URL) as connection:
+            await _send_what_cannot_be_sent(connection)
+        assert got == [b"this can"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([b"--heartbeat-message=\xff"], "--heartbeat-message: '\\udcff'"),
+        ([b"--path-prefix=/\xff/"], "--path-prefix: '/\\udcff/'"),
+        ([b"--path-prefix=/a b/"], "--path-prefix: '/a b/' may have letters"),
+        ([b"listen", b"ws://localhost/", b"--heartbeat-message=\xff"], "--heartbeat-message has"),
+        ([b"listen", b"ws://localhost/\xff"], "is not the URL of a WebSocket"),
+        ([b"listen", b"ws://localhost/", b"--header", b"A: \xff"], "cannot be sent"),
+        ([b"listen", b"ws://localhost/", b"--interval", b"nan"], "interval is nan"),
+        ([b"publish", b"ws://localhost/?publish-x", b"\xff"], "MESSAGE has a surrogate"),
+        ([b"publish", b"http://localhost/", b"\xff"], "MESSAGE has a surrogate"),
+    ],
+)
+def test_the_command_says_it_in_one_line(arguments: list[bytes], text: str) -> None:
+    done = subprocess.run(
+        [os.fsencode(sys.executable), b"-m", b"trio_beat", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert done.stderr.count("\n") == 1
