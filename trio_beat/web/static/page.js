@@ -127,8 +127,13 @@ let sentAt = null;
 function beat() {
   if (links.beats.state !== "open") return;
   if (sentAt !== null) record(null);
-  sentAt = performance.now();
-  links.beats.send(String(sentAt));
+  const now = performance.now();
+  try {
+    links.beats.send(String(now));
+    sentAt = now;
+  } catch {
+    // The server is closing it: the next beat goes over another connection.
+  }
 }
 
 const secret = [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");

@@ -4,7 +4,7 @@ export interface TrioBeatOptions {
   heartbeat?: string | null;
   /**
    * Whether a server that is silent for too long is given up. Left out: once it has sent a text
-   * heartbeat. true: from the beginning, because something is sure to come. false: never.
+   * heartbeat, then and over every later connection. true: from the beginning, because something is sure to come. false: never.
    */
   watchdog?: boolean;
   /** Seconds within which a server that lives sends something; 5 by default. */
@@ -51,7 +51,10 @@ export interface TrioBeatEventMap {
 
 /** A WebSocket that knows when its server is dead, and finds its way back. */
 export class TrioBeat extends EventTarget implements AsyncIterable<string | ArrayBuffer> {
-  /** @throws RangeError an option is outside its range. */
+  /**
+   * @throws RangeError an option is outside its range.
+   * @throws DOMException as `WebSocket` does: the URL or a subprotocol can never be right.
+   */
   constructor(url: string | URL, options?: TrioBeatOptions);
   readonly url: string;
   readonly state: TrioBeatState;
@@ -60,11 +63,17 @@ export class TrioBeat extends EventTarget implements AsyncIterable<string | Arra
   /**
    * Send a message.
    *
-   * @throws DOMException `InvalidStateError` where there is no connection and no queue;
-   * `QuotaExceededError` where the queue is full.
+   * @throws DOMException `InvalidStateError` where there is no connection, or the server is closing
+   * it, and no queue; `QuotaExceededError` where the queue is full.
    */
   send(data: TrioBeatData): void;
-  /** End it; codes as in `WebSocket.close`. */
+  /**
+   * End it.
+   *
+   * @throws DOMException as `WebSocket.close` does, whether there is a connection or not:
+   * `InvalidAccessError` for a code that is not 1000 or 3000 to 4999, `SyntaxError` for a reason of
+   * more than 123 bytes. Then it goes on.
+   */
   close(code?: number, reason?: string): void;
   /** @throws RangeError messages came faster than they were taken, see `buffer`. */
   [Symbol.asyncIterator](): AsyncIterator<string | ArrayBuffer, void, void>;

@@ -1,15 +1,18 @@
 // A WebSocket that knows when its server is dead, and finds its way back.
 //
 // 1. Anything received proves that the server lives. What proves it on a quiet channel is the text
-//    heartbeat, since scripts cannot see a PING; until the server has sent one the watchdog rests,
-//    unless it was told that the server beats.
+//    heartbeat, since scripts cannot see a PING; until the server has sent one, over this connection
+//    or an earlier one, the watchdog rests, unless it was told that the server beats.
 // 2. Text heartbeats are answered from within the message event: browsers slow a hidden page's
 //    timers to one a minute, but not its message events.
 // 3. A timer that comes much too late means that the page slept, and not that the server was
 //    silent: the server is probed, and has an interval more.
 // 4. A socket that is given up is not waited for: on a dead network its close event takes minutes.
 // 5. Nothing is lost in silence: what cannot be sent is refused, or waits where that was asked for,
-//    and what waits in the end is in the close event.
+//    and what waits in the end is in the close event. A socket that the server is closing takes
+//    messages and drops them: it counts as none.
+// 6. A pause between two attempts ends when something may have changed: the network is back, or
+//    a person looks at the page again.
 
 const SECOND = 1000;
 const FIRST_PAUSE = 4 * SECOND; // the longest before the first attempt; it doubles with each
@@ -42,21 +45,33 @@ export class TrioBeat extends EventTarget {
   #failures = 0;
   #missed = 0;
   #late = 0; // timers in a row that were late, and nothing received
-  #armed = false; // silence would mean that the server is dead
+  #armed; // silence would mean that the server is dead
   #answeredAt = -Infinity;
   #openedAt = 0;
   #tickedAt = 0;
   #timer;
-  #onShow = () => document.visibilityState === "visible" && this.#probe();
-  #onOnline = () => (this.#state === "reconnecting" ? this.#connect() : this.#probe());
+  #wake = () => (this.#state === "reconnecting" ? this.#retry() : this.#probe());
+  #onShow = () => document.visibilityState === "visible" && this.#wake();
+  #onPageShow = ({ persisted }) => {
+    if (!persisted) return;
+    // The back-forward cache keeps pages, and closes their sockets.
+    if (this.#state === "open") this.#lost(1006, "the page was away");
+    this.#wake();
+  };
 
   constructor(url, options = {}) {
     super();
     this.#options = checked(options);
     this.#url = String(url);
-    globalThis.document?.addEventListener("visibilitychange", this.#onShow);
-    globalThis.addEventListener?.("online", this.#onOnline);
-    this.#connect();
+    this.#armed = this.#options.watchdog === true;
+    this.#connect(); // where this throws, nothing is left behind
+    this.#listen("addEventListener");
+  }
+
+  #listen(how) {
+    globalThis.document?.[how]("visibilitychange", this.#onShow);
+    globalThis[how]?.("pageshow", this.#onPageShow);
+    globalThis[how]?.("online", this.#wake);
   }
 
   get url() {
@@ -72,18 +87,26 @@ export class TrioBeat extends EventTarget {
   }
 
   send(data) {
-    if (this.#state === "open") {
+    if (this.#ready()) {
       this.#socket.send(data);
     } else if (this.#state !== "closed" && this.#waiting.length < this.#options.queue) {
       this.#waiting.push(data);
     } else {
       const full = this.#state !== "closed" && this.#options.queue > 0;
       const why = full ? `and ${this.#options.queue} messages wait already` : "and nothing was sent";
-      throw new DOMException(`the WebSocket is ${this.#state}, ${why}`, full ? "QuotaExceededError" : "InvalidStateError");
+      const state = this.#state === "open" ? "closing" : this.#state;
+      throw new DOMException(`the WebSocket is ${state}, ${why}`, full ? "QuotaExceededError" : "InvalidStateError");
     }
   }
 
   close(code = 1000, reason = "") {
+    // There may be no socket that would check it.
+    if (code !== 1000 && !(code >= 3000 && code < 5000)) {
+      throw new DOMException(`close code ${code} is not 1000 or 3000 to 4999`, "InvalidAccessError");
+    }
+    if (new TextEncoder().encode(reason).length > 123) {
+      throw new DOMException("the reason is over 123 bytes", "SyntaxError");
+    }
     if (this.#state === "closed") return;
     this.#socket?.close(code, reason);
     this.#finish(code, reason);
@@ -101,6 +124,18 @@ export class TrioBeat extends EventTarget {
       }
     } finally {
       this.#readers.delete(reader);
+    }
+  }
+
+  #ready() {
+    return this.#state === "open" && this.#socket.readyState === WebSocket.OPEN;
+  }
+
+  #retry() {
+    try {
+      this.#connect();
+    } catch (error) {
+      this.#lost(1006, String(error));
     }
   }
 
@@ -123,11 +158,10 @@ export class TrioBeat extends EventTarget {
   #opened(socket) {
     this.#state = "open";
     this.#openedAt = performance.now();
-    this.#armed = this.#options.watchdog === true;
     this.#heard();
     this.#wind();
     this.dispatchEvent(new Event("open"));
-    while (this.#waiting.length > 0 && this.#socket === socket && this.#state === "open") {
+    while (this.#waiting.length > 0 && this.#socket === socket && this.#ready()) {
       socket.send(this.#waiting.shift());
     }
   }
@@ -211,7 +245,7 @@ export class TrioBeat extends EventTarget {
     const pause = shortest + Math.random() * (Math.max(longest, 2 * shortest) - shortest);
     this.#failures += 1;
     this.#state = "reconnecting";
-    this.#timer = setTimeout(() => this.#connect(), pause);
+    this.#timer = setTimeout(() => this.#retry(), pause);
     const detail = { code, reason, pause: pause / SECOND };
     this.dispatchEvent(new CustomEvent("reconnecting", { detail }));
   }
@@ -219,8 +253,7 @@ export class TrioBeat extends EventTarget {
   #finish(code, reason) {
     this.#drop();
     this.#state = "closed";
-    globalThis.document?.removeEventListener("visibilitychange", this.#onShow);
-    globalThis.removeEventListener?.("online", this.#onOnline);
+    this.#listen("removeEventListener");
     const detail = { code, reason, unsent: this.#waiting.splice(0) };
     this.dispatchEvent(new CustomEvent("close", { detail }));
     for (const reader of this.#readers) reader.wake();
