@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import unicodedata
 from urllib.parse import quote, unquote
 
@@ -9,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._channels import ChannelError, Channels, below, parse_facility, parse_target
+from trio_beat._channels import (
+    ChannelError,
+    Channels,
+    _parse_shared,
+    below,
+    parse_facility,
+    parse_target,
+)
 
 PREFIX = "/ws/"
 VERBS = ("subscribe-", "publish-")
@@ -186,3 +194,21 @@ def test_prefix_is_taken_off_once() -> None:
 def test_equal_targets_share_one_object() -> None:
     of = "/ws/shared?subscribe-broadcast"
     assert parse_target(of, PREFIX) is parse_target("".join(list(of)), PREFIX)
+
+
+@pytest.mark.parametrize("piece", ["a", "%F0%9F%90%89", "?subscribe-broadcast&"])
+@pytest.mark.parametrize("length", [240, 8000])
+def test_long_targets_are_not_remembered(piece: str, length: int) -> None:
+    """A peer may send 8 KiB each time: a thousand of them would be some 30 MiB."""
+    _parse_shared.cache_clear()
+    tracemalloc.start()
+    try:
+        for number in range(300 if length > 1000 else 1100):
+            fill = piece * ((length - 40) // len(piece))
+            parse_target(f"/ws/{number}{fill}?subscribe-broadcast", PREFIX)
+        held, _ = tracemalloc.get_traced_memory()
+        _parse_shared.cache_clear()
+        held -= tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * 2**20

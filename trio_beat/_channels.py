@@ -18,6 +18,8 @@ from urllib.parse import unquote
 
 #: Audiences, and whether they need to know who the peer is.
 AUDIENCES: Final = {"broadcast": False, "user": True, "group": True, "session": True}
+#: Characters of a target that is remembered: peers choose them, and might choose 8 KiB each time.
+_SHARED: Final = 256
 _VERBS: Final = ("subscribe-", "publish-")
 
 
@@ -85,11 +87,10 @@ def parse_facility(quoted: str) -> str:
     return facility
 
 
-@lru_cache(maxsize=1024)
 def parse_target(target: str, prefix: str) -> Channels:
     """Parse a request's target.
 
-    Equal targets give the same object, so that many connections share it.
+    Equal targets of a usual length give the same object, so that many connections share it.
 
     Args:
         target: path and query, as sent.
@@ -102,6 +103,17 @@ def parse_target(target: str, prefix: str) -> Channels:
         ChannelError: 404 for another prefix, 400 for a bad facility or a misspelt audience, 403
             for an audience that needs an identity.
     """
+    if len(target) + len(prefix) > _SHARED:
+        return _parse(target, prefix)
+    return _parse_shared(target, prefix)
+
+
+@lru_cache(maxsize=1024)
+def _parse_shared(target: str, prefix: str) -> Channels:
+    return _parse(target, prefix)
+
+
+def _parse(target: str, prefix: str) -> Channels:
     path, _, query = target.partition("?")
     quoted = below(path, prefix)
     if quoted is None:
@@ -109,6 +121,7 @@ def parse_target(target: str, prefix: str) -> Channels:
     facility = parse_facility(quoted)
     names = [parameter.partition("=")[0] for parameter in query.split("&")]
     chosen: dict[str, list[str]] = {verb: [] for verb in _VERBS}
+    keys: dict[str, str] = {}  # one object for both verbs: it may be long
     for name in names:
         verb = next((verb for verb in _VERBS if name.startswith(verb)), None)
         if verb is None:
@@ -119,7 +132,7 @@ def parse_target(target: str, prefix: str) -> Channels:
             raise ChannelError(400, f"unknown parameter {name!r}, allowed are {allowed}")
         if AUDIENCES[audience]:
             raise ChannelError(403, f"{name!r} needs an identity, which this server cannot give")
-        key = channel_key(audience, facility)
+        key = keys.setdefault(audience, channel_key(audience, facility))
         if key not in chosen[verb]:
             chosen[verb].append(key)
     subscribe, publish = (tuple(chosen[verb]) for verb in _VERBS)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import trio
 import trio.testing
 
 from trio_beat import BackendError
 from trio_beat.backends import Last, backend_from_url
-from trio_beat.backends.memory import OVERHEAD, MemoryBackend
+from trio_beat.backends.memory import OVERHEAD, MemoryBackend, _Kept
 from trio_beat.testing import check_backend
 
 
@@ -169,3 +171,22 @@ def test_refuses_a_url_and_names_what_is_wrong(url: str, wrong: str) -> None:
         backend_from_url(url)
     assert url in str(caught.value)
     assert wrong in str(caught.value)
+
+
+@pytest.mark.parametrize("character", ["a", "\xe9", "\u20ac", "\U0001f409"])
+@pytest.mark.parametrize("length", [0, 500, 2000])
+async def test_counts_what_names_take_in_memory(character: str, length: int) -> None:
+    # CPython keeps all characters of a text as wide as the widest.
+    keep = 2**20
+    backend = MemoryBackend(keep)
+    async with backend.running(_ignore):
+        tracemalloc.start()
+        try:
+            for number in range(4000):
+                await backend.publish("x" * length + f"{character}{number}", b"x" * 17, expire=10)
+            held, _ = tracemalloc.get_traced_memory()
+            backend._kept = _Kept(keep)
+            held -= tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert keep / 4 < held <= keep

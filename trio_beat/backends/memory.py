@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Self
@@ -16,10 +17,12 @@ from . import Backend, Deliver, Last
 KEEP: Final = 64 * 2**20
 #: Bytes that one takes besides its channel's name and its payload.
 OVERHEAD: Final = 300
+_NO_TEXT: Final = sys.getsizeof("")
 
 
 def _size(channel: str, payload: bytes) -> int:
-    return OVERHEAD + len(channel.encode(errors="surrogatepass")) + len(payload)
+    # Not as UTF-8: CPython keeps up to four bytes for each character.
+    return OVERHEAD + sys.getsizeof(channel) - _NO_TEXT + len(payload)
 
 
 class _Kept:
@@ -28,14 +31,15 @@ class _Kept:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._messages: dict[str, tuple[bytes, float]] = {}
+        #: Each with when it expires, and what was counted for it.
+        self._messages: dict[str, tuple[bytes, float, int]] = {}
 
     def put(self, channel: str, payload: bytes, expires: float) -> None:
         self.drop(channel)
         size = _size(channel, payload)
         if size > self._limit:
             return
-        self._messages[channel] = (payload, expires)
+        self._messages[channel] = (payload, expires, size)
         self._size += size
         while self._size > self._limit:
             self.drop(next(iter(self._messages)))
@@ -43,10 +47,10 @@ class _Kept:
     def drop(self, channel: str) -> None:
         message = self._messages.pop(channel, None)
         if message is not None:
-            self._size -= _size(channel, message[0])
+            self._size -= message[2]
 
     def get(self, channel: str) -> Last | None:
-        payload, expires = self._messages.get(channel, (b"", 0.0))
+        payload, expires, _ = self._messages.get(channel, (b"", 0.0, 0))
         left = expires - trio.current_time()
         if left > 0:
             return Last(payload, left)
