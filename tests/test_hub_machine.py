@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.test_hub import AskedBackend, Listener
 from trio_beat import BackendError, open_hub
+from trio_beat._subscriptions import LastMessages
 
 CHANNELS = ("a", "b", "c")
 WHO = 4
@@ -31,7 +32,8 @@ step = st.one_of(
 class Model:
     """What a hub has to do, step by step."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgets: bool) -> None:
+        self.forgets = forgets
         #: Each as often as it has subscribed.
         self.joined: dict[str, Counter[int]] = {channel: Counter() for channel in CHANNELS}
         self.last: dict[str, str] = {}
@@ -39,8 +41,9 @@ class Model:
         self.away = False
 
     def join(self, who: int, channel: str) -> bool:
-        # A channel that is heard already needs no broker.
-        if self.away and not self.joined[channel]:
+        # A channel that is heard already needs no broker, where the hub knows its last message.
+        forgotten = self.forgets and channel in self.last
+        if self.away and (forgotten or not self.joined[channel]):
             return False
         self.joined[channel][who] += 1
         if channel in self.last and self.joined[channel][who] == 1:
@@ -57,10 +60,11 @@ class Model:
                 self.heard[other].append(text)
 
 
-async def _play(steps: list[tuple[str, int, str]]) -> None:
-    backend, model = AskedBackend(), Model()
+async def _play(steps: list[tuple[str, int, str]], keep: int) -> None:
+    backend, model = AskedBackend(), Model(forgets=not keep)
     listeners = [Listener() for _ in range(WHO)]
     async with open_hub(backend) as hub:
+        hub._last = LastMessages(keep)
         for number, (what, who, channel) in enumerate(steps):
             listener = listeners[who]
             if what in ("join", "join twice"):
@@ -92,9 +96,9 @@ async def _succeeds(call: Callable[[], Awaitable[object]]) -> bool:
 
 
 @settings(deadline=None)
-@given(st.lists(step, max_size=40))
-def test_one_thing_after_the_other(steps: list[tuple[str, int, str]]) -> None:
-    trio.run(_play, steps)
+@given(st.lists(step, max_size=40), st.sampled_from([0, 2**20]))
+def test_one_thing_after_the_other(steps: list[tuple[str, int, str]], keep: int) -> None:
+    trio.run(_play, steps, keep)
 
 
 async def _play_at_once(steps: list[tuple[str, int, str]]) -> None:

@@ -7,7 +7,8 @@
    without waiting for any. A long one lets other tasks run at regular counts, and is not cut short
    when its publisher goes away.
 3. A hub that listens to a channel knows its last message, and gives it to who subscribes. Whoever
-   subscribes during a fan-out gets that message in this way, and only once.
+   subscribes during a fan-out gets that message in this way, and only once. Of these messages it
+   keeps so many bytes; for one that it has let go of it asks the backend again.
 4. Subscriptions are counted: who subscribes again gets nothing twice, and hears the channel until
    it has unsubscribed as often.
 5. The end of the hub ends every wait: who subscribes or publishes then gets `HubClosed`.
@@ -17,34 +18,25 @@ from __future__ import annotations
 
 import logging
 import secrets
-import struct
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import trio
-from websockets.frames import Frame, Opcode
+from websockets.frames import Opcode
 
 from ._channels import Channels
 from ._checks import check_kind, check_seconds, check_text, encode
 from ._connection import Connection
 from ._exceptions import BackendError, EndReason, HubClosed
 from ._plain import Plain
+from ._subscriptions import HEADER, Channel, LastMessages, Subscriber, frame_of
 from .backends import Backend, backend_from_url
 
 _log = logging.getLogger("trio_beat.hub")
 
 #: Deliveries after which other tasks get a turn.
 _TURN: Final = 256
-#: Text or binary, the hub that published it, and its number there.
-_HEADER: Final = struct.Struct("!B8sQ")
-
-
-class Subscriber(Protocol):
-    """Whom a message can be delivered to."""
-
-    def deliver_nowait(self, frame: bytes) -> None:
-        """Send a frame without waiting and without raising."""
 
 
 class HubStatistics(NamedTuple):
@@ -68,57 +60,6 @@ class _Publication:
         self.scope = trio.CancelScope()
 
 
-class _Channel:
-    """A channel that somebody here listens to, or is about to."""
-
-    __slots__ = (
-        "again",
-        "error",
-        "holders",
-        "latest",
-        "latest_expires",
-        "latest_id",
-        "ready",
-        "subscribers",
-    )
-
-    def __init__(self) -> None:
-        #: With the `latest_id` of when they joined: a fan-out passes over who joined during it.
-        self.subscribers: dict[Subscriber, bytes] = {}
-        #: How often more than once they have subscribed; None, as for most channels: nobody has.
-        self.again: dict[Subscriber, int] | None = None
-        #: Invariant: one for each subscription; those beyond them wait for `ready`.
-        self.holders = 0
-        self.ready = trio.Event()
-        self.error: BackendError | None = None
-        self.latest: bytes | None = None  # framed
-        self.latest_id = b""
-        self.latest_expires = 0.0
-
-    def join(self, subscriber: Subscriber) -> bool:
-        """Count a subscription; returns whether it is the subscriber's first."""
-        if subscriber not in self.subscribers:
-            self.subscribers[subscriber] = self.latest_id
-            return True
-        if self.again is None:
-            self.again = {}
-        self.again[subscriber] = self.again.get(subscriber, 0) + 1
-        return False
-
-    def leave(self, subscriber: Subscriber) -> bool:
-        """Count one subscription less; returns whether there was one."""
-        if subscriber not in self.subscribers:
-            return False
-        if self.again is None or subscriber not in self.again:
-            del self.subscribers[subscriber]
-            return True
-        self.again[subscriber] -= 1
-        if not self.again[subscriber]:
-            del self.again[subscriber]
-        self.again = self.again or None
-        return True
-
-
 class Hub:
     """Channels and their subscribers. Made by `open_hub`.
 
@@ -131,10 +72,13 @@ class Hub:
         self._backend = backend
         self._expire = expire
         self._id = secrets.token_bytes(8)
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, Channel] = {}
         self._out_of_step: dict[str, None] = {}
         self._changed = trio.Event()
         self._publications: dict[bytes, _Publication] = {}
+        #: Cancelled when the hub ends: of those who ask the backend for a last message.
+        self._recalling: set[trio.CancelScope] = set()
+        self._last = LastMessages()
         self._published = 0
         self._delivered = 0
         #: Why it cannot be used; None while it is running.
@@ -157,8 +101,9 @@ class Hub:
         for channel in self._channels.values():
             channel.ready.set()
         self._channels.clear()
-        for publication in self._publications.values():
-            publication.scope.cancel()
+        self._last.clear()
+        for scope in (*(p.scope for p in self._publications.values()), *self._recalling):
+            scope.cancel()
 
     def _check_running(self) -> None:
         if self._closed is not None:
@@ -192,7 +137,7 @@ class Hub:
             check_kind("message", message, (bytes, bytearray, memoryview), "text or bytes")
             data = message
         self._published += 1
-        header = _HEADER.pack(Opcode.TEXT if text else Opcode.BINARY, self._id, self._published)
+        header = HEADER.pack(Opcode.TEXT if text else Opcode.BINARY, self._id, self._published)
         publication = self._publications[header] = _Publication(sender)
         try:
             with publication.scope:
@@ -221,7 +166,8 @@ class Hub:
             TypeError: a key is no text; none of them is subscribed.
             ValueError: a key is empty, or cannot be encoded; none of them is subscribed.
         """
-        held: list[tuple[str, _Channel]] = []
+        held: list[tuple[str, Channel]] = []
+        recalled: dict[Channel, bytes] = {}
         self._check_running()
         try:
             for key in channels:
@@ -234,15 +180,37 @@ class Hub:
                     raise BackendError(  # noqa: TRY301 - what is held is given back below
                         f"cannot subscribe to {key!r}"
                     ) from channel.error
+                asked = b""
+                # Again where another one came meanwhile, and was let go of as well.
+                while channel.forgotten and asked != channel.kept_id:
+                    asked = channel.kept_id
+                    recalled[channel] = await self._recall(key)
         except BaseException:
             for key, channel in held:
                 self._release(key, channel)
             raise
         for _, channel in held:
-            known = channel.latest is not None and trio.current_time() < channel.latest_expires
-            if channel.join(subscriber) and known:
-                assert channel.latest is not None
-                subscriber.deliver_nowait(channel.latest)
+            if channel.join(subscriber) and trio.current_time() < channel.latest_expires:
+                self._give_latest(subscriber, channel, recalled.get(channel, b""))
+
+    async def _recall(self, key: str) -> bytes:
+        """Ask the backend for the last message of a channel once more; empty: it has none."""
+        scope = trio.CancelScope()
+        self._recalling.add(scope)
+        try:
+            with scope:
+                last = await self._backend.last(key)
+                return b"" if last is None else last.payload
+        finally:
+            self._recalling.discard(scope)
+        raise HubClosed(self._closed)
+
+    def _give_latest(self, subscriber: Subscriber, channel: Channel, recalled: bytes) -> None:
+        if channel.latest is not None:
+            subscriber.deliver_nowait(channel.latest)
+        elif recalled and recalled[: HEADER.size] == channel.kept_id:
+            # Another one would be on its way.
+            subscriber.deliver_nowait(frame_of(recalled))
 
     def unsubscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Undo one subscription to each of some channels.
@@ -282,15 +250,15 @@ class Hub:
         subscriptions = sum(len(channel.subscribers) for channel in channels)
         return HubStatistics(len(channels), subscriptions, self._published, self._delivered)
 
-    def _hold(self, key: str) -> _Channel:
+    def _hold(self, key: str) -> Channel:
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = _Channel()
+            channel = self._channels[key] = Channel()
             self._ask(key)
         channel.holders += 1
         return channel
 
-    def _release(self, key: str, channel: _Channel) -> None:
+    def _release(self, key: str, channel: Channel) -> None:
         channel.holders -= 1
         if not channel.holders and self._channels.get(key) is channel:
             self._ask(key)
@@ -311,15 +279,17 @@ class Hub:
                 if channel is None:
                     continue
                 if not channel.holders:
+                    self._last.drop(channel)
                     del self._channels[key]
                     if channel.ready.is_set():
                         await self._backend.unsubscribe(key)
                 elif not channel.ready.is_set():
                     await self._subscribe(key, channel)
 
-    async def _subscribe(self, key: str, channel: _Channel) -> None:
+    async def _subscribe(self, key: str, channel: Channel) -> None:
         # What came until now came by a former subscription: behind it there may be a gap.
-        channel.latest, channel.latest_id = None, b""
+        self._last.drop(channel)
+        channel.latest_id = channel.kept_id = b""
         try:
             await self._backend.subscribe(key)
             last = await self._backend.last(key)
@@ -327,30 +297,21 @@ class Hub:
             # Without this frame, which would keep the channel that keeps the error.
             traceback = exc.__traceback__
             channel.error = exc.with_traceback(traceback and traceback.tb_next)
+            self._last.drop(channel)
             del self._channels[key]
             await self._backend.unsubscribe(key)
         else:
-            if last is not None and channel.latest is None:
-                self._note_latest(channel, last.payload, last.expires_in)
+            if last is not None and not channel.kept_id:
+                self._last.note(channel, last.payload, last.expires_in)
         channel.ready.set()
-
-    def _note_latest(self, channel: _Channel, payload: bytes, expires_in: float) -> bytes:
-        header = payload[: _HEADER.size]
-        opcode = Opcode(header[0])
-        frame = Frame(opcode, payload[_HEADER.size :]).serialize(mask=False)
-        channel.latest_id = header
-        if expires_in > 0:
-            channel.latest = frame
-            channel.latest_expires = trio.current_time() + expires_in
-        return frame
 
     async def _deliver(self, key: str, payload: bytes) -> None:
         channel = self._channels.get(key)
-        if channel is None or channel.latest_id == payload[: _HEADER.size]:
+        if channel is None or channel.latest_id == payload[: HEADER.size]:
             return
-        publication = self._publications.get(payload[: _HEADER.size])
+        publication = self._publications.get(payload[: HEADER.size])
         sender = None if publication is None else publication.sender
-        frame = self._note_latest(channel, payload, self._expire)
+        frame = self._last.note(channel, payload, self._expire)
         latest_id = channel.latest_id
         subscribers = [who for who in channel.subscribers if who is not sender]
         self._delivered += len(subscribers)
