@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +14,7 @@ import trio.testing
 from websockets.frames import Opcode
 
 from trio_beat import BackendError, Hub, HubStatistics, open_hub
+from trio_beat._subscriptions import Channel
 from trio_beat.backends import Deliver, Last
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import cancelled_at
@@ -225,6 +228,43 @@ async def test_a_failing_backend_is_told_to_all_who_wait_and_later_it_works() ->
         await hub.subscribe(listener, ["news"])
         assert await hub.publish("news", "x") == 1
         assert listener.texts == ["x"]
+
+
+async def test_what_a_failing_backend_raised_is_not_raised_again() -> None:
+    backend = AskedBackend()
+    async with open_hub(backend) as hub:
+        gate = backend.gates["+news"] = trio.Event()
+        errors: list[BackendError] = []
+
+        async def subscribe() -> None:
+            with pytest.raises(BackendError) as caught:
+                await hub.subscribe(Listener(), ["news"])
+            errors.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(subscribe)
+            await trio.testing.wait_all_tasks_blocked()
+            backend.away = True
+            gate.set()
+        assert len(set(map(id, errors))) == 30
+        (cause,) = {error.__cause__ for error in errors}
+        assert cause is not None
+        assert len(traceback.extract_tb(cause.__traceback__)) < 5
+
+
+async def test_what_a_failing_backend_raised_keeps_no_channel() -> None:
+    backend = AskedBackend()
+    backend.away = True
+    gc.collect()
+    gc.disable()
+    try:
+        async with open_hub(backend) as hub:
+            for _ in range(10):
+                await _refused(hub)
+            assert not [thing for thing in gc.get_objects() if isinstance(thing, Channel)]
+    finally:
+        gc.enable()
 
 
 async def test_a_backend_that_cannot_tell_the_last_message_is_no_subscription() -> None:

@@ -89,7 +89,7 @@ class _BlockConsumer(InboxConsumer):
 
     def __init__(self, inbound_size: int, started: Callable[[Connection], None]) -> None:
         super().__init__(inbound_size)
-        self._started = started
+        self._started: Callable[[Connection], None] | None = started
         self._opened_at = 0.0
         #: Seconds for which the connection was open; None while it is.
         self.lived: float | None = None
@@ -97,7 +97,12 @@ class _BlockConsumer(InboxConsumer):
     async def opened(self, connection: Connection) -> None:
         await super().opened(connection)
         self._opened_at = trio.current_time()
+        assert self._started is not None
         self._started(connection)
+
+    def forget(self) -> None:
+        """Let go of who was to be told, and knows this."""
+        self._started = None
 
     def _over(self) -> None:
         if self.lived is None:
@@ -150,6 +155,7 @@ class _Visit:
             with self._shelter:
                 await self._live()
         finally:
+            self._consumer.forget()
             self._ended.set()
 
     @property

@@ -295,8 +295,7 @@ class Hub:
             last = await self._backend.last(key)
         except BackendError as exc:
             # Without this frame, which would keep the channel that keeps the error.
-            traceback = exc.__traceback__
-            channel.error = exc.with_traceback(traceback and traceback.tb_next)
+            channel.error = exc.with_traceback(exc.__traceback__ and exc.__traceback__.tb_next)
             self._last.drop(channel)
             del self._channels[key]
             await self._backend.unsubscribe(key)

@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from ._exceptions import ConnectFailed, HandshakeFailed, HandshakeRefused, ServerUnavailable
+from ._plain import bare
 
 #: Bytes that an answer may have; a refusal's body is cut off there.
 _MOST_ANSWER: Final = 65536
@@ -54,6 +55,8 @@ class Opening:
     ) -> None:
         offered = [Subprotocol(name) for name in subprotocols]
         self._protocol = ClientProtocol(uri, subprotocols=offered or None)
+        # It is of no use here, and would keep its protocol until the collector comes.
+        self._protocol.parser.close()
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER)
         #: How many bytes have come, and the first of them.
         self._came, self._begin = 0, b""
@@ -88,7 +91,9 @@ class Opening:
             opened = self._read()
         except (h11.RemoteProtocolError, InvalidHandshake) as exc:
             text = "this is no answer to a WebSocket handshake"
-            raise self.refusal() or HandshakeFailed(f"{text}: {_printable(str(exc))}") from exc
+            raise self.refusal() or HandshakeFailed(f"{text}: {_printable(str(exc))}") from bare(
+                exc
+            )
         if opened is None and self._came > _MOST_ANSWER:
             raise self.refusal() or self._failed(f"the answer is over {_MOST_ANSWER} bytes")
         return opened

@@ -36,6 +36,16 @@ def plain(exc: BaseException, block: BaseException | None = None) -> BaseExcepti
     return exc if len(reasons) > 1 else reasons[0]
 
 
+def bare(exc: BaseException) -> BaseException:
+    """An exception of another library, to be kept as a cause.
+
+    Its traceback may end in a frame that has the exception itself: a cycle with all that the
+    frames know.
+    """
+    exc.__context__ = None
+    return exc.with_traceback(None)
+
+
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
@@ -64,7 +74,10 @@ class Plain(AbstractAsyncContextManager[_T, bool]):
         except BaseExceptionGroup as group:
             raised = plain(group)
         # Out here, since what is raised in there would get the group as its context.
-        raise raised
+        try:
+            raise raised
+        finally:
+            del raised  # its traceback has this frame
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -80,4 +93,7 @@ class Plain(AbstractAsyncContextManager[_T, bool]):
         if raised is exc:
             exc.__traceback__ = traceback  # without the way through here
             return False
-        raise raised
+        try:
+            raise raised
+        finally:
+            del raised

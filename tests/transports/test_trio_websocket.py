@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
+from typing import cast
 
+import pytest
 import trio
 from trio.testing import MockClock
+from trio_websocket import WebSocketConnection
 
 from tests.peer import Peer
 from trio_beat._outbox import Outbox
 from trio_beat.transports._framing import close_frame, message_frame
-from trio_beat.transports.trio_websocket import Line
+from trio_beat.transports.trio_websocket import Line, TrioWebSocketTransport
 
 #: RFC 6455, section 1.3.
 REQUEST = b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -112,3 +116,20 @@ class TestOutbox:
         first = outbox.buffers()[0]
         outbox.taken(len(first))
         assert (first, outbox.buffers(), outbox.size) == (b"one", [b"two"], 3)
+
+
+class TestTransport:
+    async def test_raises_no_exception_twice(self) -> None:
+        ours, theirs = socket.socketpair()
+        line = Line(_stream(ours))
+        # Nothing of it is needed for this.
+        websocket = cast("WebSocketConnection", None)
+        transport = TrioWebSocketTransport(ours, line, websocket, 10)
+        transport.abort()
+        raised = []
+        for call in (transport.wait_readable, partial(transport.drain, Outbox(b"x"))) * 2:
+            with pytest.raises(ConnectionAbortedError, match="socket was closed") as caught:
+                await call()
+            raised.append(caught.value)
+        assert len(set(map(id, raised))) == 4
+        theirs.close()

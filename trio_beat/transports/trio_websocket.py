@@ -17,6 +17,7 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -49,6 +50,10 @@ _CLOSE: Final = 0x80 | Opcode.CLOSE
 _PONG: Final = 0x80 | Opcode.PONG
 
 
+def _nothing() -> None:
+    pass
+
+
 class Tap(trio.abc.Stream):
     """A socket's stream, below TLS: the bytes of half a record prove life as well.
 
@@ -62,7 +67,7 @@ class Tap(trio.abc.Stream):
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self.socket = stream.socket
-        self.noted: Callable[[], None] = lambda: None
+        self.noted: Callable[[], None] = _nothing
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data = await self._stream.receive_some(max_bytes)
@@ -106,11 +111,11 @@ class Line(trio.abc.Stream):
         #: Set while nothing waits; and when a close frame has been written, or never will be.
         self.flushed, self.closing = trio.Event(), trio.Event()
         self.flushed.set()
-        self.note(lambda: None)
+        self.note(_nothing)
         #: The peer ended the stream, without an error.
         self.eof = False
-        #: Why it failed.
-        self.error: OSError | None = None
+        #: Why it failed, for people.
+        self.error: str | None = None
         #: The first close frame that was sent.
         self.close_frame = b""
 
@@ -146,7 +151,7 @@ class Line(trio.abc.Stream):
         return data
 
     def _failed(self, exc: Exception) -> None:
-        self.error = ConnectionResetError(str(exc.__cause__ or exc) or "connection lost")
+        self.error = str(exc.__cause__ or exc) or "connection lost"
 
     def _greet(self, request: bytes) -> None:
         key = _KEY.search(request)
@@ -212,6 +217,7 @@ def _frames(data: bytes, side: Side) -> list[Frame]:
     """Take apart what somebody else has put into frames."""
     protocol = Protocol(side, state=OPEN, max_size=None, logger=_log)
     protocol.receive_data(data)
+    protocol.parser.close()  # it would keep its protocol until the collector comes
     return [frame for frame in protocol.events_received() if isinstance(frame, Frame)]
 
 
@@ -269,7 +275,8 @@ class TrioWebSocketTransport(KernelTransport):
         #: Bytes that are being sent.
         self._sending = 0
         self._pings = 0
-        self._aborted: OSError | None = None
+        #: Makes the exception that says why it is over: each is raised once.
+        self._aborted: Callable[[], OSError] | None = None
         line.note(self._something_came)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -281,7 +288,8 @@ class TrioWebSocketTransport(KernelTransport):
                 await self._take_messages()
                 await trio.sleep_forever()
             finally:
-                self._fail(ConnectionAbortedError("transport has ended"))
+                self._fail(partial(ConnectionAbortedError, "transport has ended"))
+                self._line.note(_nothing)
 
     async def _take_messages(self) -> None:
         try:
@@ -315,7 +323,7 @@ class TrioWebSocketTransport(KernelTransport):
         elif line.close_frame:
             self._add(PeerClose(code, reason, b""))  # which it has answered
         elif line.error is not None:
-            self._fail(line.error)
+            self._fail(partial(ConnectionResetError, line.error))
         elif code == 1006:
             self._add(END_OF_STREAM)
         else:
@@ -325,7 +333,7 @@ class TrioWebSocketTransport(KernelTransport):
     async def wait_readable(self) -> None:
         await self._something.wait()
         if self._aborted is not None and not self._events:
-            raise self._aborted
+            raise self._aborted()
 
     def receive_nowait(self) -> Sequence[Event]:
         events, self._events = self._events, []
@@ -340,7 +348,7 @@ class TrioWebSocketTransport(KernelTransport):
     async def drain(self, outbox: Outbox) -> None:
         await self._sent.wait()
         if self._aborted is not None:
-            raise self._aborted
+            raise self._aborted()
         if not outbox.size:  # it may have been emptied meanwhile
             return
         data = bytes(outbox.buffers()[0])
@@ -417,10 +425,10 @@ class TrioWebSocketTransport(KernelTransport):
                 raise ConnectionResetError("connection lost") from exc
 
     def abort(self) -> None:
-        self._fail(ConnectionAbortedError("socket was closed"))
+        self._fail(partial(ConnectionAbortedError, "socket was closed"))
         self._line.abort()
 
-    def _fail(self, exc: OSError) -> None:
-        self._aborted = self._aborted or exc
+    def _fail(self, why: Callable[[], OSError]) -> None:
+        self._aborted = self._aborted or why
         self._sent.set()
         self._something_came()
