@@ -20,7 +20,7 @@ from trio_beat import (
 from trio_beat._exceptions import ended
 
 
-def test_reasons_are_those_of_the_design() -> None:
+def test_reasons_are_these() -> None:
     assert {str(reason) for reason in EndReason} == {
         "peer",
         "missed-beats",
@@ -31,6 +31,7 @@ def test_reasons_are_those_of_the_design() -> None:
         "too-big",
         "refused",
         "lost",
+        "internal-error",
     }
 
 
