@@ -21,6 +21,7 @@ from trio_beat._front_door import TLSVisitor
 from trio_beat._handler import Handler, HandlerConsumer, HandlerErrors
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
+from trio_beat._turns import Turns
 from trio_beat.transports import Transport
 from trio_beat.transports._framing import Wire
 from trio_beat.transports._poller import Poller
@@ -69,10 +70,14 @@ async def tls_pair(
     server, client = tls_contexts(version)
     plain, sock = pair()
     ours = trio.SSLStream(Trickle(plain.plain), client, server_hostname="localhost")
-    visitor = TLSVisitor(sock, server)
+    turns = Turns()
+    visitor = TLSVisitor(sock, server, turns)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ours.do_handshake)
-        nursery.start_soon(visitor.greet)
+        await nursery.start(turns.run)
+        async with trio.open_nursery() as handshake:
+            handshake.start_soon(ours.do_handshake)
+            handshake.start_soon(visitor.greet)
+        nursery.cancel_scope.cancel()
     assert isinstance(visitor.sock, ssl.SSLSocket)
     return Peer(ours), visitor.sock
 

@@ -199,9 +199,10 @@ class TLSVisitor(PlainVisitor):
 
     secure = True
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, turns: Turns) -> None:
         super().__init__(sock)
         self._context = context
+        self._turns = turns
         #: The same as `sock`, once the handshake is done.
         self._tls: ssl.SSLSocket | None = None
         #: There is a way to give it an answer.
@@ -218,6 +219,8 @@ class TLSVisitor(PlainVisitor):
             self._answerable = self.sock.recv(1, socket.MSG_PEEK).isalpha()
         if self._answerable:
             raise Refusal(400, "this port speaks TLS: use https:// or wss://")
+        # A step of a handshake takes as long as dozens of messages, and all peers may come at once.
+        await self._turns.take()
         self.sock = tls = secured(self.sock, self._context)
         try:
             await self._shake_hands(tls)
@@ -235,6 +238,7 @@ class TLSVisitor(PlainVisitor):
                 await trio.lowlevel.wait_writable(tls)
             else:
                 return
+            await self._turns.take()
 
     def read_head_nowait(self) -> Request | None:
         return None

@@ -274,7 +274,7 @@ class Server:
     def _welcome(self, sock: socket.socket, peers: trio.Nursery) -> None:
         sock.setblocking(False)
         context = self._ssl_context
-        visitor = PlainVisitor(sock) if context is None else TLSVisitor(sock, context)
+        visitor = PlainVisitor(sock) if context is None else TLSVisitor(sock, context, self._turns)
         if self._visitors >= self._limits.visitors:
             self._refuse_nowait(visitor, _full())
             return

@@ -9,6 +9,7 @@ import contextlib
 import socket
 import ssl
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,8 +26,11 @@ from websockets.frames import Close, Frame, Opcode
 from tests.harness import HANGS, echo, tls_contexts, tls_pair
 from tests.peer import HANDSHAKE, Peer
 from tests.serving import deserted, serving
+from tests.test_front_door import client_hello
 from trio_beat import Connection, EndReason
+from trio_beat._front_door import TLSVisitor
 from trio_beat._outbox import Outbox
+from trio_beat._turns import Turns
 from trio_beat.transports import END_OF_STREAM, Event, Transport
 from trio_beat.transports._framing import Wire, message_frame
 from trio_beat.transports._poller import Poller
@@ -347,6 +351,38 @@ class TestTheOtherDirection:
             await wait_all_tasks_blocked()
             pair.transport.abort()
         await read()
+
+
+async def test_few_handshakes_go_on_in_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes as long as dozens of messages, and who has lost a server comes back at once."""
+    passes, steps = 0, Counter[int]()
+
+    class Counted(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            steps[passes] += 1
+            super().do_handshake(block)
+
+    context, _ = tls_contexts()
+    monkeypatch.setattr(context, "sslsocket_class", Counted)
+    hello, turns = client_hello(), Turns()
+    with contextlib.ExitStack() as stack:
+        visitors = []
+        for _ in range(50):
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            theirs.setblocking(False)
+            ours.sendall(hello)
+            visitors.append(TLSVisitor(theirs, context, turns))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(turns.run)
+            for visitor in visitors:
+                stack.callback(visitor.abort)
+                nursery.start_soon(visitor.greet)
+            for passes in range(100):  # noqa: B007 - the class above looks at it
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert sum(steps.values()) == 50
+    assert 1 < max(steps.values()) <= 16
 
 
 async def test_session_tickets_go_with_the_handshake(patient_clock: MockClock) -> None:

@@ -18,6 +18,7 @@ from tests.peer import Trickle, socket_pair
 from tests.serving import ask, deserted, serving, status
 from trio_beat import Limits, Server
 from trio_beat._front_door import TLSVisitor
+from trio_beat._turns import Turns
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 #: Bytes that no socket takes at once.
@@ -319,10 +320,14 @@ async def visiting() -> AsyncIterator[tuple[trio.SSLStream[Trickle], TLSVisitor]
     server, client = tls_contexts()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     stream = trio.SSLStream(Trickle(peer.plain), client, server_hostname="localhost")
-    visitor = TLSVisitor(sock, server)
+    turns = Turns()
+    visitor = TLSVisitor(sock, server, turns)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.do_handshake)
-        nursery.start_soon(visitor.greet)
+        await nursery.start(turns.run)
+        async with trio.open_nursery() as handshake:
+            handshake.start_soon(stream.do_handshake)
+            handshake.start_soon(visitor.greet)
+        nursery.cancel_scope.cancel()
     yield stream, visitor
     visitor.abort()
     await trio.aclose_forcefully(stream)
