@@ -140,7 +140,7 @@ class Visitor(ABC):
 
         Args:
             wire: what the transports of a server share.
-            poller: tells when a plain socket has something to read.
+            poller: tells when a socket has something to read.
             received: bytes that came behind the handshake's request.
         """
 
