@@ -257,7 +257,7 @@ class StandsStill(MemoryBackend):
     """Tells what is left at the time of publishing, for ever."""
 
     async def last(self, channel: str) -> Last | None:
-        payload, *_ = self._kept._messages.get(channel, (b"", 0.0, 0))
+        payload, _ = self._kept._messages.get(channel, (b"", 0.0))
         return Last(payload, 1.0) if channel in self._kept._messages else None
 
 
@@ -328,7 +328,7 @@ class ForgetsTime(MemoryBackend):
     async def last(self, channel: str) -> Last | None:
         if channel not in self._kept._messages:
             return None
-        payload, expires, *_ = self._kept._messages[channel]
+        payload, expires = self._kept._messages[channel]
         return Last(payload, max(expires - trio.current_time(), 0.001))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Self
@@ -17,12 +16,21 @@ from . import Backend, Deliver, Last
 KEEP: Final = 64 * 2**20
 #: Bytes that one takes besides its channel's name and its payload.
 OVERHEAD: Final = 300
-_NO_TEXT: Final = sys.getsizeof("")
 
 
 def _size(channel: str, payload: bytes) -> int:
-    # Not as UTF-8: CPython keeps up to four bytes for each character.
-    return OVERHEAD + sys.getsizeof(channel) - _NO_TEXT + len(payload)
+    return OVERHEAD + len(channel) * _width(channel) + len(payload)
+
+
+def _width(text: str) -> int:
+    """Bytes that CPython keeps for each character of a text: as many as for its widest.
+
+    (`sys.getsizeof` would also tell of a copy in UTF-8, which may come and go.)
+    """
+    if text.isascii():
+        return 1
+    # Characters beyond the Basic Multilingual Plane take two units of UTF-16.
+    return 2 if len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text) else 4
 
 
 class _Kept:
@@ -31,15 +39,14 @@ class _Kept:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        #: Each with when it expires, and what was counted for it.
-        self._messages: dict[str, tuple[bytes, float, int]] = {}
+        self._messages: dict[str, tuple[bytes, float]] = {}
 
     def put(self, channel: str, payload: bytes, expires: float) -> None:
         self.drop(channel)
         size = _size(channel, payload)
         if size > self._limit:
             return
-        self._messages[channel] = (payload, expires, size)
+        self._messages[channel] = (payload, expires)
         self._size += size
         while self._size > self._limit:
             self.drop(next(iter(self._messages)))
@@ -47,10 +54,10 @@ class _Kept:
     def drop(self, channel: str) -> None:
         message = self._messages.pop(channel, None)
         if message is not None:
-            self._size -= message[2]
+            self._size -= _size(channel, message[0])
 
     def get(self, channel: str) -> Last | None:
-        payload, expires, _ = self._messages.get(channel, (b"", 0.0, 0))
+        payload, expires = self._messages.get(channel, (b"", 0.0))
         left = expires - trio.current_time()
         if left > 0:
             return Last(payload, left)
