@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import resource
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
 
 import httpx
 import pytest
 import trio
 import trustme
 
+from tests.command import clean_environment, command
 from tests.peer import HANDSHAKE, Peer, dial
 from tests.serving import ask
 from tests.test_hub_consumer import Away
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
+from trio_beat._handshake import SECURITY_HEADERS
 from trio_beat.backends import Backend
 from trio_beat.web._app import Site, make_app
 
@@ -331,3 +338,99 @@ async def test_only_http_1_1_is_spoken_over_tls() -> None:
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+
+GARBAGE = b"GET / HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n"
+TWICE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+CHAT = HANDSHAKE.format(target="/chat", headers="").encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        *(
+            (f"{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), status)
+            for line, status in [
+                ("GET /", 200),
+                ("GET /page.js", 200),
+                ("HEAD /trio-beat.js", 200),
+                ("GET /healthz", 200),
+                ("GET /nothing", 404),
+                ("PUT /", 405),
+                ("POST /api/publish/x", 401),
+                ("OPTIONS *", 404),
+                ("GET /ws/", 426),
+                ("GET /w%73/x", 426),
+            ]
+        ),
+        (b"hello\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 505),
+        (GARBAGE, 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (TWICE + GARBAGE, 200),
+        (TWICE + CHAT.replace(b"/chat", b"/ws/news"), 200),
+        (CHAT, 404),
+        (CHAT.replace(b"Sec-WebSocket-Key", b"X"), 400),
+    ],
+)
+async def test_security_headers_are_on_every_answer(data: bytes, status: int) -> None:
+    async with serving() as (server, _):
+        answer = await ask(server.port, data)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    heads = [b"HTTP/1.1 " + part for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert len(heads) == (2 if data.startswith(TWICE) else 1)
+    for head in heads:
+        lines = head.partition(b"\r\n\r\n")[0].lower().decode().split("\r\n")
+        for name, value in SECURITY_HEADERS.items():
+            assert f"{name}: {value}".lower() in lines
+        assert lines.count("x-content-type-options: nosniff") == 1
+    assert "frame-ancestors 'none'" in SECURITY_HEADERS["Content-Security-Policy"]
+
+
+async def test_security_headers_are_on_an_unexpected_failure() -> None:
+    async with serving() as (server, hub):
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        hub.statistics = fail  # type: ignore[method-assign,assignment]
+        answer = await ask(server.port, TWICE)
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b"frame-ancestors 'none'" in answer
+
+
+@pytest.mark.real
+def test_health_is_told_without_a_free_descriptor(tmp_path: Path) -> None:
+    with command(tmp_path) as running:
+        with closing(HTTPConnection("127.0.0.1", running.port, timeout=20)) as client:
+
+            def ask_for(path: str) -> int:
+                client.request("GET", path)
+                response = client.getresponse()
+                response.read()
+                return response.status
+
+            # It has been accepted when this is answered.
+            assert ask_for("/nothing") == 404
+            client.auto_open = 0
+            pid = running.process.pid
+            used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, used))
+            paths = ("/healthz", "/", "/page.js", "/else")
+            assert [ask_for(path) for path in paths] == [200, 200, 200, 404]
+    assert "ERROR" not in running.log()
+
+
+@pytest.mark.real
+def test_pages_are_utf_8_whatever_the_locale() -> None:
+    script = (
+        "import pathlib, trio_beat.web._app as app; from trio_beat import Heartbeat;"
+        "page = (pathlib.Path(app.__file__).parent / 'static/index.html').read_bytes();"
+        "assert not page.isascii(), 'it shows nothing';"
+        "site = app.Site(hub=None, statistics=dict, heartbeat=Heartbeat(), path_prefix='/ws/',"
+        " publish_token=None, max_message_size=1); app.make_app(site)"
+    )
+    environment = clean_environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30, env=environment)

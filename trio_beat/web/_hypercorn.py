@@ -201,6 +201,8 @@ class _HTTPConnection:
                     text = f"no request within {front.head_timeout:g} s"
                     await self._protocol.refuse(Refusal(408, text))
                 self.end_soon()
+                # Many may leave at once.
+                await front.turns.take()
                 await self._protocol.handle(Closed())
 
     async def _read(self, received: bytes) -> None:
