@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -246,6 +248,23 @@ class TestPublish:
         assert result.stderr.startswith("trio-beat: not published: 404 Not Found: ")
         assert result.stderr.endswith("; was the server given a token?\n")
 
+    def test_what_a_server_says_cannot_command_the_terminal(self) -> None:
+        said = "no\x1b[2J\x9b\r\u202etrio-beat: forged".encode()
+        head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n"
+        with answering(head % (b"400 Bad Request", len(said)) + said) as port:
+            result = run_command("publish", f"http://127.0.0.1:{port}/", "x", "--token=x")
+        assert result.returncode == 1
+        assert r"not published: 400 Bad Request: no\x1b[2J\x9b \u202etrio-beat: f" in result.stderr
+        assert result.stderr.rstrip("\n").isprintable()
+        with answering(head % (b"200 OK", len(said)) + said) as port:
+            result = run_command("publish", f"http://127.0.0.1:{port}/", "x", "--token=x")
+        assert result.returncode == 0
+        assert result.stdout.rstrip("\n").isprintable()
+        with answering(head % (b"403 No\x1b[2J", len(said)) + said) as port:
+            result = run_command("publish", f"ws://127.0.0.1:{port}/?publish-broadcast", "x")
+        assert result.returncode == 1
+        assert result.stderr.rstrip("\n").isprintable()
+
     def test_warns_where_the_url_publishes_nothing(self, tmp_path: Path) -> None:
         with command(tmp_path) as running:
             result = run_command("publish", running.websocket("news"), "x")
@@ -266,11 +285,32 @@ class TestPublish:
             (["ws://localhost/", "x", "--token=x"], "--token is for http:// and https:// only"),
             (["http://localhost/", "x"], "needs --token or TRIO_BEAT_PUBLISH_TOKEN"),
             (["http://localhost:x/", "x", "--token=x"], "is not a URL"),
+            (["http://[x/?token=x", "x", "--token=x"], "'http://[x/' is not a URL"),
+            (["http://a:b/c@localhost/", "x", "--token=x"], "'http://localhost/' is not a URL"),
             (["http:///x", "x", "--token=x"], "has no host"),
         ],
     )
     def test_bad_arguments(self, options: list[str], text: str) -> None:
         check_bad(["publish", *options], text)
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """A server that gives one answer; its port."""
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(65536)
+            sock.sendall(answer)
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
 
 
 def check_bad(arguments: list[str], text: str) -> None:

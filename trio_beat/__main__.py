@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import resource
 import signal
 import socket
@@ -19,13 +18,15 @@ from ._connection import SlowPolicy
 from ._exceptions import BackendError
 from ._heartbeat import Heartbeat
 from ._hub import Hub, open_hub
+from ._log import get_logger
 from ._logging import set_up_logging
 from ._server import Limits, Server, open_listeners
 from ._settings import ConfigurationError, Settings, load_settings
+from ._text import printable
 from .backends import backend_from_url
 from .web._app import Site, make_app
 
-_log = logging.getLogger("trio_beat")
+_log = get_logger("trio_beat")
 
 #: File descriptors that are not a peer's.
 _OWN_DESCRIPTORS = 64
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_up_logging(settings.log_level, settings.log_format)
         return trio.run(_run, settings)
     except ConfigurationError as exc:
-        print(f"trio-beat: {exc}", file=sys.stderr)
+        print(f"trio-beat: {printable(str(exc))}", file=sys.stderr)
         return 2
 
 

@@ -20,7 +20,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,12 +47,13 @@ from ._exceptions import (
 )
 from ._handler import InboxConsumer
 from ._heartbeat import Heartbeat
+from ._log import get_logger
 from ._metronome import Metronome
 from ._opening import Opened
 from ._plain import Plain
 from .transports.trio_websocket import Line
 
-_log = logging.getLogger("trio_beat.client")
+_log = get_logger("trio_beat.client")
 
 #: Statuses of a refusal that say nothing about the next attempt (RFC 9110, RFC 6585).
 _PASSING: Final = frozenset({408, 425, 429})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import logging
 import os
+import re
 import select
 import signal
 import ssl
@@ -23,11 +23,13 @@ from ._connection import CLOSE_TIMEOUT, Connection
 from ._dial import leaves, why
 from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from ._heartbeat import Heartbeat
+from ._log import get_logger
 from ._logging import set_up_logging
 from ._opening import name_status
 from ._settings import ConfigurationError, Parser
+from ._text import printable, public_url
 
-_log = logging.getLogger("trio_beat")
+_log = get_logger("trio_beat")
 
 #: Seconds that publishing over HTTP may take.
 _HTTP_TIMEOUT: Final = 10.0
@@ -65,7 +67,7 @@ def listen(arguments: Sequence[str]) -> int:
     _warn_without(options.url, "subscribe-", "sends nothing")
     set_up_logging("info", "text")
     # The client tells the same, and when it comes back.
-    logging.getLogger("trio_beat.connection").setLevel("WARNING")
+    get_logger("trio_beat.connection").setLevel("WARNING")
     return _run(_listen, connections, heartbeat.interval, options.heartbeat_message, interrupted=0)
 
 
@@ -85,12 +87,16 @@ def publish(arguments: Sequence[str]) -> int:
         check_text("MESSAGE", options.message)
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc
-    url = urlsplit(options.url)
+    shown = public_url(options.url)
+    try:
+        url = urlsplit(options.url)
+    except ValueError:
+        raise ConfigurationError(f"{shown!r} is not a URL") from None
     if url.scheme in ("http", "https"):
         return _post(url, options)
     if url.scheme not in ("ws", "wss"):
         expected = "ws://, wss://, http:// or https://"
-        raise ConfigurationError(f"{options.url!r} has no known scheme; expected {expected}")
+        raise ConfigurationError(f"{shown!r} has no known scheme; expected {expected}")
     if options.token is not None:
         raise ConfigurationError("--token is for http:// and https:// only")
     try:
@@ -172,7 +178,7 @@ async def _obey(signals: AsyncIterator[int], everything: trio.CancelScope) -> No
 async def _listen(connections: reconnecting, interval: float, beat: str) -> None:
     async with connections:
         async for connection in connections:
-            _log.info("open: %s %s", connection.peer, connection.path)
+            _log.info("open: %s %s", connection.peer, public_url(connection.path))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_tell_beats, connection, interval)
                 async for message in connection:
@@ -200,8 +206,7 @@ async def _print(message: str | bytes) -> bool:
     if sys.stdout.isatty():
         text = message if isinstance(message, str) else repr(message)
         # What a stranger sends must not command the terminal.
-        text = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-        data = text.encode(errors="replace")
+        data = re.sub(r"[^\n\t]+", lambda part: printable(part[0]), text).encode()
     else:
         data = message.encode() if isinstance(message, str) else message
     try:
@@ -260,17 +265,18 @@ def _post(url: SplitResult, options: argparse.Namespace) -> int:
         )
         _say(f"not published: {name_status(answer.status)}: {said}{hint}")
         return 1
-    print(said)
+    print(printable(said))
     return 0
 
 
 def _http_server(url: SplitResult, options: argparse.Namespace) -> http.client.HTTPConnection:
     try:
         port = url.port
-    except ValueError as exc:
-        raise ConfigurationError(f"{options.url!r} is not a URL: {exc}") from exc
+    except ValueError:
+        text = f"{public_url(options.url)!r} is not a URL: its port is no number up to 65535"
+        raise ConfigurationError(text) from None
     if not url.hostname:
-        raise ConfigurationError(f"{options.url!r} has no host")
+        raise ConfigurationError(f"{public_url(options.url)!r} has no host")
     context = _context(options)
     if url.scheme == "http":
         return http.client.HTTPConnection(url.hostname, port, timeout=_HTTP_TIMEOUT)
@@ -290,7 +296,7 @@ def _http_headers(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _say(text: str) -> None:
-    print(f"trio-beat: {text}", file=sys.stderr)
+    print(f"trio-beat: {printable(text)}", file=sys.stderr)
 
 
 COMMANDS: Final = {"listen": listen, "publish": publish}

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -34,12 +33,14 @@ import trio
 
 from ._exceptions import Closed, EndReason, ended, split_unexpected
 from ._heartbeat import Heartbeat, Verdict
+from ._log import get_logger
 from ._metronome import Beat, Metronome
 from ._outbox import Outbox
+from ._text import public_url
 from .transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
 from .transports._framing import beat_frames, check_close, message_frame
 
-_log = logging.getLogger("trio_beat.connection")
+_log = get_logger("trio_beat.connection")
 
 #: Seconds that the closing handshake may take (RFC 6455, section 7.1.1), and that a handler has to
 #: deal with what the peer sent before it closed.
@@ -424,13 +425,14 @@ class Connection:
     def _report(self) -> None:
         assert self.closed is not None
         self._terms.ended[self.closed.by] += 1
+        path = public_url(self.path)
         fields = {
             "peer": self.peer,
-            "path": self.path,
+            "path": path,
             "by": self.closed.by,
             "code": self.closed.code,
         }
-        _log.info("%s %s ended: %s", self.peer, self.path, self.closed, extra=fields)
+        _log.info("%s %s ended: %s", self.peer, path, self.closed, extra=fields)
 
     # What the rest of the server does with a connection.
 

@@ -12,8 +12,9 @@ import trio
 from ._connection import Connection
 from ._exceptions import ConnectionClosed, EndReason, split
 from ._inbox import Inbox
+from ._log import get_logger
 
-_log = logging.getLogger("trio_beat.connection")
+_log = get_logger("trio_beat.connection")
 
 Handler = Callable[[Connection], Awaitable[object]]
 

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -29,11 +28,12 @@ from ._channels import Channels
 from ._checks import check_kind, check_seconds, check_text, encode
 from ._connection import Connection
 from ._exceptions import BackendError, EndReason, HubClosed
+from ._log import get_logger
 from ._plain import Plain
 from ._subscriptions import HEADER, Channel, LastMessages, Subscriber, frame_of
 from .backends import Backend, backend_from_url
 
-_log = logging.getLogger("trio_beat.hub")
+_log = get_logger("trio_beat.hub")
 
 #: Deliveries after which other tasks get a turn.
 _TURN: Final = 256

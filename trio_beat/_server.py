@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import socket
 import ssl
 from collections import Counter
@@ -36,14 +35,16 @@ from ._handler import Handler, HandlerConsumer, HandlerErrors
 from ._handshake import Head, Refusal, accept
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubConsumer
+from ._log import get_logger
 from ._metronome import Metronome
+from ._text import without_queries
 from ._turns import Turns
 from .transports._framing import Wire
 from .transports._poller import Poller
 from .web._hypercorn import ASGIApp, HTTPFront
 from .web._lifespan import Lifespan
 
-_log = logging.getLogger("trio_beat.server")
+_log = get_logger("trio_beat.server")
 
 #: Sockets that are accepted before other tasks get a turn.
 _ACCEPT_TURN: Final = 16
@@ -358,8 +359,10 @@ class Server:
 
     def _note(self, visitor: Visitor, refusal: Refusal) -> None:
         self._refused[refusal.status] += 1
-        text = f"{visitor.peer} refused: {refusal.status} {refusal.logged}"
-        _log.info("%s", text, extra={"peer": visitor.peer, "status": refusal.status})
+        # Some texts quote the request.
+        text = without_queries(refusal.logged)
+        fields = {"peer": visitor.peer, "status": refusal.status}
+        _log.info("%s refused: %d %s", visitor.peer, refusal.status, text, extra=fields)
 
     async def _read_request(self, visitor: Visitor) -> Request | None:
         with trio.move_on_after(self._limits.handshake_timeout) as scope:

@@ -8,7 +8,6 @@ none, because a short PONG that comes alone is recognised without it.
 from __future__ import annotations
 
 import codecs
-import logging
 import struct
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -21,9 +20,10 @@ from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.streams import StreamReader
 
 from .._checks import check_kind, check_text, check_whole, encode
+from .._log import get_logger
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply, Transport
 
-_log = logging.getLogger("trio_beat.frames")
+_log = get_logger("trio_beat.frames")
 
 #: The payload of our PINGs is a number of this many bytes.
 PING_SIZE: Final = 4

@@ -13,7 +13,6 @@ All of them belong to `TrioWebSocketTransport.run`.
 
 from __future__ import annotations
 
-import logging
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -26,12 +25,13 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
 from websockets.utils import accept_key
 
+from .._log import get_logger
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong
 from ._framing import close_frame
 from ._kernel import KernelTransport
 
-_log = logging.getLogger("trio_beat.frames")
+_log = get_logger("trio_beat.frames")
 
 #: PINGs that may wait for their PONG at a time. Those behind them are sent as PONGs, which ask for
 #: no answer (RFC 6455, section 5.5.3): they only keep bytes on the way.

@@ -16,7 +16,6 @@ Each wait for a peer has an end that no byte now and then can put off:
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 from collections.abc import Awaitable, Callable
@@ -33,12 +32,13 @@ from hypercorn.utils import parse_socket_addr, wrap_app
 
 from .._front_door import LINGER, Visitor
 from .._handshake import Refusal
+from .._log import get_logger
 from .._turns import Turns
 from ._h11 import Protocol
 from ._pace import BYTES, PATIENCE, REQUESTS, SLOWEST, Bucket, Pace, Patience, pay
 from ._tasks import Tasks
 
-_log = logging.getLogger("trio_beat.http")
+_log = get_logger("trio_beat.http")
 
 #: An ASGI 3 application.
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]

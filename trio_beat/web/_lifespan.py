@@ -10,15 +10,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
 
 from .._exceptions import StartupFailed
+from .._log import get_logger
 
-_log = logging.getLogger("trio_beat.http")
+_log = get_logger("trio_beat.http")
 
 #: Seconds in which an application must have started.
 STARTUP_TIMEOUT: Final = 60.0

@@ -1,0 +1,69 @@
+"""Text from outside."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_beat._text import printable, public_url, without_queries
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("gr\u00fc\u00dfe \U0001f600", "gr\u00fc\u00dfe \U0001f600"),
+        ("a\r2026 forged\n", r"a\r2026 forged\n"),
+        ("\x1b[2J\x07\x7f", r"\x1b[2J\x07\x7f"),
+        ("\x9b2J\x85", r"\x9b2J\x85"),  # C1: CSI and NEL
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("\u202e\u2066\u200f", r"\u202e\u2066\u200f"),  # bidirectional controls
+        ("\ud800", r"\ud800"),
+        ("\ufeff\U000e0041", r"\ufeff\U000e0041"),
+    ],
+)
+def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text(st.characters()))
+def test_what_is_printable_can_be_written_as_one_line(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert len(shown.encode().splitlines()) <= 1
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("/ws/news?token=s3cret", "/ws/news"),
+        ("/ws/news#s3cret", "/ws/news"),
+        ("/ws/a@b", "/ws/a@b"),
+        ("/ws/news?to=//a:s3cret@b", "/ws/news"),
+        ("//host/x?s3cret", "//host/x"),
+        ("*", "*"),
+        ("", ""),
+        ("ws://user:s3cret@host:8000/ws/news?token=s3cret", "ws://host:8000/ws/news"),
+        ("ws://host:8000/a@b", "ws://host:8000/a@b"),
+        ("ws://host/?mail=a@b", "ws://host/"),
+        ("ws://user:s3/cr?e#t@host/x", "ws://host/x"),
+        ("ws://user:s3@cret@host/x", "ws://host/x"),
+        ("ws://user@host", "ws://host"),
+        ("redis://:s3cret@host:6379/0?prefix=x", "redis://host:6379/0"),
+        ("user:s3cret@host/x", "host/x"),
+        ("ws://[::1]:8000/?x", "ws://[::1]:8000/"),
+        ("ws://[::1]/a", "ws://[::1]/a"),
+        ("memory://", "memory://"),
+    ],
+)
+def test_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert public_url(url) == shown
+
+
+def test_query_in_a_sentence_is_left_out() -> None:
+    text = "unsupported protocol: GET /ws/news?token=s3cret HTTP/9.9"
+    assert without_queries(text) == "unsupported protocol: GET /ws/news?... HTTP/9.9"
+    assert without_queries("target '/?s3cret' has") == "target '/?...' has"
+    assert without_queries("why? because") == "why? because"

@@ -1,0 +1,43 @@
+"""Text from outside, before it is logged or printed."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+#: What stands before a host. RFC 3986 allows no slash in it, but people paste passwords unencoded:
+#: what stands where a port would, and is no number, begins one.
+_USERINFO: Final = re.compile(r"\A(?:[^/?#]*:(?!\d*(?:[/?#]|$)).*@|[^/?#]*@)", re.DOTALL)
+_AFTER_PATH: Final = re.compile(r"[?#].*", re.DOTALL)
+_QUERY: Final = re.compile(r"\?[^\s'\"]+")
+
+
+def printable(text: str) -> str:
+    """Escape what commands a terminal, forges a line, or cannot be encoded.
+
+    Only characters that Unicode calls printable stay as they are: control characters (C0, DEL,
+    C1), line and paragraph separators, bidirectional controls and lone surrogates do not.
+
+    Args:
+        text: any; what was escaped once is not escaped again.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def public_url(url: str) -> str:
+    """A URL, or a request's target, without what may be secret: userinfo, query and fragment.
+
+    Args:
+        url: need not be valid.
+    """
+    scheme, slashes, rest = url.partition("//")
+    if not slashes or re.search(r"[/?#@]", scheme):
+        scheme, slashes, rest = "", "", url
+    return scheme + slashes + _AFTER_PATH.sub("", _USERINFO.sub("", rest, count=1), count=1)
+
+
+def without_queries(text: str) -> str:
+    """A sentence that may quote a request, with ``?...`` for each query string in it."""
+    return _QUERY.sub("?...", text)
