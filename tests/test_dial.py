@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -352,3 +354,26 @@ class TestTLS:
         with pytest.raises(TLSFailed, match="the server does not speak TLS here") as caught:
             await entered(f"wss://localhost:{port}/")
         assert not caught.value.untrusted
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:s3cret@host/?token=s3cret",
+        "ws://user:s3cret@host/?token=s3cret#fragment",
+        "ws://user:s3/cret@host/",
+        "ws://host/\x01?token=s3cret",
+        "ws://user:s3cret@\u2100/",
+    ],
+)
+def test_url_that_is_not_valid_is_shown_without_its_secrets(url: str) -> None:
+    with pytest.raises(ValueError, match="://") as caught:
+        connect(url)
+    told = "".join(traceback.format_exception(caught.value.with_traceback(None)))
+    assert not re.search("s3|cret", told)
+
+
+def test_header_that_cannot_be_sent_is_named_without_its_value() -> None:
+    with pytest.raises(ValueError, match="header 'Authorization' or its value") as caught:
+        connect("ws://host/", headers={"Authorization": "Bearer s3cret\n"})
+    assert "s3cret" not in str(caught.value)

@@ -23,6 +23,7 @@ from websockets.uri import WebSocketURI, parse_uri
 from ._checks import check_kind, check_subprotocols
 from ._exceptions import TLSFailed, Unreachable
 from ._opening import Opened, Opening
+from ._text import public_url
 from .transports.trio_websocket import Line, Tap, TrioWebSocketTransport
 
 _TARGET: Final = re.compile(r"[!-~]+")
@@ -71,25 +72,28 @@ def make_address(
         ValueError: some of it can never be right; says what, and what is.
     """
     check_kind("url", url, str, "a text")
+    shown = public_url(url)
     try:
         uri = parse_uri(url)
-    except (InvalidURI, ValueError) as exc:
+    except (InvalidURI, ValueError):
         expected = "expected ws://host[:port]/path or wss://..."
-        raise ValueError(f"{url!r} is not the URL of a WebSocket; {expected}") from exc
+        # Not from its cause, which tells the whole URL.
+        raise ValueError(f"{shown!r} is not the URL of a WebSocket; {expected}") from None
     if not _TARGET.fullmatch(uri.resource_name):
-        raise ValueError(f"{url!r} has characters that must be percent-encoded (RFC 3986)")
+        raise ValueError(f"{shown!r} has characters that must be percent-encoded (RFC 3986)")
     if ssl_context is not None:
         check_kind("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext, or None")
     if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:
         raise ValueError("ssl_context is a server's; see ssl.create_default_context()")
     if ssl_context is not None and not uri.secure:
-        raise ValueError(f"ssl_context is given, but {url!r} is not secure; expected wss://...")
+        raise ValueError(f"ssl_context is given, but {shown!r} is not secure; expected wss://...")
     pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
     for name, value in pairs:
         check_kind("header", name, str, "a text")
         check_kind(f"header {name!r}", value, str, "a text")
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise ValueError(f"header {name!r} with value {value!r} cannot be sent (RFC 9110)")
+            # The value may be a secret, with a line end behind it.
+            raise ValueError(f"header {name!r} or its value cannot be sent (RFC 9110, section 5)")
         if _OWN.fullmatch(name):
             raise ValueError(f"header {name!r} is the handshake's own")
     names = check_subprotocols(subprotocols)

@@ -25,6 +25,8 @@ import enum
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from ._text import public_url
+
 
 class EndReason(enum.StrEnum):
     """Why a connection ended; each has exactly one."""
@@ -180,7 +182,7 @@ class UnknownBackend(BackendError):  # noqa: N818 - the name says what is wrong
 
     def __init__(self, url: str, known: list[str]) -> None:
         schemes = ", ".join(f"{scheme}://" for scheme in known)
-        super().__init__(f"no backend for {url!r}; installed are {schemes}")
+        super().__init__(f"no backend for {public_url(url)!r}; installed are {schemes}")
         self.url = url
         self.known = known
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,12 @@ async def test_a_hub_refuses_to_keep_for_less_than_no_time(expire: float) -> Non
     ):
         async with open_hub(expire=expire):
             pass
+
+
+@pytest.mark.parametrize(
+    "url", ["raven://:s3cret@tower/0?key=s3cret", "memory://:s3cret@[", "memory://:s3cret@x/?a=b"]
+)
+def test_url_is_shown_without_its_secrets(url: str) -> None:
+    with pytest.raises(BackendError) as caught:
+        backend_from_url(url)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value.with_traceback(None)))

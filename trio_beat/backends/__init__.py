@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
 from .._exceptions import BackendError, UnknownBackend
+from .._text import public_url
 
 GROUP: Final = "trio_beat.backends"
 
@@ -126,7 +127,9 @@ def backend_from_url(url: str) -> Backend:
     try:
         parts = urlsplit(url)
     except ValueError as exc:
-        raise BackendError(f"{url!r} is not a URL: {exc}") from exc
+        # The cause may quote what stands before the host.
+        cause, why = (None, "") if "@" in url else (exc, f": {exc}")
+        raise BackendError(f"{public_url(url)!r} is not a URL{why}") from cause
     known = entry_points(group=GROUP)
     if not parts.scheme or parts.scheme not in known.names:
         raise UnknownBackend(url, sorted(known.names))
@@ -137,5 +140,5 @@ def backend_from_url(url: str) -> Backend:
     try:
         backend: Backend = backend_class.from_url(parts)
     except ValueError as exc:
-        raise BackendError(f"{url!r}: {exc}") from exc
+        raise BackendError(f"{public_url(url)!r}: {exc}") from exc
     return backend
