@@ -114,3 +114,63 @@ def test_bad_file_is_explained(tmp_path: Path, text: str, words: str) -> None:
 
 def test_token_is_never_shown() -> None:
     assert "secret" not in repr(load_settings(["--publish-token=secret"]))
+
+
+#: As the kubelet sets them for a service, here `trio-beat` and one that begins with it.
+KUBERNETES = {
+    f"{service}{name}": value
+    for service in ("TRIO_BEAT", "TRIO_BEAT_BACKEND", "TRIO_BEAT_2", "TRIO_BEAT_PORT")
+    for name, value in {
+        "_SERVICE_HOST": "10.0.0.11",
+        "_SERVICE_PORT": "8000",
+        "_SERVICE_PORT_WEB_TLS": "8000",
+        "_PORT": "tcp://10.0.0.11:8000",
+        "_PORT_8000_TCP": "tcp://10.0.0.11:8000",
+        "_PORT_8000_TCP_PROTO": "tcp",
+        "_PORT_8000_TCP_PORT": "8000",
+        "_PORT_8000_TCP_ADDR": "10.0.0.11",
+        "_PORT_53_UDP": "udp://10.0.0.11:53",
+        "_PORT_53_UDP_PROTO": "udp",
+        "_PORT_9_SCTP_ADDR": "fd00::1",
+    }.items()
+}
+
+
+def test_what_kubernetes_sets_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in KUBERNETES.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TRIO_BEAT_MISSES", "7")
+    settings = load_settings([])
+    assert (settings.port, settings.misses) == (8000, 7)
+    file = tmp_path / "beat.toml"
+    file.write_text("port = 9000\n")
+    assert load_settings([f"--config={file}"]).port == 9000
+    file.write_text("port = 'x'\n")
+    with pytest.raises(ConfigurationError, match=r"^--port: 'x'"):
+        load_settings([f"--config={file}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROT", "1"),
+        ("PORTS", "tcp://10.0.0.11:8000"),
+        ("PORT_8000", "1"),
+        ("PORT_8000_HTTP", "1"),
+        ("SERVICE", "1"),
+        ("SERVICE_HOSTS", "1"),
+        ("BACKEND_PORT", "6379"),
+        ("PORT", "8000/tcp"),
+        ("PORT", "abc"),
+        ("PORT", "http://10.0.0.11:8000"),
+        ("HOST_", "1"),
+    ],
+)
+def test_what_kubernetes_does_not_set_is_still_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, setting in KUBERNETES.items():
+        monkeypatch.setenv(variable, setting)
+    monkeypatch.setenv(f"TRIO_BEAT_{name}", value)
+    with pytest.raises(ConfigurationError, match=rf"TRIO_BEAT_{name}\b"):
+        load_settings([])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -22,11 +24,38 @@ from pydantic_settings import (
 
 from ._checks import check_prefix
 
-_PREFIX = "TRIO_BEAT_"
+_PREFIX: Final = "TRIO_BEAT_"
+
+#: What Kubernetes sets for a service with the name ``trio-beat``, or one that begins with it
+#: (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+_OF_KUBERNETES: Final = re.compile(
+    r"TRIO_BEAT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+#: The one name that is also ours is told by its value.
+_PORT_OF_KUBERNETES: Final = re.compile(r"TRIO_BEAT(_\w+)?_PORT=(tcp|udp|sctp)://.*")
 
 
 class ConfigurationError(Exception):
     """The command cannot run like this; the message is one line."""
+
+
+def _environment() -> dict[str, str]:
+    """The environment's variables that are meant for the command."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper().startswith(_PREFIX)
+        and not _OF_KUBERNETES.fullmatch(name)
+        and not _PORT_OF_KUBERNETES.fullmatch(f"{name}={value}")
+    }
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, without what Kubernetes puts there."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls)
+        self.env_vars = {name.lower(): value for name, value in _environment().items()}
 
 
 class _ConfigFile(PydanticBaseSettingsSource):
@@ -149,7 +178,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _ConfigFile(settings_cls)
+        return init_settings, _Environment(settings_cls), _ConfigFile(settings_cls)
 
 
 class Parser(argparse.ArgumentParser):
@@ -180,7 +209,7 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--version", action="version", version=f"trio-beat {version('trio-beat')}")
     unknown = [
         name
-        for name in sorted(os.environ)
+        for name in sorted(_environment())
         if name.startswith(_PREFIX)
         and name.removeprefix(_PREFIX).lower() not in Settings.model_fields
     ]
@@ -201,7 +230,7 @@ def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:
     error = errors.errors()[0]
     name = str(error["loc"][0])
     flag = "--" + name.replace("_", "-")
-    if name not in flags and _PREFIX + name.upper() in os.environ:
+    if name not in flags and _PREFIX + name.upper() in _environment():
         flag = _PREFIX + name.upper()
     if error["type"] == "extra_forbidden":
         return f"--config: unknown option {name!r} in the file"
