@@ -20,9 +20,9 @@ from ._heartbeat import Heartbeat
 from ._hub import Hub, open_hub
 from ._log import get_logger
 from ._logging import set_up_logging
+from ._output import complain, encoded, open_missing, standard_error, standard_output
 from ._server import Limits, Server, open_listeners
 from ._settings import ConfigurationError, Settings, load_settings
-from ._text import printable
 from .backends import backend_from_url
 from .web._app import Site, make_app
 
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after a clean end, 1 when it was cut short, 2 for a bad configuration.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    open_missing()
     try:
         if given and given[0] in COMMANDS:
             return COMMANDS[given[0]](given[1:])
@@ -51,8 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_up_logging(settings.log_level, settings.log_format)
         return trio.run(_run, settings)
     except ConfigurationError as exc:
-        print(f"trio-beat: {printable(str(exc))}", file=sys.stderr)
+        complain(str(exc))
         return 2
+    finally:
+        standard_error().finish()
 
 
 async def _run(settings: Settings) -> int:
@@ -135,23 +138,27 @@ async def _serve(
     code = 1
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, signals, server, nursery.cancel_scope)
-        _announce(settings, listeners)
+        nursery.start_soon(standard_error().run)
+        nursery.start_soon(_announce, settings, listeners)
         await server.run(listeners)
         code = 0
         nursery.cancel_scope.cancel()
     return code
 
 
-def _announce(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+async def _announce(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     secure = "" if settings.tls_cert is None else "s"
-    print(f"trio-beat {version('trio-beat')} is listening")
+    lines = [f"trio-beat {version('trio-beat')} is listening"]
     for listener in listeners:
         host, port = listener.getsockname()[:2]
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         query = "subscribe-broadcast&publish-broadcast"
-        print(f"  page       http{secure}://{place}/")
-        print(f"  WebSocket  ws{secure}://{place}{settings.path_prefix}<facility>?{query}")
-    sys.stdout.flush()
+        lines.append(f"  page       http{secure}://{place}/")
+        lines.append(f"  WebSocket  ws{secure}://{place}{settings.path_prefix}<facility>?{query}")
+    try:
+        await standard_output().send(encoded("\n".join(lines) + "\n"))
+    except OSError as exc:
+        _log.warning("cannot write to standard output: %s", exc.strerror)
 
 
 async def _obey_signals(

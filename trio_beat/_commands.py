@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import http.client
 import os
 import re
-import select
 import signal
 import ssl
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,8 +23,9 @@ from ._heartbeat import Heartbeat
 from ._log import get_logger
 from ._logging import set_up_logging
 from ._opening import name_status
+from ._output import complain, say, standard_error, standard_output
 from ._settings import ConfigurationError, Parser
-from ._text import printable, public_url
+from ._text import printable, public_url, utf8
 
 _log = get_logger("trio_beat")
 
@@ -57,7 +55,7 @@ def listen(arguments: Sequence[str]) -> int:
         metavar="TEXT",
         help="text that is a beat of the server's and no message (%(default)s); empty: none is",
     )
-    options = parser.parse_args(arguments)
+    options = _parse(parser, arguments)
     try:
         heartbeat = Heartbeat(options.interval, options.misses)
         check_text("--heartbeat-message", options.heartbeat_message)
@@ -82,7 +80,7 @@ def publish(arguments: Sequence[str]) -> int:
         "message", metavar="MESSAGE", help="text; where it begins with a dash, put -- before it"
     )
     parser.add_argument("--token", help=f"for http:// and https:// (better: {_TOKEN})")
-    options = parser.parse_args(arguments)
+    options = _parse(parser, arguments)
     try:
         check_text("MESSAGE", options.message)
     except ValueError as exc:
@@ -109,7 +107,7 @@ def publish(arguments: Sequence[str]) -> int:
 
 def _warn_without(url: str, parameter: str, what: str) -> None:
     if parameter not in urlsplit(url).query:
-        _say(f"the URL has no {parameter} parameter: a server with trio-beat's channels {what}")
+        complain(f"the URL has no {parameter} parameter: a server with trio-beat's channels {what}")
 
 
 def _parser(name: str, what: str) -> argparse.ArgumentParser:
@@ -124,6 +122,19 @@ def _parser(name: str, what: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--ca", metavar="FILE", help="trust these authorities (PEM), no others")
     return parser
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    options = parser.parse_args(arguments)
+    for name, value in vars(options).items():
+        try:
+            if isinstance(value, list):
+                setattr(options, name, [utf8(item) for item in value])
+            elif isinstance(value, str) and name != "ca":  # the name of a file is bytes
+                setattr(options, name, utf8(value))
+        except ValueError as exc:
+            raise ConfigurationError(f"{name.replace('_', '-')} {exc}") from None
+    return options
 
 
 def _how(options: argparse.Namespace) -> dict[str, Any]:
@@ -149,8 +160,12 @@ def _context(options: argparse.Namespace) -> ssl.SSLContext | None:
         raise ConfigurationError(f"--ca: cannot use {options.ca!r}: {exc.strerror}") from exc
 
 
-def _run(task: Callable[..., Any], *arguments: object, interrupted: int) -> int:
-    """Run a task until it is done, fails, or a signal comes; `interrupted` is the code for that."""
+def _run(task: Callable[..., Awaitable[int]], *arguments: object, interrupted: int) -> int:
+    """Run a task that gives an exit code, until it is done, fails, or a signal comes.
+
+    Args:
+        interrupted: the code for a signal.
+    """
     code = interrupted
 
     async def until_signal() -> None:
@@ -158,14 +173,14 @@ def _run(task: Callable[..., Any], *arguments: object, interrupted: int) -> int:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, nursery.cancel_scope)
-                await task(*arguments)
-                code = 0
+                nursery.start_soon(standard_error().run)
+                code = await task(*arguments)
                 nursery.cancel_scope.cancel()
 
     try:
         trio.run(until_signal)
     except* (ConnectFailed, ConnectionClosed) as group:
-        _say(str(next(leaves(group))))
+        complain(str(next(leaves(group))))
         code = 1
     return code
 
@@ -175,20 +190,33 @@ async def _obey(signals: AsyncIterator[int], everything: trio.CancelScope) -> No
         everything.cancel()
 
 
-async def _listen(connections: reconnecting, interval: float, beat: str) -> None:
+async def _listen(connections: reconnecting, interval: float, beat: str) -> int:
     async with connections:
         async for connection in connections:
             _log.info("open: %s %s", connection.peer, public_url(connection.path))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_tell_beats, connection, interval)
-                async for message in connection:
-                    if message == beat:
-                        _log.info("beat of the server's: %s", message)
-                    elif not await _print(message):
-                        break
+                code = await _print_all(connection, beat)
                 nursery.cancel_scope.cancel()
-            if connection.closed is None:
-                return
+            if code is not None:
+                return code
+    raise AssertionError("going round has no end")
+
+
+async def _print_all(connection: Connection, beat: str) -> int | None:
+    """Print messages until the connection ends, or until they cannot be: then, the exit code."""
+    async for message in connection:
+        if message == beat:
+            _log.info("beat of the server's: %s", message)
+            continue
+        try:
+            await _print(message)
+        except BrokenPipeError:
+            return 0
+        except OSError as exc:
+            complain(f"cannot write to standard output: {exc.strerror}")
+            return 1
+    return None
 
 
 async def _tell_beats(connection: Connection, interval: float) -> None:
@@ -201,33 +229,18 @@ async def _tell_beats(connection: Connection, interval: float) -> None:
         await trio.sleep(interval)
 
 
-async def _print(message: str | bytes) -> bool:
-    """Write a message to standard output; returns whether somebody reads it."""
-    if sys.stdout.isatty():
+async def _print(message: str | bytes) -> None:
+    """Write a message to standard output; raises `OSError`."""
+    if os.isatty(1):
         text = message if isinstance(message, str) else repr(message)
         # What a stranger sends must not command the terminal.
         data = re.sub(r"[^\n\t]+", lambda part: printable(part[0]), text).encode()
     else:
         data = message.encode() if isinstance(message, str) else message
-    try:
-        await _write(sys.stdout.fileno(), data + b"\n")
-    except BrokenPipeError:
-        return False
-    return True
+    await standard_output().send(data + b"\n")
 
 
-async def _write(fd: int, data: bytes) -> None:
-    """Write, and let the beats go on while nobody reads."""
-    left = memoryview(data)
-    while left:
-        # A file is always writable, which epoll(7) says by an error; a pipe is when it has room for
-        # so many bytes (pipe(7)).
-        with contextlib.suppress(PermissionError):
-            await trio.lowlevel.wait_writable(fd)
-        left = left[os.write(fd, left[: select.PIPE_BUF]) :]
-
-
-async def _publish(connecting: connect, message: str) -> None:
+async def _publish(connecting: connect, message: str) -> int:
     async with connecting as connection:
         await connection.send(message)
         begun = trio.current_time()
@@ -239,6 +252,7 @@ async def _publish(connecting: connect, message: str) -> None:
         raise ConnectTimeout(
             f"no answer within {CLOSE_TIMEOUT:g} s: the message may be published, or not"
         )
+    return 0
 
 
 def _post(url: SplitResult, options: argparse.Namespace) -> int:
@@ -250,10 +264,10 @@ def _post(url: SplitResult, options: argparse.Namespace) -> int:
         answer = server.getresponse()
         said = " ".join(answer.read(_SHOWN).decode(errors="replace").split())
     except TimeoutError:
-        _say(f"no answer within {_HTTP_TIMEOUT:g} s: the message may be published, or not")
+        complain(f"no answer within {_HTTP_TIMEOUT:g} s: the message may be published, or not")
         return 1
     except (OSError, ValueError, http.client.HTTPException) as exc:
-        _say(f"cannot publish at {server.host}:{server.port}: {why(exc)}")
+        complain(f"cannot publish at {server.host}:{server.port}: {why(exc)}")
         return 1
     except KeyboardInterrupt:
         return 1
@@ -263,9 +277,9 @@ def _post(url: SplitResult, options: argparse.Namespace) -> int:
         hint = (
             "; was the server given a token?" if answer.status == http.HTTPStatus.NOT_FOUND else ""
         )
-        _say(f"not published: {name_status(answer.status)}: {said}{hint}")
+        complain(f"not published: {name_status(answer.status)}: {said}{hint}")
         return 1
-    print(printable(said))
+    say(printable(said) + "\n")
     return 0
 
 
@@ -293,10 +307,6 @@ def _http_headers(options: argparse.Namespace) -> dict[str, str]:
     if "Authorization" in given:
         raise ConfigurationError("--header: Authorization is what --token is for")
     return {**given, "Authorization": f"Bearer {token}"}
-
-
-def _say(text: str) -> None:
-    print(f"trio-beat: {printable(text)}", file=sys.stderr)
 
 
 COMMANDS: Final = {"listen": listen, "publish": publish}

@@ -3,31 +3,78 @@
 from __future__ import annotations
 
 import logging
+import sys
+from types import TracebackType
+from typing import Final
 
 from pythonjsonlogger.json import JsonFormatter
 
-_TEXT = "%(asctime)s %(levelname)-7s %(message)s"
+from ._log import Escaping, get_logger
+from ._output import Lines, encoded, standard_error
+
+_TEXT: Final = "%(asctime)s %(levelname)-7s %(message)s"
+
+_log = get_logger("trio_beat")
+
+
+class Handler(logging.Handler):
+    """Writes records as lines, and never waits for who reads them.
+
+    Args:
+        lines: where to.
+        formatter: makes the lines; also the one that tells of lines that were lost.
+    """
+
+    def __init__(self, lines: Lines, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        # Records of other packages are no safer than our own.
+        self.addFilter(Escaping())
+        self._lines = lines
+        lines.tell_lost = self._tell_lost
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.put(self._line(record))
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return encoded(self.format(record) + "\n")
+
+    def _tell_lost(self, lost: int) -> bytes:
+        text = f"{lost} log lines were lost: nobody read them, or they could not be written"
+        return self._line(_log.makeRecord(_log.name, logging.WARNING, "", 0, text, (), None))
 
 
 def set_up_logging(level: str, style: str) -> None:
-    """Log from a level on.
+    """Log from a level on, also what Python itself would print.
 
     Args:
         level: the level's name, in lower case.
         style: ``text``, or ``json`` for one object a line.
     """
-    handler = logging.StreamHandler()
+    formatter = logging.Formatter(_TEXT)
     if style == "json":
-        handler.setFormatter(
-            JsonFormatter(
-                "{levelname}{name}{message}",
-                style="{",
-                rename_fields={"levelname": "level", "name": "logger"},
-                timestamp="time",
-            )
+        formatter = JsonFormatter(
+            "{levelname}{name}{message}",
+            style="{",
+            rename_fields={"levelname": "level", "name": "logger"},
+            timestamp="time",
         )
-    else:
-        handler.setFormatter(logging.Formatter(_TEXT))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [Handler(standard_error(), formatter)]
     root.setLevel(level.upper())
+    # All of these write to standard error, and wait until it is read.
+    logging.captureWarnings(True)
+    sys.unraisablehook = _log_unraisable
+    sys.excepthook = _log_uncaught
+
+
+def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    text = unraisable.err_msg or "exception ignored in"
+    _log.error("%s: %r", text, unraisable.object, exc_info=unraisable.exc_value)
+
+
+def _log_uncaught(
+    kind: type[BaseException], exc: BaseException, traceback: TracebackType | None
+) -> None:
+    _log.critical("this ends the command: %s", kind.__name__, exc_info=exc)
+    standard_error().finish()

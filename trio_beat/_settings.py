@@ -23,6 +23,8 @@ from pydantic_settings import (
 )
 
 from ._checks import check_prefix
+from ._output import say
+from ._text import utf8
 
 _PREFIX: Final = "TRIO_BEAT_"
 
@@ -69,7 +71,7 @@ class _ConfigFile(PydanticBaseSettingsSource):
         if path is None:
             return {}
         try:
-            values = tomllib.loads(Path(path).read_text())
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as exc:
             raise ConfigurationError(f"--config: cannot read {str(path)!r}: {exc}") from exc
         return {name.replace("-", "_"): value for name, value in values.items()}
@@ -142,6 +144,14 @@ class Settings(BaseSettings):
         None, description="TOML file with options by these names; it yields to both others"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: Any, info: ValidationInfo) -> Any:
+        # The names of files are bytes, whatever they look like.
+        if not isinstance(value, str) or info.field_name in ("tls_cert", "tls_key", "config"):
+            return value
+        return utf8(value)
+
     @field_validator("publish_token")
     @classmethod
     def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
@@ -182,7 +192,12 @@ class Settings(BaseSettings):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Says in one line what is wrong, also with standard output."""
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        # Help and the version; `error` prints nothing.
+        if not say(message):
+            self.exit(1)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message} (see --help)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
@@ -41,3 +42,19 @@ def public_url(url: str) -> str:
 def without_queries(text: str) -> str:
     """A sentence that may quote a request, with ``?...`` for each query string in it."""
     return _QUERY.sub("?...", text)
+
+
+def utf8(text: str) -> str:
+    """An argument or a variable, read as UTF-8 where the locale cannot read it (PEP 383).
+
+    Raises:
+        ValueError: it is not UTF-8 either.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return os.fsencode(text).decode()
+        except UnicodeError:
+            raise ValueError("is not UTF-8") from None
+    return text

@@ -1,0 +1,275 @@
+"""Standard output and standard error, which nobody may be reading.
+
+1. Nothing waits in a write: a pipe that is full, a terminal that is stopped and a socket tell so,
+   and a task waits until they take more. O_NONBLOCK belongs to the open file description, which
+   other processes share (open(2)), so that pipes and terminals are opened once more.
+2. Messages (`Descriptor`) wait for their reader. Lines of a log (`Lines`) wait in a queue with a
+   bound, and are lost beyond it; the loss is counted, and told once when there is room again.
+3. No thread does any of it: a thread that hangs in a write cannot be ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+import trio
+
+from ._text import printable
+
+#: Bytes of lines that wait for their reader, and what the object of a line takes beside them.
+_WAITING: Final = 2**16
+_OVERHEAD: Final = 64
+#: Seconds between two attempts where a descriptor is ready and still takes nothing.
+_PAUSE: Final = 0.1
+#: Seconds that lines may wait when the command ends.
+_LAST: Final = 0.5
+
+
+def open_missing() -> None:
+    """Let no socket become standard output or error where the command was started without.
+
+    The descriptor fails when it is written to, as a closed one does.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # gets the lowest that is free (open(2))
+
+
+class Descriptor:
+    """A file descriptor that other processes may share, written to without blocking.
+
+    Args:
+        fd: stays open, also when this is closed.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._socket: socket.socket | None = None
+        self._shared = True
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(fd))
+            self._fd, self._shared = self._socket.fileno(), False
+        elif stat.S_ISFIFO(mode) or os.isatty(fd):
+            # Another user's may not be opened, and a pipe that nobody reads cannot.
+            with contextlib.suppress(OSError):
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+                self._fd = os.open(f"/proc/self/fd/{fd}", flags)
+                self._shared = False
+
+    def write_nowait(self, data: bytes) -> bytes:
+        """Write what is taken at once; returns the rest.
+
+        Raises:
+            OSError: nothing could be written.
+        """
+        rest = data
+        try:
+            while rest:
+                rest = rest[self._write(rest) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            if rest is data:
+                raise
+        return rest
+
+    def _write(self, data: bytes) -> int:
+        if self._socket is not None:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        if self._shared:
+            # A pipe that is writable has room for so many bytes (pipe(7)).
+            if not self.wait_blocking(0):
+                raise BlockingIOError
+            data = data[: select.PIPE_BUF]
+        return os.write(self._fd, data)
+
+    async def wait_writable(self) -> None:
+        """Wait until more is taken."""
+        try:
+            await trio.lowlevel.wait_writable(self._fd)
+        except PermissionError:
+            # No epoll(7) for it: nothing is known that does this and blocks.
+            await trio.sleep(_PAUSE)
+
+    def wait_blocking(self, seconds: float | None) -> bool:
+        """Wait in this thread until more is taken, for so long; None: without limit."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+    async def send(self, data: bytes) -> None:
+        """Write all, and let other tasks run until it is read. Raises `OSError`."""
+        await trio.lowlevel.checkpoint()
+        while data := self.write_nowait(data):
+            await self.wait_writable()
+
+    def send_blocking(self, data: bytes) -> None:
+        """Write all, outside of an event loop. Raises `OSError`."""
+        while data := self.write_nowait(data):
+            self.wait_blocking(None)
+
+    def close(self) -> None:
+        """Let go of what was opened beside the descriptor."""
+        if self._socket is not None:
+            self._socket.close()
+        elif not self._shared:
+            os.close(self._fd)
+
+
+class Lines:
+    """Writes lines to a descriptor, or loses them, and never waits for its reader.
+
+    Args:
+        out: where to.
+        tell_lost: makes the line that tells how many were lost.
+    """
+
+    def __init__(self, out: Descriptor, tell_lost: Callable[[int], bytes]) -> None:
+        self.tell_lost = tell_lost
+        self._out = out
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        #: Invariant: while it is not 0, lines are lost until nothing waits: the loss is told once.
+        self._lost = 0
+        #: Whether the last line that was written has no end.
+        self._torn = False
+        # Another thread may log, and so may a finalizer within `put`.
+        self._lock = threading.RLock()
+        self._more = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    def put(self, line: bytes) -> None:
+        """Write a line, or let it wait, or lose it.
+
+        Args:
+            line: with its line end.
+        """
+        with self._lock:
+            if not self._waiting:
+                self._admit_lost()
+            if self._waiting and (self._lost or self._size + len(line) > _WAITING):
+                self._lost += 1
+                return
+            self._append(line)
+            if len(self._waiting) == 1:
+                self._write()
+            if self._waiting and self._token is not None:
+                with contextlib.suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(self._more.set, idempotent=True)
+
+    async def run(self) -> None:
+        """Write what waits, whenever it is taken."""
+        self._token = trio.lowlevel.current_trio_token()
+        try:
+            while True:
+                self._more = trio.Event()
+                if not self._waiting:
+                    await self._more.wait()
+                await self._out.wait_writable()
+                before = self._size
+                with self._lock:
+                    self._write()
+                if self._waiting and self._size == before:
+                    await trio.sleep(_PAUSE)
+        finally:
+            self._token = None
+
+    def finish(self, seconds: float = _LAST) -> None:
+        """Write what waits, outside of an event loop, for so many seconds at most."""
+        end = time.monotonic() + seconds
+        while self._waiting and (left := end - time.monotonic()) > 0:
+            if self._out.wait_blocking(left):
+                before = self._size
+                self._write()
+                if self._waiting and self._size == before:
+                    time.sleep(min(left, _PAUSE))
+
+    def _append(self, line: bytes) -> None:
+        self._waiting.append(line)
+        self._size += len(line) + _OVERHEAD
+
+    def _write(self) -> None:
+        try:
+            while self._waiting:
+                line = self._waiting[0]
+                rest = self._out.write_nowait(line)
+                self._torn = bool(rest) and (self._torn or len(rest) < len(line))
+                self._size -= len(line) - len(rest)
+                if rest:
+                    self._waiting[0] = rest
+                    return
+                self._waiting.popleft()
+                self._size -= _OVERHEAD
+                if not self._waiting:
+                    self._admit_lost()
+        except OSError:
+            # The disk is full, or the reader has gone: for now, or for ever.
+            self._lost += len(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+
+    def _admit_lost(self) -> None:
+        """Where lines were lost and nothing waits, put the line in their place that tells so."""
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            line = b"\n" * self._torn + self.tell_lost(lost)
+            try:
+                rest = self._out.write_nowait(line)
+            except OSError:
+                self._lost = lost
+                return
+            self._torn = 0 < len(rest) < len(line)
+            if rest:
+                self._append(rest)
+
+
+@cache
+def standard_output() -> Descriptor:
+    """That of the process."""
+    return Descriptor(1)
+
+
+@cache
+def standard_error() -> Lines:
+    """That of the process."""
+    return Lines(Descriptor(2), lambda lost: encoded(f"trio-beat: {lost} lines were lost\n"))
+
+
+def encoded(text: str) -> bytes:
+    """Text in the encoding of the locale, escaped where it has no such character."""
+    encoding = "utf-8" if sys.__stderr__ is None else sys.__stderr__.encoding
+    return text.encode(encoding, "backslashreplace")
+
+
+def say(text: str) -> bool:
+    """Write to standard output, outside of an event loop; returns whether all was written.
+
+    Where nobody reads any more, that is what the reader wanted; all else is complained of.
+    """
+    try:
+        standard_output().send_blocking(encoded(text))
+    except BrokenPipeError:
+        return False
+    except OSError as exc:
+        complain(f"cannot write to standard output: {exc.strerror}")
+        return False
+    return True
+
+
+def complain(text: str) -> None:
+    """Write a line to standard error."""
+    standard_error().put(encoded(f"trio-beat: {printable(text)}\n"))
