@@ -11,7 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 
 class Command:
@@ -54,7 +54,7 @@ class Command:
 
 
 @contextlib.contextmanager
-def command(tmp_path: Path, *options: str, port: int = 0) -> Iterator[Command]:
+def command(tmp_path: Path, *options: str, port: int = 0, **variables: str) -> Iterator[Command]:
     """Run the command until the context ends."""
     log = tmp_path / "server.log"
     with log.open("a") as stderr:
@@ -63,7 +63,7 @@ def command(tmp_path: Path, *options: str, port: int = 0) -> Iterator[Command]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=clean_environment(),
+            env=clean_environment(**variables),
         )
     try:
         assert process.stdout is not None
@@ -87,6 +87,10 @@ def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment, with none but the given ``TRIO_BEAT_`` variables."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TRIO_BEAT_")}
     return inherited | variables
+
+
+#: Where nothing but ASCII can be read or written.
+ASCII: Final[dict[str, Any]] = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def run_command(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.command import Command, clean_environment, command, run_command
+from tests.command import ASCII, Command, clean_environment, command, run_command
 
 pytestmark = pytest.mark.real
 
@@ -217,6 +217,20 @@ class TestPublish:
             result = run_command("publish", f"wss://{secure}/ws/{PUBLISH}", "x")
             assert result.returncode == 1
             assert "trio-beat: no TLS with localhost: " in result.stderr
+
+    def test_text_is_utf_8_whatever_the_locale(self, tmp_path: Path) -> None:
+        with (
+            command(tmp_path, f"--publish-token={TOKEN}") as running,
+            listening(running.websocket(SUBSCRIBE)) as process,
+        ):
+            url = running.page + "api/publish/news"
+            text = "gr\u00fc\u00dfe"
+            for place in (running.websocket(PUBLISH), url):
+                result = run_command("publish", place, text, TRIO_BEAT_PUBLISH_TOKEN=TOKEN, **ASCII)
+                assert result.returncode == 0
+                assert line_of(process) == text + "\n"
+            result = run_command("publish", url, "\udcff", TRIO_BEAT_PUBLISH_TOKEN=TOKEN)
+            assert (result.returncode, result.stderr) == (2, "trio-beat: message is not UTF-8\n")
 
     def test_to_nobody(self) -> None:
         result = run_command("publish", "ws://127.0.0.1:1/?publish-broadcast", "x")

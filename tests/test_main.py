@@ -16,7 +16,7 @@ import trio
 import trio_websocket
 import trustme
 
-from .command import command, run_command
+from .command import ASCII, command, run_command
 from .peer import dial
 
 pytestmark = pytest.mark.real
@@ -190,3 +190,30 @@ async def _stay(url: str, task_status: trio.TaskStatus[None]) -> None:
     async with trio_websocket.open_websocket_url(url):
         task_status.started()
         await trio.sleep_forever()
+
+
+async def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    file = tmp_path / "beat.toml"
+    file.write_text(
+        'heartbeat-message = "\u2665"\ninterval = 0.2\n',
+        encoding="utf-8",
+    )
+    with command(tmp_path, f"--config={file}", **ASCII) as running:
+        peer = await dial(running.port)
+        assert await peer.text() == "\u2665"
+        await peer.aclose()
+    with command(tmp_path, "--interval=0.2", "--heartbeat-message=\u2665", **ASCII) as running:
+        peer = await dial(running.port)
+        assert await peer.text() == "\u2665"
+        await peer.aclose()
+    with command(tmp_path, "--path-prefix=/gr\u00fc\u00dfe/", **ASCII) as running:
+        assert r"/gr\xfc\xdfe/<facility>" in running.banner[2]
+
+
+def test_error_that_the_locale_cannot_write_is_escaped() -> None:
+    done = run_command("--heartbeat-message=\udcff", **ASCII)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "trio-beat: --heartbeat-message: '\\udcff' is not utf-8\n"
+    done = run_command("--backend=gr\u00fc\u00dfe", **ASCII)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1

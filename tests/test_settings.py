@@ -174,3 +174,20 @@ def test_what_kubernetes_does_not_set_is_still_named(
     monkeypatch.setenv(f"TRIO_BEAT_{name}", value)
     with pytest.raises(ConfigurationError, match=rf"TRIO_BEAT_{name}\b"):
         load_settings([])
+
+
+def test_text_that_the_locale_cannot_read_is_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Python gives what is no text in the locale (PEP 383); here the locale's is UTF-8.
+    for value in ("\udcff", "\ud800"):
+        with pytest.raises(ConfigurationError, match=r"--heartbeat-message: .* is not utf-8"):
+            load_settings([f"--heartbeat-message={value}"])
+    # The name of a file is bytes.
+    with pytest.raises(ConfigurationError, match=r"--config: cannot read .*No such file"):
+        load_settings(["--config=/nowhere/\udcff"])
+
+
+def test_file_that_is_not_utf_8_is_explained(tmp_path: Path) -> None:
+    file = tmp_path / "beat.toml"
+    file.write_bytes("heartbeat-message = 'gr\u00fc\u00dfe'".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"--config: cannot read .*utf-8"):
+        load_settings([f"--config={file}"])
