@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import ssl
+import urllib.request
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.real
         (["--tls-cert=/nowhere.pem"], "/nowhere.pem"),
         (["--tls-cert=/etc/hostname"], "no certificate and key of one another"),
         (["--host=192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
+        (["--host=127.0.0.1", "--host=192.0.2.1", "--port=0"], "cannot listen on 192.0.2.1:0: "),
+        (["--host=2001:db8::1"], "cannot listen on [2001:db8::1]:8000"),
         (["--host=no such host"], "cannot listen on no such host:8000"),
         (["--host=a..b"], "cannot listen on a..b:8000"),
     ],
@@ -66,6 +69,29 @@ def test_says_where_it_listens_and_where_the_page_is(tmp_path: Path) -> None:
         assert f"http://127.0.0.1:{running.port}/\n" in running.banner[1]
         assert f"ws://127.0.0.1:{running.port}/sockets/<facility>" in running.banner[2]
         assert running.health()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("options", "places", "whole"),
+    [
+        (["--host=127.0.0.1", "--host=::1"], ["127.0.0.1", "[::1]"], ""),
+        (["--host=::"], ["[::1]", "127.0.0.1"], "([::]:{0} and 0.0.0.0:{0})"),
+        (["--host=0.0.0.0"], ["127.0.0.1"], "(0.0.0.0:{0})"),
+    ],
+)
+def test_announces_each_address_by_a_url_that_can_be_opened(
+    options: list[str], places: list[str], whole: str, tmp_path: Path
+) -> None:
+    with command(tmp_path, *options) as running:
+        assert running.process.stdout is not None
+        rest = 2 * len(places) - 2 + bool(whole)
+        said = running.banner[1:] + [running.process.stdout.readline() for _ in range(rest)]
+        urls = [line.split()[1] for line in said if "http" in line]
+        assert urls == [f"http://{place}:{running.port}/" for place in places]
+        assert not whole or whole.format(running.port) in said[-1]
+        for url in urls:
+            with urllib.request.urlopen(url + "healthz") as answer:
+                assert answer.status == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -17,7 +17,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_needs_no_option() -> None:
     settings = load_settings([])
-    assert (settings.host, settings.port, settings.path_prefix) == ("127.0.0.1", 8000, "/ws/")
+    assert (settings.host, settings.port, settings.path_prefix) == (["127.0.0.1"], 8000, "/ws/")
     assert (settings.interval, settings.misses, settings.heartbeat_message) == (4.0, 3, None)
     assert (settings.expire, settings.backend, settings.publish_token) == (3600, "memory://", None)
 
@@ -41,7 +41,7 @@ def test_every_option_comes_from_all_three_places(
         by_environment = load_settings([])
         monkeypatch.delenv(f"TRIO_BEAT_{name.upper()}")
         quoted = f'"{value}"' if isinstance(getattr(by_flag, name), str) else value
-        quoted = f'"{value}"' if name in ("publish_token", "tls_cert") else quoted
+        quoted = f'"{value}"' if name in ("host", "publish_token", "tls_cert") else quoted
         file.write_text(f"{name.replace('_', '-')} = {quoted}\n")
         by_file = load_settings([f"--config={file}"])
         values = [getattr(s, name) for s in (by_flag, by_environment, by_file)]
@@ -77,6 +77,7 @@ def test_flag_goes_before_environment_goes_before_file(
         ("--config=/nowhere", ["--config", "/nowhere", "No such file"]),
         ("--heartbeat-message=", ["--heartbeat-message", "at least 1 character"]),
         ("--publish-token=", ["--publish-token", "the token is empty"]),
+        ("--host=a,", ["--host", "'a,'", "has an empty part"]),
         ("--bogus=1", ["--bogus"]),
     ],
 )
@@ -190,4 +191,27 @@ def test_file_that_is_not_utf_8_is_explained(tmp_path: Path) -> None:
     file = tmp_path / "beat.toml"
     file.write_bytes("heartbeat-message = 'gr\u00fc\u00dfe'".encode("latin-1"))
     with pytest.raises(ConfigurationError, match=r"--config: cannot read .*utf-8"):
+        load_settings([f"--config={file}"])
+
+
+def test_hosts_are_given_by_several_flags_or_with_commas(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    several = ["127.0.0.1", "::1"]
+    assert load_settings(["--host=127.0.0.1", "--host=::1"]).host == several
+    assert load_settings(["--host=127.0.0.1, ::1"]).host == several
+    assert load_settings(["--host=[::1]"]).host == ["[::1]"]
+    assert load_settings(["--host="]).host == [""]
+    file = tmp_path / "beat.toml"
+    for text in ("['127.0.0.1', '::1']", "'127.0.0.1,::1'"):
+        file.write_text(f"host = {text}")
+        assert load_settings([f"--config={file}"]).host == several
+    monkeypatch.setenv("TRIO_BEAT_HOST", "::1")
+    assert load_settings([f"--config={file}"]).host == ["::1"]
+    assert load_settings(["--host=::"]).host == ["::"]
+    monkeypatch.setenv("TRIO_BEAT_HOST", "")
+    assert load_settings([]).host == [""]
+    monkeypatch.delenv("TRIO_BEAT_HOST")
+    file.write_text("host = []")
+    with pytest.raises(ConfigurationError, match="--host: "):
         load_settings([f"--config={file}"])

@@ -18,10 +18,11 @@ from ._connection import SlowPolicy
 from ._exceptions import BackendError
 from ._heartbeat import Heartbeat
 from ._hub import Hub, open_hub
+from ._listeners import describe, open_listeners
 from ._log import get_logger
 from ._logging import set_up_logging
 from ._output import complain, encoded, open_missing, standard_error, standard_output
-from ._server import Limits, Server, open_listeners
+from ._server import Limits, Server
 from ._settings import ConfigurationError, Settings, load_settings
 from .backends import backend_from_url
 from .web._app import Site, make_app
@@ -86,13 +87,8 @@ async def _run(settings: Settings) -> int:
 async def _listen(settings: Settings) -> list[socket.socket]:
     try:
         return await open_listeners(settings.port, settings.host)
-    except (OSError, UnicodeError) as exc:
-        where = f"{settings.host}:{settings.port}"
-        raise ConfigurationError(f"cannot listen on {where}: {_why(exc)}") from exc
-
-
-def _why(exc: Exception) -> str:
-    return exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot listen on {exc.filename}: {exc.strerror}") from exc
 
 
 def _make_server(
@@ -149,12 +145,13 @@ async def _serve(
 async def _announce(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     secure = "" if settings.tls_cert is None else "s"
     lines = [f"trio-beat {version('trio-beat')} is listening"]
-    for listener in listeners:
-        host, port = listener.getsockname()[:2]
-        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    places, whole = describe(listeners)
+    for place in places:
         query = "subscribe-broadcast&publish-broadcast"
         lines.append(f"  page       http{secure}://{place}/")
         lines.append(f"  WebSocket  ws{secure}://{place}{settings.path_prefix}<facility>?{query}")
+    if whole:
+        lines.append(f"  on all addresses of this machine ({' and '.join(whole)})")
     try:
         await standard_output().send(encoded("\n".join(lines) + "\n"))
     except OSError as exc:

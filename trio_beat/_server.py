@@ -35,6 +35,7 @@ from ._handler import Handler, HandlerConsumer, HandlerErrors
 from ._handshake import Head, Refusal, accept
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubConsumer
+from ._listeners import open_listeners
 from ._log import get_logger
 from ._metronome import Metronome
 from ._text import without_queries
@@ -167,7 +168,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port; where it listens on several addresses, that of the first."""
+        """The TCP port; `serve` listens on the same one on all addresses."""
         return self.addresses[0][1]
 
     @property
@@ -414,34 +415,12 @@ class Server:
             connection.end_nowait(EndReason.SHUTDOWN, 1001, _GOING_AWAY)
 
 
-async def open_listeners(port: int, host: str | None) -> list[socket.socket]:
-    """Listen; accepted sockets inherit the options that are set here (tcp(7)).
-
-    ``TCP_USER_TIMEOUT`` is not among them: it also ends a peer that acknowledges everything, but
-    has not read for so long. See `Transport.unreachable`.
-
-    Args:
-        port: 0: the system chooses one.
-        host: None: on all addresses.
-
-    Raises:
-        OSError: the port cannot be listened on.
-    """
-    listeners = []
-    for opened in await trio.open_tcp_listeners(port, host=host):
-        listener = socket.socket(fileno=opened.socket.detach())
-        listener.setblocking(False)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listeners.append(listener)
-    return listeners
-
-
 async def serve(
     handler: Handler | None,
     port: int,
     *,
     handler_errors: Literal["raise", "close"] = "raise",
-    host: str | None = "127.0.0.1",
+    host: str | Sequence[str] | None = "127.0.0.1",
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - immutable
     hub: Hub | None = None,
     app: ASGIApp | None = None,
@@ -467,7 +446,8 @@ async def serve(
         port: TCP port; 0: the system chooses one, which `Server.port` tells.
         handler_errors: ``raise``: what a handler raises propagates. ``close``: it is logged with
             its traceback, counted, and ends its own connection only.
-        host: name or address to listen on; None: on all addresses.
+        host: name or address to listen on, or several; None, or an empty one: all addresses, of
+            IPv4 and IPv6; ``::`` likewise, where the system must have IPv6.
         heartbeat: how connections beat, and when they count as dead.
         hub: where handler is None, connections subscribe and publish here as their URLs ask for.
         app: an ASGI 3 application for every request that is not below `path_prefix`, over
@@ -484,7 +464,7 @@ async def serve(
         task_status: gets the `Server` once it accepts.
 
     Raises:
-        OSError: the port cannot be listened on.
+        OSError: an address cannot be listened on; its ``filename`` says which.
         StartupFailed: `app` says that it did not start, or took too long.
         TypeError: an argument is of another type.
         ValueError: an argument can never be right, or neither or both of `handler` and `hub` are

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -17,6 +17,7 @@ from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -89,7 +90,11 @@ class Settings(BaseSettings):
         hide_input_in_errors=False,
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: Annotated[list[str], NoDecode] = Field(
+        ["127.0.0.1"],
+        description="name or address to listen on; may be given several times, or with commas; "
+        "empty: all addresses",
+    )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: the system chooses one")
     path_prefix: str = Field("/ws/", description="what the path of a WebSocket begins with")
     interval: float = Field(
@@ -151,6 +156,14 @@ class Settings(BaseSettings):
         if not isinstance(value, str) or info.field_name in ("tls_cert", "tls_key", "config"):
             return value
         return utf8(value)
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        hosts = [host.strip() for host in value.split(",")] if isinstance(value, str) else value
+        if hosts == [] or (isinstance(hosts, list) and "" in hosts[1:]):
+            raise ValueError("has an empty part; an empty host stands alone, for all addresses")
+        return hosts
 
     @field_validator("publish_token")
     @classmethod

@@ -25,6 +25,8 @@ def peer_name(sock: socket.socket) -> str:
         return "unknown"
     if isinstance(address, tuple):
         host, port = address[:2]
+        # A socket for both families shows IPv4 addresses like this (RFC 4291, section 2.5.5.2).
+        host = host.removeprefix("::ffff:") if "." in host else host
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return "local"
 
