@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import ssl
+import time
 import urllib.request
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -108,6 +109,20 @@ async def test_signal_closes_everybody_with_1001_and_ends_with_0(
         assert await trio.to_thread.run_sync(running.process.wait, 10) == 0
         assert "shutdown (1001" in running.log()
         await peer.aclose()
+
+
+async def test_ends_before_a_container_is_killed(tmp_path: Path) -> None:
+    with command(tmp_path) as running:
+        peers = [await dial(running.port) for _ in range(3)]
+        idle = await trio.open_tcp_stream("127.0.0.1", running.port)
+        begun = time.monotonic()
+        assert await trio.to_thread.run_sync(running.end) == 0
+        # `docker stop` waits for 10 s, and these have answered nothing.
+        assert 4 < time.monotonic() - begun < 9.8
+        assert running.log().count("shutdown (1001") == 3
+        for peer in peers:
+            await peer.aclose()
+        await idle.aclose()
 
 
 async def test_second_signal_leaves_at_once(tmp_path: Path) -> None:

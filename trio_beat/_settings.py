@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         10.0, gt=0, allow_inf_nan=False, description="seconds for a request's headers; then 408"
     )
     grace: float = Field(
-        10.0, ge=0, allow_inf_nan=False, description="seconds that shutting down may take"
+        8.0, ge=0, allow_inf_nan=False, description="seconds that shutting down may take"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages that are logged, to standard error"
