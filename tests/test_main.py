@@ -17,8 +17,10 @@ import pytest
 import trio
 import trio_websocket
 import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from .command import ASCII, command, run_command
+from .command import ASCII, Command, command, run_command
 from .peer import dial
 
 pytestmark = pytest.mark.real
@@ -154,19 +156,37 @@ async def test_json_log_has_one_object_a_line(tmp_path: Path) -> None:
     assert datetime.fromisoformat(ended[0]["time"]).utcoffset() == timedelta(0)
 
 
+class Certificates:
+    """The files of a server, and who trusts them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = trustme.CA()
+        self.certificate, self.key = directory / "cert.pem", directory / "key.pem"
+        self.context = ssl.create_default_context()
+        self.authority.configure_trust(self.context)
+        self.options = (f"--tls-cert={self.certificate}", f"--tls-key={self.key}")
+        self.renew()
+
+    def renew(self) -> None:
+        issued = self.authority.issue_cert("127.0.0.1")
+        self.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        self.key.write_bytes(issued.private_key_pem.bytes())
+
+    def seen(self, port: int) -> str:
+        """The serial number of the certificate that a new handshake gets."""
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            with self.context.wrap_socket(sock, server_hostname="127.0.0.1") as secure:
+                certificate = secure.getpeercert()
+                assert certificate is not None
+                return str(certificate["serialNumber"])
+
+
 async def test_serves_over_tls(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(key)
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(certificate, append=True)
-    with command(tmp_path, f"--tls-cert={certificate}", f"--tls-key={key}") as running:
+    files = Certificates(tmp_path)
+    with command(tmp_path, *files.options) as running:
         assert running.page.startswith("https://")
-        context = ssl.create_default_context()
-        authority.configure_trust(context)
         url = running.websocket("news?subscribe-broadcast&publish-broadcast&echo")
-        async with trio_websocket.open_websocket_url(url, ssl_context=context) as websocket:
+        async with trio_websocket.open_websocket_url(url, ssl_context=files.context) as websocket:
             await websocket.send_message("over TLS")
             assert await websocket.get_message() == "over TLS"
         session, resumed = None, []
@@ -180,6 +200,78 @@ async def test_serves_over_tls(tmp_path: Path) -> None:
                 session = tls.session
                 resumed.append(tls.session_reused)
         assert resumed == [False, True]
+
+
+async def told(running: Command, text: str) -> None:
+    """Wait until a line of the log has this text, once more than before."""
+    before = running.log().count(text)
+    running.process.send_signal(signal.SIGHUP)
+    with trio.fail_after(10):
+        while running.log().count(text) == before:  # noqa: ASYNC110 - a file tells nobody
+            await trio.sleep(0.02)
+
+
+async def test_sighup_reads_the_certificate_again_and_drops_nobody(tmp_path: Path) -> None:
+    files = Certificates(tmp_path)
+    with command(tmp_path, *files.options, "--interval=0.3") as running:
+        url = running.websocket("news?subscribe-broadcast&publish-broadcast&echo")
+        async with trio_websocket.open_websocket_url(url, ssl_context=files.context) as websocket:
+            first = files.seen(running.port)
+            files.renew()
+            assert files.seen(running.port) == first
+            await told(running, "SIGHUP: read ")
+            second = files.seen(running.port)
+            assert second != first
+            # A file that cannot be used leaves what is there.
+            key = files.key.read_bytes()
+            for wrong in (trustme.CA().issue_cert("x").private_key_pem.bytes(), b"", _encrypted()):
+                files.key.write_bytes(wrong)
+                await told(running, " ERROR   SIGHUP: the certificate in use stays: --tls-")
+                assert files.seen(running.port) == second
+            files.key.unlink()
+            await told(
+                running, " ERROR   SIGHUP: the certificate in use stays: --tls-cert: cannot use"
+            )
+            files.key.write_bytes(key)
+            files.certificate.write_bytes(b"no certificate")
+            await told(running, " ERROR   SIGHUP: the certificate in use stays: --tls-")
+            assert files.seen(running.port) == second
+            files.renew()
+            await told(running, "SIGHUP: read ")
+            assert files.seen(running.port) not in (first, second)
+            await trio.sleep(2)  # more beats than may be missed
+            await websocket.send_message("still here")
+            assert await websocket.get_message() == "still here"
+        assert running.end() == 0
+        assert running.log().count(" ended: ") == 1
+        assert "Traceback" not in running.log()
+
+
+def _encrypted() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"s3cret"),
+    )
+
+
+def test_encrypted_key_is_told_and_nothing_is_asked(tmp_path: Path) -> None:
+    files = Certificates(tmp_path)
+    files.key.write_bytes(_encrypted())
+    done = run_command(*files.options)
+    assert done.returncode == 2
+    assert done.stderr.startswith("trio-beat: --tls-cert: its private key is encrypted, ")
+    assert done.stderr.count("\n") == 1
+
+
+async def test_sighup_without_a_certificate_does_nothing(tmp_path: Path) -> None:
+    with command(tmp_path) as running:
+        peer = await dial(running.port)
+        await told(running, " INFO    SIGHUP: nothing to read again")
+        assert running.health()["connections"] == 1
+        await peer.aclose()
+        assert running.end() == 0
 
 
 async def test_survives_running_out_of_file_descriptors(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 import trio
 
@@ -69,7 +70,7 @@ async def _run(settings: Settings) -> int:
         )
     # Signals are caught before anybody is told that the server is there.
     with (
-        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
         contextlib.ExitStack() as stack,
     ):
         try:
@@ -133,7 +134,7 @@ async def _serve(
 ) -> int:
     code = 1
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_obey_signals, signals, server, nursery.cancel_scope)
+        nursery.start_soon(_obey_signals, signals, settings, server, nursery.cancel_scope)
         nursery.start_soon(standard_error().run)
         nursery.start_soon(_announce, settings, listeners)
         await server.run(listeners)
@@ -159,16 +160,35 @@ async def _announce(settings: Settings, listeners: Sequence[socket.socket]) -> N
 
 
 async def _obey_signals(
-    signals: AsyncIterator[int], server: Server, everything: trio.CancelScope
+    signals: AsyncIterator[int],
+    settings: Settings,
+    server: Server,
+    everything: trio.CancelScope,
 ) -> None:
     async for number in signals:
         name = signal.Signals(number).name
-        if server.draining:
+        if number == signal.SIGHUP:
+            _renew_certificate(settings, server)
+        elif server.draining:
             _log.warning("%s again, leaving at once", name)
             everything.cancel()
         else:
             _log.info("%s, shutting down", name)
             server.drain()
+
+
+def _renew_certificate(settings: Settings, server: Server) -> None:
+    """Read the certificate again; one that cannot be used leaves that which is in use."""
+    try:
+        context = _ssl_context(settings)
+    except ConfigurationError as exc:
+        _log.error("SIGHUP: the certificate in use stays: %s", exc)
+        return
+    if context is None:
+        _log.info("SIGHUP: nothing to read again, there is no --tls-cert")
+    else:
+        server.replace_ssl_context(context)
+        _log.info("SIGHUP: read %s again", settings.tls_cert)
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
@@ -180,7 +200,7 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
     # client uses one for each connection. Without any it would wait for an acknowledgement.
     context.num_tickets = 1
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, _no_password)
     except ssl.SSLError as exc:
         where = "it" if settings.tls_key is None else f"it and {settings.tls_key}"
         why = exc.reason or "no private key"
@@ -190,6 +210,12 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
         paths = " with ".join(str(p) for p in (settings.tls_cert, settings.tls_key) if p)
         raise ConfigurationError(f"--tls-cert: cannot use {paths}: {exc.strerror}") from exc
     return context
+
+
+def _no_password() -> NoReturn:
+    # Without this OpenSSL asks at the terminal, and all beats wait for the answer.
+    text = "its private key is encrypted, and nobody is asked for the password"
+    raise ConfigurationError(f"--tls-cert: {text}")
 
 
 def _raise_descriptor_limit(peers: int) -> None:

@@ -193,6 +193,19 @@ class Server:
         """Begin to shut down; `serve` returns when everybody is gone or the grace time is over."""
         self._draining.set()
 
+    def replace_ssl_context(self, ssl_context: ssl.SSLContext) -> None:
+        """Use another certificate from the next handshake on; who is connected stays so.
+
+        Args:
+            ssl_context: a new one, like that which `serve` was given.
+
+        Raises:
+            ValueError: the server does not speak TLS.
+        """
+        if self._ssl_context is None:
+            raise ValueError("the server does not speak TLS, and cannot begin to")
+        self._ssl_context = ssl_context
+
     async def run(
         self,
         listeners: Sequence[socket.socket],
