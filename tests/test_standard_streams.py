@@ -140,6 +140,8 @@ async def test_beats_and_answers_go_on_while_nobody_reads_the_log() -> None:
                 for _ in range(12):
                     peers = [await dial(port) for _ in range(50)]
                     for peer in peers:
+                        await peer.send_close()  # at this level, some lines of the log
+                        await peer.closed()
                         await peer.aclose()
                 counts = await trio.to_thread.run_sync(health, port)
                 nursery.cancel_scope.cancel()

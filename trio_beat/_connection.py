@@ -36,6 +36,7 @@ from ._heartbeat import Heartbeat, Verdict
 from ._log import get_logger
 from ._metronome import Beat, Metronome
 from ._outbox import Outbox
+from ._summary import Summary
 from ._text import public_url
 from .transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
 from .transports._framing import beat_frames, check_close, message_frame
@@ -125,6 +126,8 @@ class Terms:
     ended: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
     dropped: int = 0
     sends: int = 0
+    #: Thousands may end at a time, by a network that fails.
+    ends: Summary = field(default_factory=lambda: Summary(_log, "connections ended"))
     #: What `trio.current_time` asks, twice a beat.
     clock: trio.abc.Clock = field(default_factory=trio.lowlevel.current_clock)
 
@@ -425,6 +428,8 @@ class Connection:
     def _report(self) -> None:
         assert self.closed is not None
         self._terms.ended[self.closed.by] += 1
+        if not self._terms.ends.alone(self.closed.by, self._terms.clock.current_time()):
+            return
         path = public_url(self.path)
         fields = {
             "peer": self.peer,

@@ -3,7 +3,8 @@
 ::
 
     serve                     (outer nursery)
-    ├── the metronome, the poller, the turns, and the lifespan of the ASGI application
+    ├── the metronome, the poller, the turns, and two that sum up lines of the log
+    ├── the lifespan of the ASGI application
     └── peers                 (one task for each socket)
         ├── _admit            reads the request: a connection, HTTP, or a refusal
         └── ...
@@ -38,6 +39,7 @@ from ._hub import Hub, HubConsumer
 from ._listeners import open_listeners
 from ._log import get_logger
 from ._metronome import Metronome
+from ._summary import Summary
 from ._text import without_queries
 from ._turns import Turns
 from .transports._framing import Wire
@@ -164,6 +166,7 @@ class Server:
         self._visitors = 0
         self._accepted = 0
         self._refused: Counter[int] = Counter()
+        self._refusals = Summary(_log, "peers refused")
         self._draining = trio.Event()
 
     @property
@@ -222,7 +225,11 @@ class Server:
         with self._poller, contextlib.ExitStack() as listening:
             for listener in listeners:
                 listening.enter_context(listener)
-            await self._run(listening, listeners, task_status)
+            try:
+                await self._run(listening, listeners, task_status)
+            finally:
+                self._refusals.tell()
+                self._terms.ends.tell()
 
     async def _run(
         self,
@@ -235,6 +242,8 @@ class Server:
             await nursery.start(self._metronome.run)
             await nursery.start(self._poller.run)
             await nursery.start(self._turns.run)
+            nursery.start_soon(self._refusals.run)
+            nursery.start_soon(self._terms.ends.run)
             if self._lifespan is not None:
                 nursery.start_soon(self._lifespan.run)
                 failure = await self._lifespan.start()
@@ -373,6 +382,8 @@ class Server:
 
     def _note(self, visitor: Visitor, refusal: Refusal) -> None:
         self._refused[refusal.status] += 1
+        if not self._refusals.alone(str(refusal.status), trio.current_time()):
+            return
         # Some texts quote the request.
         text = without_queries(refusal.logged)
         fields = {"peer": visitor.peer, "status": refusal.status}
