@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._text import printable, public_url, without_queries
+from trio_beat._text import printable, public_url, without_queries, without_userinfo
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,10 @@ def test_query_in_a_sentence_is_left_out() -> None:
     assert without_queries(text) == "unsupported protocol: GET /ws/news?... HTTP/9.9"
     assert without_queries("target '/?s3cret' has") == "target '/?...' has"
     assert without_queries("why? because") == "why? because"
+
+
+def test_userinfo_alone_is_left_out() -> None:
+    assert (
+        without_userinfo("redis://:s3cret@host:6379/0?prefix=x") == "redis://host:6379/0?prefix=x"
+    )
+    assert without_userinfo("memory://?keep=a@b") == "memory://?keep=a@b"

@@ -25,7 +25,7 @@ import enum
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from ._text import public_url
+from ._text import without_userinfo
 
 
 class EndReason(enum.StrEnum):
@@ -182,7 +182,7 @@ class UnknownBackend(BackendError):  # noqa: N818 - the name says what is wrong
 
     def __init__(self, url: str, known: list[str]) -> None:
         schemes = ", ".join(f"{scheme}://" for scheme in known)
-        super().__init__(f"no backend for {public_url(url)!r}; installed are {schemes}")
+        super().__init__(f"no backend for {without_userinfo(url)!r}; installed are {schemes}")
         self.url = url
         self.known = known
 

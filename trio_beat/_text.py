@@ -27,8 +27,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def public_url(url: str) -> str:
-    """A URL, or a request's target, without what may be secret: userinfo, query and fragment.
+def without_userinfo(url: str) -> str:
+    """A URL without the user and the password in it.
 
     Args:
         url: need not be valid.
@@ -36,7 +36,16 @@ def public_url(url: str) -> str:
     scheme, slashes, rest = url.partition("//")
     if not slashes or re.search(r"[/?#@]", scheme):
         scheme, slashes, rest = "", "", url
-    return scheme + slashes + _AFTER_PATH.sub("", _USERINFO.sub("", rest, count=1), count=1)
+    return scheme + slashes + _USERINFO.sub("", rest, count=1)
+
+
+def public_url(url: str) -> str:
+    """A URL, or a request's target, without what may be secret: userinfo, query and fragment.
+
+    Args:
+        url: need not be valid.
+    """
+    return _AFTER_PATH.sub("", without_userinfo(url), count=1)
 
 
 def without_queries(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
 from .._exceptions import BackendError, UnknownBackend
-from .._text import public_url
+from .._text import without_userinfo
 
 GROUP: Final = "trio_beat.backends"
 
@@ -129,7 +129,7 @@ def backend_from_url(url: str) -> Backend:
     except ValueError as exc:
         # The cause may quote what stands before the host.
         cause, why = (None, "") if "@" in url else (exc, f": {exc}")
-        raise BackendError(f"{public_url(url)!r} is not a URL{why}") from cause
+        raise BackendError(f"{without_userinfo(url)!r} is not a URL{why}") from cause
     known = entry_points(group=GROUP)
     if not parts.scheme or parts.scheme not in known.names:
         raise UnknownBackend(url, sorted(known.names))
@@ -140,5 +140,5 @@ def backend_from_url(url: str) -> Backend:
     try:
         backend: Backend = backend_class.from_url(parts)
     except ValueError as exc:
-        raise BackendError(f"{public_url(url)!r}: {exc}") from exc
+        raise BackendError(f"{without_userinfo(url)!r}: {exc}") from exc
     return backend
