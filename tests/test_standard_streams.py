@@ -225,6 +225,18 @@ def test_listen_ends_where_its_output_does(
     assert error == ([f"trio-beat: {said}\n"] if said else [])
 
 
+def test_listen_goes_on_while_nobody_reads_its_log(tmp_path: Path) -> None:
+    with command(tmp_path) as running, full_pipe() as (_, writing):
+        run_command("publish", running.websocket("news?publish-broadcast"), "kept")
+        line = f"listen '{running.websocket('news?subscribe-broadcast')}'"
+        process = shell(line, stdout=subprocess.PIPE, stderr=writing)
+        with ended(process):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "kept\n"
+            process.terminate()
+            assert process.wait(20) == 0
+
+
 def test_publish_tells_that_its_output_is_full(tmp_path: Path) -> None:
     with command(tmp_path, "--publish-token=token") as running:
         line = f"publish {running.page}api/publish/news x --token=token >/dev/full"
