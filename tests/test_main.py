@@ -193,7 +193,7 @@ async def test_serves_over_tls(tmp_path: Path) -> None:
         for _ in range(2):
             with (
                 socket.create_connection(("127.0.0.1", running.port), timeout=10) as tcp,
-                context.wrap_socket(tcp, server_hostname="127.0.0.1", session=session) as tls,
+                files.context.wrap_socket(tcp, server_hostname="127.0.0.1", session=session) as tls,
             ):
                 tls.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
                 assert tls.recv(4096).startswith(b"HTTP/1.1 200")
