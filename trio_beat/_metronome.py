@@ -7,11 +7,14 @@ in its slot until its turn, which costs a list entry: no cancel scope, no deadli
 2. New seats go to the emptier of two slots, one taken in turn and one by chance: beats stay spread
    evenly whatever the pattern in which connections come and go.
 3. A tick that comes a little late is made up for at once. After a stall - the clock stood still for
-   half an interval or more - the ticks that fell into it are skipped: nobody is beaten in a burst,
-   and every seat learns that the beat it is about to judge was not whole. A stall is forgiven in
-   this way only after an interval without one: a process that stalls again and again is not frozen
-   but busy, and its dead must go.
-4. With no seats there is nothing to wake for, and the clock stops.
+   half an interval or more - the ticks are postponed by the time stalled: nobody is beaten in a
+   burst or left out, and a seat's beats are one interval of *running* time apart. The first beat
+   of a seat after it was not whole, and the seat is told.
+4. A process that stalls again and again is not frozen but busy, and its dead must go. So a seat is
+   never told this of two beats in a row: a peer that may miss `misses` beats goes within
+   ``2 * misses + 1`` intervals of running time. A stall that follows another within an interval is
+   not forgiven, and half an interval of it counts as running: a clock that is always late beats.
+5. With no seats there is nothing to wake for, and the clock stops.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ _FEWEST_SLOTS, _MOST_SLOTS = 4, 1024
 _TURN = 64
 #: A tick that is late by this share of an interval or more means that the process stood still.
 _STALL = 0.5
+#: Share of an interval that readers get after a stall to take what has come meanwhile.
+_SETTLE = 1 / 16
 
 
 class Beat(NamedTuple):
@@ -39,7 +44,8 @@ class Beat(NamedTuple):
 
     #: Counts ticks; the same for all seats of a slot.
     number: int
-    #: False when the clock stood still at some time since the seat's last beat.
+    #: False when the clock stood still at some time since the seat's last beat, and that one was
+    #: whole.
     whole: bool
 
 
@@ -59,8 +65,12 @@ class Metronome:
         count = slots or many
         self._width = interval / count
         self._stall = interval * _STALL
+        self._settle = min(self._width, interval * _SETTLE)
         self._slots: list[list[Seat]] = [[] for _ in range(count)]
         self._seated = [0] * count  # seats of each slot, parked or not
+        #: The first tick after the last forgiven stall; each slot's last tick that was not whole.
+        self._stalled = -count
+        self._forgiven = [-count] * count
         #: Those whose turn has come, and who are about to be woken.
         self._due: list[Seat] = []
         self._turn = 0
@@ -88,9 +98,8 @@ class Metronome:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tick until cancelled."""
-        count = len(self._slots)
-        tick = whole_from = forgiving_from = 0
-        begin = trio.current_time()
+        count, begin = len(self._slots), trio.current_time()
+        tick = forgiving_from = 0
         task_status.started()
         while True:
             if not any(self._seated):
@@ -100,16 +109,25 @@ class Metronome:
                 tick = max(tick, int((trio.current_time() - begin) / self._width) + 1)
             await trio.sleep_until(begin + tick * self._width)
             late = trio.current_time() - (begin + tick * self._width)
-            due = tick + int(late / self._width)
             if late >= self._stall:
-                forgiven, forgiving_from = tick >= forgiving_from, due + 1 + count
-                if forgiven:
-                    whole_from, tick = forgiving_from, due + 1
+                if tick >= forgiving_from:
+                    self._stalled, forgiving_from = tick, tick + count
+                    begin += late
+                    await trio.sleep(self._settle)
                     continue
-            tick = max(tick, due + 1 - count)
+                begin, late = begin + late - self._stall, self._stall
+                forgiving_from = tick + int(late / self._width) + 1 + count
+            due = tick + int(late / self._width)
             while tick <= due:
-                await self._wake(tick % count, Beat(tick & 0xFFFFFFFF, tick >= whole_from))
+                await self._wake(tick % count, Beat(tick & 0xFFFFFFFF, self._is_whole(tick)))
                 tick += 1
+
+    def _is_whole(self, tick: int) -> bool:
+        count = len(self._slots)
+        if tick - self._stalled >= count or self._forgiven[tick % count] == tick - count:
+            return True
+        self._forgiven[tick % count] = tick
+        return False
 
     async def _wake(self, index: int, beat: Beat) -> None:
         self._due, self._slots[index] = self._slots[index], []
