@@ -25,20 +25,33 @@ class Turns:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
+        #: Turns that are left of this pass.
+        self._left = 0
         self._waiting = trio.lowlevel.ParkingLot()
         self._wanted = trio.Event()
 
     async def take(self) -> None:
-        """Wait for a turn; always a checkpoint."""
+        """Wait for a turn; always a checkpoint, and no more than that while there are turns."""
         self._wanted.set()
-        await self._waiting.park()
+        if self._left:
+            self._left -= 1
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._waiting.park()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Give turns until cancelled."""
+        self._left = self._most
         task_status.started()
-        while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            while self._waiting:
-                self._waiting.unpark(count=self._most)
-                await trio.lowlevel.checkpoint()
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted = trio.Event()
+                while True:
+                    woken = len(self._waiting.unpark(count=self._most))
+                    self._left = self._most - woken
+                    if not woken:
+                        break
+                    await trio.lowlevel.checkpoint()
+        finally:
+            self._left = 0
