@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -18,6 +19,15 @@ def patient_clock() -> trio.testing.MockClock:
     within the call that sends them: there, `autojump_clock` will do.)
     """
     return trio.testing.MockClock(autojump_threshold=0.02)
+
+
+@pytest.fixture
+def no_gc() -> Iterator[None]:
+    """The cyclic collector does not run."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

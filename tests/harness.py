@@ -25,6 +25,7 @@ from trio_beat._turns import Turns
 from trio_beat.transports import Transport
 from trio_beat.transports._framing import Wire
 from trio_beat.transports._poller import Poller
+from trio_beat.transports._unfinished import Unfinished
 from trio_beat.transports.native import NativeTransport
 from trio_beat.transports.tls import TLSTransport
 
@@ -38,6 +39,24 @@ HANGS = 1000.0
 def tls_contexts(version: ssl.TLSVersion | None = None) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's context, and that of a client that trusts it and speaks this version."""
     return _tls_contexts(version)
+
+
+def make_wire(
+    message_size: int,
+    turns: Turns | None = None,
+    *,
+    buffer_size: int = 131072,
+    message_timeout: float = 60.0,
+    unfinished: int = 2**26,
+    clock: Callable[[], float] = trio.current_time,
+) -> Wire:
+    """What the transports of one server share."""
+    return Wire(
+        message_size,
+        turns or Turns(),
+        Unfinished(message_timeout, unfinished, clock),
+        buffer_size=buffer_size,
+    )
 
 
 @cache
@@ -165,6 +184,8 @@ async def linked(
     slow_policy: SlowPolicy = SlowPolicy.DISCONNECT,
     inbound: int = 16,
     message_size: int = 2**20,
+    message_timeout: float = 60.0,
+    unfinished: int = 2**26,
     greeting: bytes = b"",
     received: bytes = b"",
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
@@ -176,13 +197,15 @@ async def linked(
     Args:
         secure: whether there is TLS; a version of it.
     """
-    metronome, wire = Metronome(heartbeat.interval), Wire(message_size)
+    metronome, turns = Metronome(heartbeat.interval), Turns()
+    wire = make_wire(message_size, turns, message_timeout=message_timeout, unfinished=unfinished)
     terms = Terms(heartbeat, metronome, outbox, slow_policy)
     consumer = consumer or HandlerConsumer(handler, inbound, HandlerErrors(handler_errors))
-    with trio.fail_after(HANGS), Poller() as poller:
+    with trio.fail_after(HANGS), Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(metronome.run)
             await nursery.start(poller.run)
+            await nursery.start(turns.run)
             transport: Transport
             sock: socket.socket
             if secure:
@@ -204,4 +227,5 @@ async def linked(
                 nursery.cancel_scope.cancel()
     assert not any(metronome.seats), "seats left in the metronome"
     assert not poller._watches, "watches left in the poller"
+    assert not wire.unfinished._messages, "messages left that are not finished"
     assert sock.fileno() == -1, "socket left open"

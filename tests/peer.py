@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
@@ -87,6 +88,17 @@ class Peer:
     async def send(self, data: bytes) -> None:
         """Send raw bytes."""
         await self.stream.send_all(data)
+
+    def send_at_once(self, data: bytes, *, urgent: bool = False) -> None:
+        """Send raw bytes without letting anybody else run.
+
+        Args:
+            data: little enough for the socket to take it.
+            urgent: the last byte is TCP's urgent data, and no part of the stream.
+        """
+        assert isinstance(self.stream, trio.SocketStream)
+        with socket.socket(fileno=os.dup(self.stream.socket.fileno())) as sock:
+            assert sock.send(data, socket.MSG_OOB if urgent else 0) == len(data)
 
     async def send_frame(self, opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> None:
         """Send one frame."""

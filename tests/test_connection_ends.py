@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import cast
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
@@ -17,6 +19,7 @@ from tests.harness import FIRST_BEAT, INTERVAL, Link, echo, idle, linked, take_a
 from trio_beat._connection import CLOSE_TIMEOUT, Connection
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._handler import HandlerConsumer, HandlerErrors
+from trio_beat.transports._framing import FramingTransport
 
 LIMIT = 1000
 LATEST_DEATH = FIRST_BEAT + 3 * INTERVAL
@@ -652,3 +655,67 @@ class TestCancelledFromOutside:
             link.scope.cancel()
             assert await link.ended() == Closed(EndReason.HANDLER, 1000, "")
             assert link.ended_at == 2
+
+
+async def _peer_closes(link: Link) -> None:
+    await link.peer.send_close()
+
+
+async def _peer_hangs_up(link: Link) -> None:
+    await link.peer.aclose()
+
+
+async def _peer_violates_the_protocol(link: Link) -> None:
+    await link.peer.send_frame(Opcode.TEXT, b"x")
+
+
+async def _peer_sends_too_much(link: Link) -> None:
+    for _ in range(3):
+        await link.peer.send_frame(Opcode.CONT, b"x" * 400_000, fin=False)
+
+
+async def _peer_falls_silent(link: Link) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def _application_closes(link: Link) -> None:
+    await link.connection.aclose()
+
+
+async def _cancelled(link: Link) -> None:
+    link.scope.cancel()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        _peer_closes,
+        _peer_hangs_up,
+        _peer_violates_the_protocol,
+        _peer_sends_too_much,
+        _peer_falls_silent,
+        _application_closes,
+        _cancelled,
+    ],
+)
+async def test_what_was_not_finished_goes_with_the_connection(
+    end: Callable[[Link], Awaitable[None]],
+    secure: bool,
+    autojump_clock: MockClock,
+    no_gc: None,
+) -> None:
+    async with linked(secure=secure) as link:
+        await link.peer.send_frame(Opcode.TEXT, b"x" * 100_000, fin=False)
+        await wait_all_tasks_blocked()
+        transport = link.connection._transport
+        assert isinstance(transport, FramingTransport)
+        parser = weakref.ref(transport._parser())
+        assert transport._wire.unfinished.held == 100_000
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await end(link)
+            await link.peer.closed()
+        await link.peer.aclose()
+        await link.ended()
+        assert parser() is None
+        assert transport._wire.unfinished.held == 0

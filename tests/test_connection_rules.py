@@ -6,6 +6,7 @@ Rule 3 is the metronome's, 6 and 9 are the server's; rule 8 is in `test_connecti
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -385,13 +386,19 @@ async def closing(connection: Connection) -> None:
 class TestSlowReaders:
     """Rule 1: a PING that stands behind data has not been heard yet."""
 
+    @pytest.mark.parametrize("misses", [3])
     async def test_who_reads_slowly_is_alive_and_who_stops_is_not(
-        self, patient_clock: MockClock
+        self, misses: int, patient_clock: MockClock
     ) -> None:
-        async with linked(outbox=2**26, pair=tcp_pair) as link:
+        heartbeat = Heartbeat(INTERVAL, misses)
+        async with linked(heartbeat=heartbeat, outbox=2**26, pair=tcp_pair) as link:
+            if misses == 1:
+                # A large buffer is acknowledged for several beats, and then not for several.
+                assert isinstance(link.peer.stream, trio.SocketStream)
+                link.peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             link.connection.send_nowait(b"x" * 2**25)
             taken = 0
-            for _ in range(30):
+            for _ in range(10 * misses):
                 step = 0
                 while step < 2**19:
                     step += len(await link.peer.stream.receive_some(65536))
@@ -405,7 +412,90 @@ class TestSlowReaders:
             assert link.connection.closed.by is EndReason.MISSED_BEATS
             assert link.ended_at is not None
             # What the kernel had room for still moved for a moment.
-            assert link.ended_at - stopped <= 5 * INTERVAL
+            assert link.ended_at - stopped <= (misses + 2) * INTERVAL
+
+    async def test_who_sent_urgent_data_once_and_is_silent_is_dead(
+        self, patient_clock: MockClock
+    ) -> None:
+        async with linked(echo, pair=tcp_pair) as link:
+            await trio.sleep(FIRST_BEAT / 2)
+            link.peer.send_at_once(Frame(Opcode.TEXT, b"before").serialize(mask=True))
+            link.peer.send_at_once(b"!", urgent=True)
+            link.peer.send_at_once(Frame(Opcode.TEXT, b"behind").serialize(mask=True))
+            assert [await link.peer.text() for _ in range(2)] == ["before", "behind"]
+            assert (await link.ended()).by is EndReason.MISSED_BEATS
+            assert link.ended_at is not None
+            assert link.ended_at <= 4 * INTERVAL + FIRST_BEAT
+
+
+class TestMessagesThatAreNotFinished:
+    @pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+    @pytest.mark.parametrize("opcode", [Opcode.CONT, Opcode.PONG, Opcode.PING])
+    async def test_have_a_time_limit(
+        self, opcode: Opcode, secure: bool, autojump_clock: MockClock
+    ) -> None:
+        """Whatever else the peer sends meanwhile."""
+        async with (
+            linked(secure=secure, message_timeout=30) as link,
+            trio.open_nursery() as nursery,
+        ):
+            await link.peer.send_frame(Opcode.TEXT, b"x" * 1000, fin=False)
+
+            async def close() -> None:
+                assert await link.peer.closed() == Close(1013, "message took too long")
+                nursery.cancel_scope.cancel()
+                await link.peer.aclose()
+
+            nursery.start_soon(close)
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                while True:
+                    await trio.sleep(1)
+                    await link.peer.send_frame(opcode, b"x", fin=opcode is not Opcode.CONT)
+        assert (await link.ended()).by is EndReason.SLOW
+        assert 30 < trio.current_time() <= 31 + 2 * INTERVAL
+
+    async def test_time_in_which_the_handler_is_slow_does_not_count(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async def slow(connection: Connection) -> None:
+            async for message in connection:
+                got.append(message)
+                await trio.sleep(100)
+
+        got: list[str | bytes] = []
+        async with linked(slow, inbound=1, message_timeout=30) as link:
+            for _ in range(4):
+                await link.peer.send_text("x")
+            await link.peer.send_frame(Opcode.TEXT, b"la", fin=False)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.answer)
+                await trio.sleep(215)  # it has listened for 15
+                await link.peer.send_frame(Opcode.CONT, b"st")
+                await trio.sleep(200)
+                assert got == [*["x"] * 4, "last"]
+                assert link.running
+                nursery.cancel_scope.cancel()
+
+    @pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.PONG])
+    async def test_one_after_the_other_have_a_time_of_their_own(
+        self, opcode: Opcode, autojump_clock: MockClock
+    ) -> None:
+        """Where every read ends within the next one."""
+        async with linked(take_all, message_timeout=10) as link:
+            frame = Frame(opcode, b"x" * 100).serialize(mask=True)
+            await link.peer.send(frame[:50])
+            for _ in range(100):
+                await trio.sleep(1)
+                await link.peer.send(frame[50:] + frame[:50])
+            assert link.running
+
+    async def test_one_that_comes_steadily_may_take_long(self, autojump_clock: MockClock) -> None:
+        async with linked(echo, message_timeout=10) as link:
+            frame = Frame(Opcode.TEXT, b"x" * 60_000).serialize(mask=True)
+            for begin in range(0, len(frame), 1500):
+                await link.peer.send(frame[begin : begin + 1500])
+                await trio.sleep(1)
+            assert await link.peer.text() == "x" * 60_000
 
     @pytest.mark.parametrize("limit", [1, 20_000, 2**20])
     async def test_dropping_the_oldest_drops_no_ping_and_no_pong(

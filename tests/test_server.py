@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from websockets.frames import Close, Opcode
 
 from tests.harness import tls_contexts
 from tests.peer import HANDSHAKE, Peer, dial
@@ -150,7 +151,17 @@ async def test_refuses_arguments_that_make_no_sense(
 
 
 @pytest.mark.parametrize(
-    "limit", ["connections", "visitors", "message_size", "inbound", "outbox", "handshake_timeout"]
+    "limit",
+    [
+        "connections",
+        "visitors",
+        "message_size",
+        "unfinished",
+        "inbound",
+        "outbox",
+        "handshake_timeout",
+        "message_timeout",
+    ],
 )
 @pytest.mark.parametrize("value", [0, -1])
 def test_no_limit_can_be_switched_off(limit: str, value: Any) -> None:
@@ -158,10 +169,36 @@ def test_no_limit_can_be_switched_off(limit: str, value: Any) -> None:
         Limits(**{limit: value})
 
 
+@pytest.mark.parametrize("limit", ["handshake_timeout", "message_timeout"])
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_a_handshake_has_its_time(value: float) -> None:
-    with pytest.raises(ValueError, match="handshake_timeout is"):
-        Limits(handshake_timeout=value)
+def test_handshakes_and_messages_have_their_time(limit: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{limit} is"):
+        Limits(**{limit: value})
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+async def test_what_messages_hold_that_are_not_finished_has_a_bound(
+    secure: bool, patient_clock: trio.testing.MockClock
+) -> None:
+    """The one that began first gives way."""
+    for_server, for_client = tls_contexts() if secure else (None, None)
+    limits = Limits(unfinished=250_000)
+    async with serving(echo, ssl_context=for_server, limits=limits) as server:
+        peers = [await dial(server.port, ssl_context=for_client) for _ in range(3)]
+        for peer in peers:
+            await peer.send_frame(Opcode.TEXT, b"x" * 100_000, fin=False)
+            await trio.sleep(0.1)
+        assert await peers[0].closed() == Close(1013, "too many unfinished messages")
+        await peers[0].aclose()
+        assert server.statistics().unfinished == 200_000
+        for peer in peers[1:]:
+            await peer.send_frame(Opcode.CONT, b"y")
+            assert await peer.text() == "x" * 100_000 + "y"
+            await peer.send_frame(Opcode.TEXT, b"x" * 1000, fin=False)
+            await peer.aclose()
+        await deserted(server)
+        assert server.statistics().unfinished == 0
+        assert server.statistics().ended[EndReason.SLOW] == 1
 
 
 class Started(trio.TaskStatus[Server]):

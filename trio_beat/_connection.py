@@ -64,6 +64,8 @@ _ABORTED: Final = frozenset({EndReason.MISSED_BEATS, EndReason.LOST})
 _DISCARDING: Final = frozenset(
     {EndReason.PEER, EndReason.SLOW, EndReason.PROTOCOL_ERROR, EndReason.TOO_BIG}
 )
+#: What the transport fails with other than a violated protocol, by the close code.
+_FAILED: Final = {1009: EndReason.TOO_BIG, 1013: EndReason.SLOW}
 #: Ends after which the peer owes no close frame.
 _ANSWERED: Final = frozenset({EndReason.PEER, EndReason.PROTOCOL_ERROR, EndReason.TOO_BIG})
 
@@ -235,14 +237,18 @@ class Connection:
         try:
             while True:
                 beat = await seat.beat()
-                fair = beat.whole and not (verdict.silent and transport.stirring(self._waiting))
+                silent = verdict.silent
+                fair = beat.whole and not (silent and transport.stirring(self._waiting))
                 if not verdict.listening and transport.unreachable(patience):
                     self._lost(TimeoutError("nothing is acknowledged"))
                 if verdict.beat(fair=fair):
                     self.end_nowait(EndReason.MISSED_BEATS, 1006, f"{verdict.missed} in a row")
                 if self.closed is not None:
                     return
-                transport.rest(heard=not verdict.missed)
+                transport.rest(
+                    heard=not (silent or verdict.missed),
+                    listening=beat.whole and verdict.listening,
+                )
                 self._send_beat(beat)
         finally:
             seat.leave()
@@ -269,7 +275,7 @@ class Connection:
             case Failure(code, reason, frame):
                 with trio.move_on_after(CLOSE_TIMEOUT):
                     await self._consumer.caught_up()
-                by = EndReason.TOO_BIG if code == 1009 else EndReason.PROTOCOL_ERROR
+                by = _FAILED.get(code, EndReason.PROTOCOL_ERROR)
                 self.end_nowait(by, code, reason, frame=frame)
             case PeerClose(code, reason, frame):
                 await self._peer_closed(code, reason, frame)

@@ -33,7 +33,8 @@ class EndReason(enum.StrEnum):
 
     PEER = "peer"  #: the peer closed it
     MISSED_BEATS = "missed-beats"  #: the peer fell silent
-    SLOW = "slow"  #: the peer did not take what was sent to it, and its outbox was full
+    #: the peer did not take what was sent to it, or did not finish a message
+    SLOW = "slow"
     HANDLER = "handler"  #: the application closed it, or its handler returned or raised
     SHUTDOWN = "shutdown"  #: the server is going away
     PROTOCOL_ERROR = "protocol-error"  #: the peer violated RFC 6455

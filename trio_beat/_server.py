@@ -44,6 +44,7 @@ from ._text import without_queries
 from ._turns import Turns
 from .transports._framing import Wire
 from .transports._poller import Poller
+from .transports._unfinished import Unfinished
 from .web._hypercorn import ASGIApp, HTTPFront
 from .web._lifespan import Lifespan
 
@@ -71,6 +72,11 @@ class Limits:
         visitors: handshakes under way, and as many sockets again that speak plain HTTP; then 503.
         handshake_timeout: seconds for TLS and the first request's headers; then 408.
         message_size: bytes of a message that a peer sends; beyond that it is closed with 1009.
+        message_timeout: seconds that a message may take from its first byte to its last, and one
+            more for each KiB of it that has come; beyond that its peer is closed with 1013. Time
+            counts while the server waits for the rest, and is looked at with the beats.
+        unfinished: bytes that all messages hold of which not all has come; beyond that the peer
+            whose message began first is closed with 1013.
         inbound: messages that wait for a handler before the peer feels back-pressure.
         outbox: bytes that wait for a peer's socket before `slow_policy` applies.
         slow_policy: what happens to a peer whose outbox is full.
@@ -80,14 +86,24 @@ class Limits:
     visitors: int = 1024
     handshake_timeout: float = 10.0
     message_size: int = 2**20
+    message_timeout: float = 60.0
+    unfinished: int = 2**26
     inbound: int = 16
     outbox: int = 2**20
     slow_policy: SlowPolicy = SlowPolicy.DISCONNECT
 
     def __post_init__(self) -> None:
-        for name in ("connections", "visitors", "message_size", "inbound", "outbox"):
+        for name in (
+            "connections",
+            "visitors",
+            "message_size",
+            "unfinished",
+            "inbound",
+            "outbox",
+        ):
             check_whole(name, getattr(self, name))
         check_seconds("handshake_timeout", self.handshake_timeout)
+        check_seconds("message_timeout", self.message_timeout)
         check_kind("slow_policy", self.slow_policy, SlowPolicy, "a SlowPolicy")
 
 
@@ -102,6 +118,7 @@ class ServerStatistics(NamedTuple):
     refused: dict[int, int]  #: peers so far, by HTTP status
     dropped: int  #: messages that the policy `drop-oldest` dropped
     handler_errors: int  #: handlers that failed and ended their own connection only
+    unfinished: int  #: bytes of messages of which not all has come
 
 
 class Server:
@@ -159,8 +176,9 @@ class Server:
         self._grace = grace
         self._metronome = Metronome(heartbeat.interval)
         self._terms = Terms(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
-        self._wire = Wire(limits.message_size)
-        self._poller = Poller()
+        self._unfinished = Unfinished(limits.message_timeout, limits.unfinished)
+        self._wire = Wire(limits.message_size, self._turns, self._unfinished)
+        self._poller = Poller(self._turns)
         self._connections: set[Connection] = set()
         self._at_the_door: set[trio.CancelScope] = set()
         self._visitors = 0
@@ -190,6 +208,7 @@ class Server:
             dict(self._refused),
             self._terms.dropped,
             self._handler_errors.count,
+            self._unfinished.held,
         )
 
     def drain(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import gc
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 
+from tests.harness import make_wire
 from trio_beat._outbox import Outbox
 from trio_beat.transports import Event, Failure, PeerClose, Pong, Reply
 from trio_beat.transports._framing import (
     FramingTransport,
-    Wire,
     beat_frames,
     check_close,
     message_frame,
@@ -28,9 +31,10 @@ class Fed(FramingTransport):
     """A transport that is given its bytes by hand."""
 
     peer = "a test"
+    was_busy = False
 
     def __init__(self, limit: int = LIMIT) -> None:
-        super().__init__(Wire(limit))
+        super().__init__(make_wire(limit, clock=lambda: 0.0))
 
     def feed(self, data: bytes) -> list[Event]:
         events = list(self._parse(data))
@@ -63,6 +67,11 @@ class Fed(FramingTransport):
     def unreachable(self, patience: float) -> bool: ...  # type: ignore[empty-body]
     def abort(self) -> None: ...
     async def _linger(self) -> None: ...
+    def _busy(self) -> None:
+        self.was_busy = True
+
+    def _wake(self) -> None: ...
+    def _reset(self) -> None: ...
 
 
 def masked(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
@@ -95,7 +104,22 @@ class TestTurns:
         while turns[-1] >= 0:
             turns.append(fed.turn())
         assert sum(turns) + 1 == 9000
-        assert max(turns) <= 64 + 4096 / 7
+        assert max(turns) <= 64
+
+    def test_pieces_of_frames_count_too(self) -> None:
+        fed, frame = Fed(), masked(Opcode.TEXT, b"x")
+        fed.feed_a_turn(frame[:5])
+        turns = [fed.feed_a_turn(frame[5:] + frame * 500)]
+        while turns[-1] >= 0:
+            turns.append(fed.turn())
+        assert sum(turns) + 1 == 501
+        assert max(turns) <= 64
+
+    @pytest.mark.parametrize(("size", "busy"), [(1, True), (200, True), (20_000, False)])
+    def test_a_read_of_many_frames_makes_the_next_one_wait(self, size: int, busy: bool) -> None:
+        fed = Fed(10**6)
+        fed.feed_a_turn(masked(Opcode.TEXT, b"x" * size) * (60_000 // (size + 8)))
+        assert fed.was_busy is busy
 
     def test_parser_is_kept_between_turns(self) -> None:
         fed = Fed()
@@ -109,7 +133,7 @@ class TestTurns:
     def test_tiny_frames_behind_a_large_one_are_parsed_in_turns(self) -> None:
         fed = Fed(10**6)
         data = masked(Opcode.TEXT, b"x" * 30_000) + masked(Opcode.TEXT, b"x") * 5000
-        assert fed.feed_a_turn(data) <= 64 + 16384 / 7 + 1
+        assert fed.feed_a_turn(data) <= 64
 
 
 class TestWhatComes:
@@ -280,6 +304,13 @@ class TestOversize:
 MASK = b"\0\0\0\0"
 VIOLATIONS = {
     "control frame over 125 bytes": b"\x89\xfe\x00\x7e" + MASK + b"x" * 126,
+    "close frame over 125 bytes": b"\x88\xfe\xff\xff",
+    "pong over any limit": b"\x8a\xff" + (2**40).to_bytes(8, "big"),
+    "length with its highest bit": b"\x82\xff" + (2**63 + 1).to_bytes(8, "big"),
+    "length of ones": b"\x81\xff" + b"\xff" * 8,
+    "two bytes for a length of one": b"\x81\xfe\x00\x7d" + MASK,
+    "eight bytes for a length of one": b"\x81\xff" + (5).to_bytes(8, "big") + MASK,
+    "eight bytes for a length of two": b"\x81\xff" + (65535).to_bytes(8, "big") + MASK,
     "fragmented ping": b"\x09\x80" + MASK,
     "fragmented close": b"\x08\x80" + MASK,
     "reserved bit 1": b"\xc1\x80" + MASK,
@@ -391,6 +422,68 @@ class TestParser:
         frame = b"\x82\x8a" + MASK
         assert fed.feed(frame) == []
         assert fed.feed(pong) == [pong]
+
+
+class TestMemory:
+    """What is not finished takes about what has come of it, and goes at once."""
+
+    @pytest.mark.parametrize("step", [1000, 65_536, 131_072])
+    @pytest.mark.parametrize("parts", [1, 64, 5000])
+    def test_an_unfinished_message_takes_no_more_than_has_come(self, parts: int, step: int) -> None:
+        size = 2**20 // parts
+        data = b"".join(fragments(Opcode.BINARY, *[b"x" * size] * parts))[:-1]
+        fed = Fed(2**20)
+        fed.feed(data[:100])
+        tracemalloc.start()
+        try:
+            for begin in range(100, len(data), step):
+                fed.feed(data[begin : begin + step])
+            gc.collect()
+            taken, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert size * parts * 0.9 < taken < size * parts + 64 * 1024
+        assert fed._wire.unfinished.held <= size * parts
+        assert fed.feed(masked(Opcode.BINARY)[:0]) == []
+        assert peak < 2.5 * 2**20
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda fed: fed._let_go(),
+            lambda fed: fed.give_up("enough"),
+        ],
+        ids=["let go", "given up"],
+    )
+    def test_no_cycle_keeps_it(self, end: Callable[[Fed], object], no_gc: None) -> None:
+        fed = Fed(2**20)
+        fed.feed(masked(Opcode.TEXT, b"x" * 100, fin=False))
+        fed.feed(masked(Opcode.CONT, b"x" * 100_000)[:-1])
+        parser = weakref.ref(fed._parser())
+        assert fed._wire.unfinished.held > 100_000
+        end(fed)
+        assert parser() is None
+        assert fed._wire.unfinished.held == 0
+
+    @pytest.mark.parametrize(
+        "last",
+        [closing(), b"\xff" * 10, masked(Opcode.CONT, b"\xff"), masked(Opcode.CONT, b"x" * 2000)],
+        ids=["1000", "1002", "1007", "1009"],
+    )
+    def test_no_cycle_keeps_one_that_has_ended(self, last: bytes, no_gc: None) -> None:
+        fed = Fed()
+        fed.feed(masked(Opcode.TEXT, b"x" * 100, fin=False))
+        parser = weakref.ref(fed._parser())
+        assert isinstance(fed.feed(last)[-1], PeerClose | Failure)
+        assert parser() is None
+        assert fed._wire.unfinished.held == 0
+
+    def test_no_cycle_keeps_one_that_was_idle(self, no_gc: None) -> None:
+        fed = Fed()
+        fed.feed(masked(Opcode.TEXT, b"x"))
+        parser = weakref.ref(fed._parser())
+        fed.idle()
+        assert parser() is None
 
 
 class Sent(NamedTuple):

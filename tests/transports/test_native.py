@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 
-from tests.harness import HANGS, tcp_pair
+from tests.harness import HANGS, make_wire, tcp_pair
 from tests.peer import Peer, socket_pair
 from trio_beat._outbox import Outbox
+from trio_beat._turns import Turns
 from trio_beat.transports import END_OF_STREAM, Event
-from trio_beat.transports._framing import Wire, message_frame
+from trio_beat.transports._framing import LINGER, PARTING, message_frame
 from trio_beat.transports._kernel import delivery, peer_name
 from trio_beat.transports._poller import Poller
 from trio_beat.transports.native import NativeTransport
@@ -33,6 +34,13 @@ class Pair(NamedTuple):
         await self.transport.wait_readable()
         return list(self.transport.receive_nowait())
 
+    async def ready(self) -> bool:
+        """Whether a wait returns without anything else happening."""
+        with trio.move_on_after(1):
+            await self.transport.wait_readable()
+            return True
+        return False
+
     def fill(self) -> int:
         """Write until the socket takes no more; returns how many bytes it took."""
         total = 0
@@ -47,10 +55,13 @@ async def paired(
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
 ) -> AsyncIterator[Pair]:
     peer, sock = pair()
-    with trio.fail_after(HANGS), Poller() as poller:
+    turns = Turns()
+    with trio.fail_after(HANGS), Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
-            transport = NativeTransport(sock, Wire(10**6, BUFFER), poller, received)
+            await nursery.start(turns.run)
+            wire = make_wire(10**6, turns, buffer_size=BUFFER)
+            transport = NativeTransport(sock, wire, poller, received)
             try:
                 yield Pair(peer, sock, transport)
             finally:
@@ -135,6 +146,48 @@ class TestReceiving:
     async def test_nothing_to_receive_is_no_event(self, autojump_clock: MockClock) -> None:
         async with paired() as pair:
             assert list(pair.transport.receive_nowait()) == []
+
+
+class TestUrgentData:
+    """A read stops at an urgent mark (tcp(7)), and what stands behind it is no new edge."""
+
+    async def test_what_stands_behind_the_mark_is_read(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            second = masked("2")
+            await pair.peer.send(masked("1") + second[:3])
+            pair.peer.send_at_once(second[3:] + b"!", urgent=True)
+            await pair.peer.send(masked("3"))
+            await trio.sleep(1)
+            received: list[Event] = []
+            while len(received) < 3:
+                received += await pair.receive()
+            assert received == ["1", "2", "3"]
+            assert await pair.receive() == []
+            assert not await pair.ready()
+
+    async def test_one_mark_after_the_other(self, patient_clock: MockClock) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            for number in range(10):
+                pair.peer.send_at_once(b"!", urgent=True)
+                await pair.peer.send(masked(str(number)))
+                await trio.sleep(1)
+                received: list[Event] = []
+                while not received:
+                    received += await pair.receive()
+                assert received == [str(number)]
+
+    async def test_an_urgent_byte_alone_leaves_nothing_to_read(
+        self, patient_clock: MockClock
+    ) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            pair.peer.send_at_once(b"!", urgent=True)
+            await trio.sleep(1)
+            assert await pair.receive() == []
+            assert not pair.transport.stirring(0)
+            await pair.peer.send_text("x")
+            received = await pair.receive()
+            assert received == ["x"]
+            assert not await pair.ready()
 
 
 class TestWriting:
@@ -242,6 +295,60 @@ class TestEnding:
             await pair.transport.finish(answered=False)
             assert trio.current_time() == 3
 
+    @pytest.mark.parametrize(
+        ("answered", "most"), [(True, LINGER), (False, PARTING)], ids=["linger", "wait"]
+    )
+    async def test_finish_reads_little_and_then_resets(
+        self, answered: bool, most: int, patient_clock: MockClock
+    ) -> None:
+        async with paired(pair=tcp_pair) as pair:
+            sent = 0
+            frame = Frame(Opcode.BINARY, b"x" * 900_000).serialize(mask=True)
+            finished = trio.Event()
+
+            async def flood() -> None:
+                nonlocal sent
+                with pytest.raises(trio.BrokenResourceError):
+                    while True:
+                        await pair.peer.send(frame)
+                        sent += len(frame)
+
+            async def finish() -> None:
+                await pair.transport.finish(answered=answered)
+                finished.set()
+
+            pair.transport.write_nowait(pair.transport.close_frame(1001, "bye"))
+            pair.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(flood)
+                nursery.start_soon(finish)
+            assert finished.is_set()
+            assert pair.sock.fileno() == -1
+            # The rest is what the kernels hold.
+            assert sent < most + 10 * 2**20
+            # It was time enough for a peer that reads.
+            assert trio.current_time() >= 1
+
+    async def test_a_peer_in_the_midst_of_sending_gets_the_close_frame(
+        self, patient_clock: MockClock
+    ) -> None:
+        async with paired(pair=tcp_pair) as pair, trio.open_nursery() as nursery:
+
+            async def flood() -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    while True:
+                        await pair.peer.send(b"\0" * 2**20)
+
+            async def leave() -> None:
+                assert await pair.peer.closed() == Close(1009, "")
+                await pair.peer.aclose()
+
+            pair.transport.write_nowait(pair.transport.close_frame(1009, ""))
+            nursery.start_soon(flood)
+            nursery.start_soon(leave)
+            with suppress(OSError):
+                await pair.transport.finish(answered=True)
+
     async def test_finish_does_not_wait_for_a_close_frame_that_was_read_already(
         self, autojump_clock: MockClock
     ) -> None:
@@ -266,6 +373,31 @@ class TestEnding:
 
 
 class TestStirring:
+    async def test_a_reader_that_overlooked_bytes_is_woken(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            received: list[Event] = []
+
+            async def read() -> None:
+                received.extend(await pair.receive())
+
+            await pair.peer.send_text("x")
+            await wait_all_tasks_blocked()
+            pair.transport._watch.empty()  # the edge is lost
+            nursery.start_soon(read)
+            await trio.sleep(1)
+            assert received == []
+            assert pair.transport.stirring(0)
+            await wait_all_tasks_blocked()
+            assert received == ["x"]
+
+    async def test_bytes_that_nobody_reads_excuse_one_beat(self, autojump_clock: MockClock) -> None:
+        async with paired() as pair:
+            await pair.peer.send(b"x")
+            assert pair.transport.stirring(0)
+            assert not pair.transport.stirring(0)
+            pair.transport.rest(heard=True)
+            assert pair.transport.stirring(0)
+
     async def test_bytes_in_the_kernel(self, autojump_clock: MockClock) -> None:
         async with paired() as pair:
             assert not pair.transport.stirring(0)

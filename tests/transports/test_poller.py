@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.harness import HANGS
+from trio_beat._turns import Turns
 from trio_beat.transports._poller import Poller, Watch
 
 
@@ -30,9 +31,11 @@ class Watched(NamedTuple):
 async def watched() -> AsyncIterator[Watched]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    with trio.fail_after(HANGS), ours, Poller() as poller:
+    turns = Turns()
+    with trio.fail_after(HANGS), ours, Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
+            await nursery.start(turns.run)
             it = Watched(ours, theirs, poller.watch(theirs))
             try:
                 yield it
@@ -67,11 +70,13 @@ async def test_silence_does_not(autojump_clock: MockClock) -> None:
 
 async def test_data_before_the_watch_is_told(autojump_clock: MockClock) -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, Poller() as poller:
+    turns = Turns()
+    with ours, theirs, Poller(turns) as poller:
         ours.send(b"x")
         watch = poller.watch(theirs)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(poller.run)
+            nursery.start_soon(turns.run)
             assert await wakes(watch)
             nursery.cancel_scope.cancel()
         watch.close()
@@ -97,6 +102,80 @@ async def test_more_makes_the_next_wait_return(autojump_clock: MockClock) -> Non
     async with watched() as it:
         it.watch.more()
         assert await wakes(it.watch)
+        assert not await wakes(it.watch)
+
+
+async def test_busy_readers_wait_for_their_turn(autojump_clock: MockClock) -> None:
+    turns = Turns(2)
+    pairs = [socket.socketpair() for _ in range(10)]
+    order: list[int] = []
+    passes = 0
+
+    class Passes(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            nonlocal passes
+            passes += 1
+
+    async def read(index: int, watch: Watch) -> None:
+        if index:
+            watch.busy()
+        await watch.wait()
+        order.append(index)
+        woken_in[index] = passes
+
+    woken_in: dict[int, int] = {}
+    with Poller(turns) as poller:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            await nursery.start(turns.run)
+            watches = [poller.watch(theirs) for _, theirs in pairs]
+            async with trio.open_nursery() as readers:
+                for index, watch in enumerate(watches):
+                    readers.start_soon(read, index, watch)
+                await wait_all_tasks_blocked()
+                trio.lowlevel.add_instrument(instrument := Passes())
+                for ours, _ in reversed(pairs):
+                    ours.send(b"x")
+            trio.lowlevel.remove_instrument(instrument)
+            nursery.cancel_scope.cancel()
+        for watch in watches:
+            watch.close()
+    # The one that is not busy is woken with its edge, and the others two at a time.
+    assert woken_in[0] == min(woken_in.values())
+    numbers = [woken_in[index] for index in range(1, 10)]
+    assert max(numbers.count(number) for number in numbers) <= 2
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+
+
+async def test_a_busy_reader_that_is_cancelled_in_its_turn_loses_no_edge(
+    autojump_clock: MockClock,
+) -> None:
+    ours, theirs = socket.socketpair()
+    turns = Turns()  # which nobody gives yet
+    with ours, theirs, Poller(turns) as poller:
+        watch = poller.watch(theirs)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            watch.busy()
+            ours.send(b"x")
+            assert not await wakes(watch)
+            nursery.start_soon(turns.run)
+            assert await wakes(watch)
+            assert not await wakes(watch)
+            nursery.cancel_scope.cancel()
+        watch.close()
+
+
+async def test_what_stays_ready_does_so_until_a_read_finds_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched() as it:
+        it.ours.send(b"!", socket.MSG_OOB)
+        for _ in range(3):
+            assert await wakes(it.watch)
+        it.watch.empty()
         assert not await wakes(it.watch)
 
 
@@ -176,7 +255,7 @@ async def test_a_descriptor_that_is_used_again_is_another_watch(
 
 
 async def test_many_sockets_wake_their_own_readers(autojump_clock: MockClock) -> None:
-    poller = Poller()
+    poller = Poller(Turns())
     pairs = [socket.socketpair() for _ in range(100)]
     woken: list[int] = []
 
@@ -206,7 +285,7 @@ async def test_many_sockets_wake_their_own_readers(autojump_clock: MockClock) ->
 
 async def test_watches_may_outlive_the_poller_s_run() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, Poller() as poller:
+    with ours, theirs, Poller(Turns()) as poller:
         watch = poller.watch(theirs)
         with trio.CancelScope() as scope:
             scope.cancel()

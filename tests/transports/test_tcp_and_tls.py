@@ -101,7 +101,7 @@ class TestReading:
         self, way: Way, autojump_clock: MockClock
     ) -> None:
         taken = Taken()
-        async with opened(taken, way, pair=trickle_pair) as link:
+        async with opened(taken, way, pair=trickle_pair, message_timeout=3600) as link:
             trickle(link.peer).pace = (100, INTERVAL)
             await link.peer.send_text("x" * 16_000)
             assert trio.current_time() > 160 * INTERVAL
@@ -168,7 +168,7 @@ class TestEndOfStream:
         self, cut: int, way: Way, autojump_clock: MockClock
     ) -> None:
         taken = Taken()
-        async with opened(taken, way, pair=trickle_pair) as link:
+        async with opened(taken, way, pair=trickle_pair, message_timeout=3600) as link:
             await link.peer.send_text("whole")
             trickle(link.peer).pace = (cut, 10.0)
             with trio.move_on_after(5):

@@ -23,7 +23,13 @@ import websockets.sync.client
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.harness import HANGS, echo, tls_contexts, tls_pair
+from tests.harness import (
+    HANGS,
+    echo,
+    make_wire,
+    tls_contexts,
+    tls_pair,
+)
 from tests.peer import HANDSHAKE, Peer
 from tests.serving import deserted, serving
 from tests.test_front_door import client_hello
@@ -32,7 +38,7 @@ from trio_beat._front_door import TLSVisitor
 from trio_beat._outbox import Outbox
 from trio_beat._turns import Turns
 from trio_beat.transports import END_OF_STREAM, Event, Transport
-from trio_beat.transports._framing import Wire, message_frame
+from trio_beat.transports._framing import message_frame
 from trio_beat.transports._poller import Poller
 from trio_beat.transports.tls import TLSTransport
 
@@ -55,10 +61,12 @@ class Pair(NamedTuple):
 @asynccontextmanager
 async def paired(received: bytes = b"") -> AsyncIterator[Pair]:
     peer, sock = await tls_pair()
-    with trio.fail_after(HANGS), Poller() as poller:
+    turns = Turns()
+    with trio.fail_after(HANGS), Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
-            transport = TLSTransport(sock, Wire(10**6), poller, received)
+            await nursery.start(turns.run)
+            transport = TLSTransport(sock, make_wire(10**6, turns), poller, received)
             try:
                 yield Pair(peer, transport)
             finally:

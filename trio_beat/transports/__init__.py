@@ -106,11 +106,13 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def rest(self, *, heard: bool) -> None:
+    def rest(self, *, heard: bool, listening: bool = True) -> None:
         """A beat has passed: let go of what an idle connection need not keep.
 
         Args:
-            heard: the peer was not silent in it.
+            heard: the peer was not silent in it, and need not be compared with at the next beat.
+            listening: the reader waits for bytes, and the process did not stand still: a message
+                that is not finished may be held against the peer.
         """
 
     @abstractmethod
@@ -123,8 +125,9 @@ class Transport(ABC):
             queued: bytes that wait in the outbox, and so before that PING.
 
         Returns:
-            True when bytes from the peer lie unread in the kernel, or when the PING that was sent
-            after this was last asked still stands behind other bytes of which the peer takes some.
+            True when bytes from the peer lie unread in the kernel, so that the reader is woken
+            (but not at two beats in a row), or when the PING that was sent after this was last
+            asked still stands behind other bytes of which the peer takes some.
         """
 
     @abstractmethod

@@ -1,8 +1,13 @@
 """Frames for transports that carry bytes.
 
-The parser of websockets' Sans-I/O layer is made when a frame needs parsing, and let go when the
-connection has been idle for a beat at a frame boundary: a connection that only answers PINGs needs
-none, because a short PONG that comes alone is recognised without it.
+1. The parser is made when a frame needs parsing, and let go when the connection has been idle for a
+   beat at a frame boundary: a connection that only answers PINGs needs none, because a short PONG
+   that comes alone is recognised without it.
+2. At most `_MOST_FRAMES` are parsed at a time, however small they are; what is left waits for the
+   next turn.
+3. A message that is not finished is given up when it takes too long, or when all such messages of
+   a server hold too much (`Unfinished`): its memory is free at once, and the reader is woken and
+   gets a `Failure`.
 """
 
 from __future__ import annotations
@@ -14,16 +19,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, cast
 
+import trio
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
-from websockets.protocol import OPEN, SERVER, Protocol
-from websockets.streams import StreamReader
 
 from .._checks import check_kind, check_text, check_whole, encode
-from .._log import get_logger
+from .._turns import Turns
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply, Transport
-
-_log = get_logger("trio_beat.frames")
+from ._parser import Parser, Pieces
+from ._unfinished import Unfinished
 
 #: The payload of our PINGs is a number of this many bytes.
 PING_SIZE: Final = 4
@@ -32,11 +36,21 @@ _PONG: Final = struct.Struct("!HII")
 _PONG_HEAD: Final = (0x80 | Opcode.PONG) << 8 | 0x80 | PING_SIZE
 #: A control frame's payload is no longer than this (RFC 6455, section 5.5).
 _MOST_CONTROL: Final = 125
-#: How much is parsed at a time, other than a large frame, and after how many frames others get a
-#: turn: a read full of tiny frames takes tens of milliseconds.
-_STEP: Final = 4096
+#: Frames that are parsed before others get a turn: a read full of tiny ones takes tens of
+#: milliseconds.
 _MOST_FRAMES: Final = 64
-_AT_BOUNDARY: Final = StreamReader.at_eof.__code__
+#: Frames of one read after which the next read waits for its turn.
+_FEW: Final = 8
+#: Bytes that are read of a peer while its close frame is waited for, and after that. Who sends on
+#: for longer than it takes to read our close frame is not heard to the end.
+PARTING: Final = 2**22
+LINGER: Final = 2**18
+#: Seconds in which such a peer may still read the close frame, before the connection is reset.
+_PAUSE: Final = 1.0
+#: After these nothing more counts.
+_ENDS: Final = frozenset({PeerClose, Failure})
+#: Bytes of the smallest frame of a client: its head and the mask.
+_SMALLEST: Final = 6
 
 
 def message_frame(message: str | bytes) -> bytes:
@@ -69,15 +83,28 @@ class Wire:
 
     Args:
         max_message_size: largest message that a peer may send, in bytes.
+        turns: for the work that a peer can cause much of.
+        unfinished: what messages hold that are not finished.
     """
 
-    __slots__ = ("_pongs", "buffer", "max_message_size", "view")
+    __slots__ = ("_pongs", "buffer", "max_message_size", "size", "turns", "unfinished", "view")
 
-    def __init__(self, max_message_size: int, buffer_size: int = 131072) -> None:
+    def __init__(
+        self,
+        max_message_size: int,
+        turns: Turns,
+        unfinished: Unfinished,
+        *,
+        buffer_size: int = 131072,
+    ) -> None:
         self.max_message_size = max_message_size
+        self.turns = turns
+        self.unfinished = unfinished
         #: Where bytes are received. Invariant: empty of meaning across an await.
         self.buffer = bytearray(buffer_size)
         self.view = memoryview(self.buffer)
+        #: Bytes of the last read. Invariant: the same.
+        self.size = 0
         self._pongs = (Pong(-1),)
 
     def pongs(self, number: int) -> tuple[Pong]:
@@ -93,17 +120,18 @@ class _Fragments:
     __slots__ = ("data", "decoder")
 
     def __init__(self, opcode: Opcode) -> None:
-        self.data = bytearray()
+        self.data = Pieces()
         self.decoder = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
 
     def append(self, data: bytes | bytearray, *, final: bool) -> None:
         """Raises UnicodeDecodeError as soon as a text cannot be UTF-8 (section 8.1)."""
-        self.data += data
+        self.data.append(data)
         if self.decoder is not None:
             self.decoder.decode(data, final)
 
     def message(self) -> str | bytes:
-        return bytes(self.data) if self.decoder is None else self.data.decode()
+        data = self.data.join()
+        return data if self.decoder is None else data.decode()
 
 
 class FramingTransport(Transport):
@@ -113,21 +141,21 @@ class FramingTransport(Transport):
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._protocol: Protocol | None = None
-        self._fragments: _Fragments | None = None
-        #: Bytes of a large frame that are yet to come; 0 outside of one.
+        self._protocol: Parser | None = None
+        #: Once nothing more can come, how the peer's side of the protocol ended.
+        self._fragments: _Fragments | PeerClose | Failure | None = None
+        #: Bytes of a frame that are yet to come; 0 where that is not known.
         self._lacking = 0
         #: The parser was needed since the last beat, for more than a PONG.
         self._used = False
         #: What was received and is not parsed yet, because it would take too long at once.
         self._rest: bytes | None = None
 
-    def _parser(self) -> Protocol:
+    def _parser(self) -> Parser:
         if self._protocol is None:
             # The layer counts a control frame that comes between fragments against the message;
-            # the allowance keeps that from failing a message at the limit. `_data` checks it.
-            limit = self._wire.max_message_size + _MOST_CONTROL
-            self._protocol = Protocol(SERVER, state=OPEN, max_size=limit, logger=_log)
+            # the allowance keeps that from failing a message at the limit. `_frame` checks it.
+            self._protocol = Parser(self._wire.max_message_size + _MOST_CONTROL)
         return self._protocol
 
     def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
@@ -135,48 +163,58 @@ class FramingTransport(Transport):
             head, mask, masked = _PONG.unpack(data)
             if head == _PONG_HEAD:
                 return self._wire.pongs(mask ^ masked)
+        if type(self._fragments) in _ENDS:
+            return ()
         protocol, events = self._parser(), list[Event]()
         begin = count = 0
         while begin < len(data) and not protocol.eof_sent:
-            lacking = self._lacking or self._large_frame(data, begin)
-            chunk = data[begin : begin + (lacking or _STEP)]
+            if count >= _MOST_FRAMES:
+                self._keep(bytes(data[begin:]))
+                break
+            room = _MOST_FRAMES - count
+            size = self._lacking
+            if not size and len(data) - begin > room * _SMALLEST and protocol.at_boundary:
+                size = _size(data, begin, room)
+            # Where it is not known, not more than could be the smallest frames.
+            chunk = data[begin : begin + (size or room * _SMALLEST)]
             begin += len(chunk)
-            self._lacking = max(0, lacking - len(chunk))
+            self._lacking = max(0, size - len(chunk))
             # It is appended to a buffer, whatever holds it.
             protocol.receive_data(cast("bytes", chunk))
             frames = protocol.events_received()
             if (failure := self._take_frames(frames, events)) is not None:
-                return [*events, failure]
+                return [*events, self._end(failure)]
             count += len(frames)
-            if count > _MOST_FRAMES and begin < len(data):
-                self._keep(bytes(data[begin:]))
-                break
+        if count > _FEW:
+            self._busy()
         return self._conclude(protocol, events)
 
-    def _large_frame(self, data: bytearray | memoryview | bytes, begin: int) -> int:
-        """The size of a frame that is to be parsed at once, because it is large; else 0."""
-        if len(data) - begin <= _STEP or not self._at_boundary():
-            return 0
-        # Section 5.2: a length of two or eight bytes, and a mask of four.
-        match data[begin + 1] & 0x7F:
-            case 126:
-                size = 8 + int.from_bytes(data[begin + 2 : begin + 4], "big")
-            case 127:
-                size = 14 + int.from_bytes(data[begin + 2 : begin + 10], "big")
-            case _:
-                return 0
-        return size if size > _STEP else 0
+    def _end(self, event: PeerClose | Failure) -> Event:
+        self._let_go()
+        self._fragments = event
+        return event
 
     def _keep(self, rest: bytes) -> None:
         """Leave some for the next time."""
         self._rest = rest
 
+    @abstractmethod
+    def _busy(self) -> None:
+        """Much was parsed: let the next wait take a turn."""
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Let the reader, where it waits, call `receive_nowait`."""
+
     def _parse_rest(self) -> Sequence[Event]:
         rest, self._rest = self._rest, None
+        if isinstance(self._fragments, Failure):  # it was given up
+            return (self._fragments,)
         assert rest is not None
         return self._parse(rest)
 
     def _take_frames(self, frames: Sequence[object], events: list[Event]) -> Failure | None:
+        finished = False
         for frame in frames:
             assert isinstance(frame, Frame)
             try:
@@ -188,9 +226,13 @@ class FramingTransport(Transport):
             if event is not None:
                 events.append(event)
             self._used |= frame.opcode is not Opcode.PONG
+            finished |= self._fragments is None
+        if finished:
+            # What follows is another message, though no read may ever end where a message does.
+            self._wire.unfinished.finished(self)
         return None
 
-    def _conclude(self, protocol: Protocol, events: list[Event]) -> Sequence[Event]:
+    def _conclude(self, protocol: Parser, events: list[Event]) -> Sequence[Event]:
         """Add what the protocol wants to be sent, and how it ended if it did."""
         output = b"".join(protocol.data_to_send())
         if (received := protocol.close_rcvd) is not None:
@@ -198,15 +240,40 @@ class FramingTransport(Transport):
                 # To close between fragments gives up a message, and is no error (section 5.5.1
                 # lets a close frame stand anywhere); the layer below takes it for one.
                 output = close_frame(received.code, received.reason)
-            events.append(PeerClose(received.code, received.reason, output))
-        elif protocol.eof_sent:
+            events.append(self._end(PeerClose(received.code, received.reason, output)))
+            return events
+        if protocol.eof_sent:
             sent = protocol.close_sent
             assert sent is not None
-            events.append(Failure(sent.code, sent.reason, output))
-        elif output:
+            events.append(self._end(Failure(sent.code, sent.reason, output)))
+            return events
+        if output:
             # First: it must not wait until somebody takes the messages that came with the PING.
             events.insert(0, Reply(output))
+        self._account(protocol)
         return events
+
+    def _account(self, protocol: Parser) -> None:
+        """Tell what the message that is not finished holds."""
+        fragments, unfinished = self._fragments, self._wire.unfinished
+        if isinstance(fragments, _Fragments):
+            unfinished.holds(self, protocol.reader.held + len(fragments.data))
+        elif not protocol.at_boundary:
+            unfinished.holds(self, protocol.reader.held)
+
+    def give_up(self, reason: str) -> None:
+        """Let go of a message that is not finished, and fail; for `Unfinished`."""
+        self._end(_failure(CloseCode.TRY_AGAIN_LATER, reason))
+        self._rest = b""  # so that the failure is read
+        self._wake()
+
+    def _let_go(self) -> None:
+        """Keep nothing of what came."""
+        self._wire.unfinished.finished(self)
+        if self._protocol is not None:
+            self._protocol.let_go()
+        self._protocol = self._fragments = self._rest = None
+        self._lacking = 0
 
     def _frame(self, frame: Frame) -> Event | None:
         data = frame.data
@@ -221,7 +288,7 @@ class FramingTransport(Transport):
         if frame.opcode is Opcode.PING or frame.opcode is Opcode.CLOSE:
             return None
         fragments = self._fragments
-        assert fragments is not None
+        assert isinstance(fragments, _Fragments)
         self._check_size(len(fragments.data) + len(data))
         fragments.append(data, final=frame.fin)
         if not frame.fin:
@@ -233,34 +300,40 @@ class FramingTransport(Transport):
         if size > self._wire.max_message_size:
             raise PayloadTooBig(size, self._wire.max_message_size)
 
-    def rest(self, *, heard: bool) -> None:
-        idle = not self._used and self._fragments is None and self._rest is None
-        if idle and self._protocol is not None and self._at_boundary():
-            self._protocol = None
+    def rest(self, *, heard: bool, listening: bool = True) -> None:
+        protocol = self._protocol
+        if protocol is None:
+            return
+        if self._fragments is not None or not protocol.at_boundary:
+            self._wire.unfinished.look_at(self, listening=listening)
+        elif not self._used and self._rest is None:
+            self._let_go()
         self._used = False
-
-    def _at_boundary(self) -> bool:
-        """Whether the parser waits for the first byte of a frame.
-
-        It says so nowhere; but a generator tells what it is waiting in.
-        """
-        assert self._protocol is not None
-        inner = getattr(self._protocol.parser, "gi_yieldfrom", None)
-        return getattr(inner, "gi_code", None) is _AT_BOUNDARY
 
     def close_frame(self, code: int, reason: str) -> bytes:
         return close_frame(code, reason)
 
     async def finish(self, *, answered: bool) -> None:
         # The peer's close frame, or its failure, may stand behind a message that nobody took.
-        answered = answered or (self._protocol is not None and self._protocol.eof_sent)
-        while not answered:
+        answered |= type(self._fragments) in _ENDS
+        left = PARTING
+        while not answered and left > 0:
             await self.wait_readable()
+            self._wire.size = 0
             answered = any(
                 isinstance(event, PeerClose | Failure) or event is END_OF_STREAM
                 for event in self.receive_nowait()
             )
-        await self._linger()
+            left -= self._wire.size
+        if answered:
+            await self._linger()
+        else:
+            await self._part()
+
+    async def _part(self) -> None:
+        """Read no more; and reset the connection of a peer that sends all the time."""
+        await trio.sleep(_PAUSE)
+        self._reset()
 
     @abstractmethod
     async def _linger(self) -> None:
@@ -269,6 +342,33 @@ class FramingTransport(Transport):
         To close a socket that holds unread bytes resets the connection, and the peer may lose
         the close frame.
         """
+
+    @abstractmethod
+    def _reset(self) -> None:
+        """Close the socket at once, with a reset."""
+
+
+def _size(data: bytearray | memoryview | bytes, begin: int, count: int) -> int:
+    """Bytes of the next frames, of which the last may be yet to come; a client's are masked.
+
+    Args:
+        data: what has come.
+        begin: where a frame begins.
+        count: how many frames at most.
+    """
+    end = begin
+    for _ in range(count):
+        if end + 10 > len(data):  # the length may not have come
+            break
+        # Section 5.2: a length of two or eight bytes, and a mask of four.
+        length = data[end + 1] & 0x7F
+        if length < 126:
+            end += 6 + length
+        elif length == 126:
+            end += 8 + (data[end + 2] << 8 | data[end + 3])
+        else:
+            end += 14 + int.from_bytes(data[end + 2 : end + 10], "big")
+    return end - begin
 
 
 def close_frame(code: int, reason: str) -> bytes:

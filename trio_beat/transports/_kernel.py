@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import socket
 import struct
@@ -62,6 +63,8 @@ class Delivery(NamedTuple):
 
 #: The fields of ``struct tcp_info`` (linux/tcp.h) that make a `Delivery`.
 _TCP_INFO: Final = struct.Struct("=3xB20xI28xI60xQ")
+#: To linger for no time at all: what waits is dropped, and the peer is told by a reset.
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
 def delivery(sock: socket.socket) -> Delivery | None:
@@ -85,10 +88,11 @@ def undelivered(sock: socket.socket) -> int:
 
 
 class _Look(NamedTuple):
-    """Where output stood at a beat, counted in bytes."""
+    """What was seen at a beat."""
 
-    acknowledged: int
-    before_ping: int  #: the PING of that beat comes behind so many
+    acknowledged: int  #: bytes so far
+    before_ping: int  #: the PING of that beat comes behind so many bytes
+    unread: bool  #: the kernel held bytes of the peer's
 
 
 class KernelTransport(Transport):
@@ -113,21 +117,38 @@ class KernelTransport(Transport):
         self._looked = self._stuck = None
         self.peer = peer_name(sock)
 
-    def rest(self, *, heard: bool) -> None:
+    def rest(self, *, heard: bool, listening: bool = True) -> None:
         if heard:
             self._looked = None
 
     def stirring(self, queued: int) -> bool:
+        held, before = unread(self._socket), self._looked
+        again = before is not None and before.unread
+        if held and not again:
+            # Should an edge have been overlooked. At the next beat nothing is left of this doubt.
+            self._read_on()
         now = delivery(self._socket)
         if now is None:
-            return unread(self._socket)
-        before = self._looked
+            self._looked = _Look(0, 0, held)
+            return held and not again
+        moved = before is not None and before.acknowledged < now.acknowledged
         self._looked = _Look(
-            now.acknowledged, now.acknowledged + undelivered(self._socket) + queued
+            now.acknowledged,
+            now.acknowledged + undelivered(self._socket) + queued,
+            held,
         )
-        if unread(self._socket):
+        if held and not again:
             return True
-        return before is not None and (before.acknowledged < now.acknowledged <= before.before_ping)
+        return moved and before is not None and now.acknowledged <= before.before_ping
+
+    def _read_on(self) -> None:
+        """Let the reader read, should it wait for an edge; others are told as long as it is so."""
+
+    def _reset(self) -> None:
+        """Abort without waiting for anything."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.abort()
 
     def unreachable(self, patience: float) -> bool:
         now = delivery(self._socket)
@@ -154,8 +175,8 @@ class SocketTransport(KernelTransport, FramingTransport):
         FramingTransport.__init__(self, wire)
         self._begin_looking(sock)
 
-    def rest(self, *, heard: bool) -> None:
+    def rest(self, *, heard: bool, listening: bool = True) -> None:
         if self._protocol is not None:  # an idle connection has none
-            FramingTransport.rest(self, heard=heard)
+            FramingTransport.rest(self, heard=heard, listening=listening)
         if heard:
             self._looked = None

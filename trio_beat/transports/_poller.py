@@ -10,7 +10,12 @@ An edge is told once, so whatever it told is kept until the reader waits again:
 1. An edge that finds nobody waiting makes the watch ready, and the next wait returns at once.
 2. A read that fills the buffer may have left something: `Watch.more` makes the watch ready.
 3. A shorter read has taken all (epoll(7), question 9), except that the end of the stream may stand
-   behind it: once the peer has hung up, the watch stays ready.
+   behind it, or what follows an urgent mark (tcp(7): a read stops there). Once the peer has hung
+   up, or sent a mark, the watch stays ready until a read finds nothing (`Watch.empty`).
+4. Should bytes lie in the kernel although the reader waits, a beat sees them and wakes it.
+5. Where the last read brought much work, or a reader need not wait, it takes a turn first: all
+   peers together cause a few pieces of work in each pass of the scheduler, while a peer that sends
+   little is woken at once.
 """
 
 from __future__ import annotations
@@ -23,8 +28,11 @@ from typing import Final, Self
 import outcome
 import trio
 
-_EDGES: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
-_HUNG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+from .._turns import Turns
+
+_EDGES: Final = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
+#: Behind a short read there may be more.
+_STAYS: Final = select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 #: Readers that are woken before other tasks get a turn, for the reason of the metronome's `_TURN`.
 _MOST_EVENTS: Final = 64
 
@@ -33,9 +41,13 @@ class Poller:
     """Wakes readers; nothing runs until `run` does.
 
     A context manager that closes the epoll; no watch may outlive it.
+
+    Args:
+        turns: for the work that a peer can cause much of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
         self._epoll = select.epoll()
         self._watches: dict[int, Watch] = {}
 
@@ -61,7 +73,7 @@ class Poller:
             for fd, flags in epoll.poll(0, _MOST_EVENTS):
                 # An edge of a socket that was closed since is nobody's.
                 if (watch := watches.get(fd)) is not None:
-                    watch._edge(flags & _HUNG_UP != 0)  # noqa: SLF001 - one mechanism
+                    watch._edge(stays=flags & _STAYS != 0)  # noqa: SLF001 - one mechanism
 
     def _forget(self, fd: int) -> None:
         del self._watches[fd]
@@ -71,14 +83,17 @@ class Poller:
 class Watch:
     """One socket's place in a poller."""
 
-    __slots__ = ("_fd", "_hung_up", "_poller", "_ready", "_task")
+    __slots__ = ("_fd", "_in_turn", "_poller", "_ready", "_stays", "_task")
 
     def __init__(self, poller: Poller, fd: int) -> None:
         self._poller = poller
         self._fd = fd
         self._task: trio.lowlevel.Task | None = None
         self._ready = False
-        self._hung_up = False
+        #: A read does not make it less ready.
+        self._stays = False
+        #: The next wait ends with a turn.
+        self._in_turn = False
 
     def wait(self) -> Awaitable[None]:
         """Wait until the socket may be readable; not a coroutine function, see `Seat.beat`.
@@ -86,18 +101,24 @@ class Watch:
         Returns:
             An awaitable, which raises `OSError` when the watch is closed meanwhile.
         """
-        if self._ready:
-            return self._wait_ready()
+        if self._ready or self._in_turn:
+            return self._wait_in_turn()
+        return self._park()
+
+    def _park(self) -> Awaitable[None]:
         self._task = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
 
-    async def _wait_ready(self) -> None:
-        await trio.lowlevel.checkpoint()
+    async def _wait_in_turn(self) -> None:
+        if not self._ready:
+            await self._park()
+            self._ready = True
+        await self._poller._turns.take()  # noqa: SLF001 - one mechanism
         # Only now: a reader that is cancelled has not read, and the edge is not told again.
-        self._ready = self._hung_up
+        self._ready, self._in_turn = self._stays, False
 
     def more(self) -> None:
-        """There may be more to read: the next wait returns at once."""
+        """There may be more to read: the next wait returns at once, as soon as it has a turn."""
         self._ready = True
 
     async def wait_writable(self) -> None:
@@ -109,7 +130,7 @@ class Watch:
         if watches.get(self._fd) is not self:
             raise ConnectionAbortedError("socket was closed")
         epoll.modify(self._fd, select.EPOLLOUT | select.EPOLLET)
-        self._ready = self._hung_up = False
+        self._ready = self._stays = False
         self._task = trio.lowlevel.current_task()
         try:
             await trio.lowlevel.wait_task_rescheduled(self._abort)
@@ -118,22 +139,34 @@ class Watch:
                 # All that there is to read is told again, and whether the peer has hung up.
                 epoll.modify(self._fd, _EDGES)
 
+    def busy(self) -> None:
+        """What was read has brought much work: the next wait ends with a turn."""
+        self._in_turn = True
+
+    def empty(self) -> None:
+        """A read found nothing: only another edge makes the watch ready."""
+        self._ready = self._stays = False
+
+    def wake(self) -> None:
+        """Wake the reader, since there is something to read."""
+        self._edge(stays=False)
+
     def close(self) -> None:
         """Watch no more, before the socket is closed; whoever waits gets an `OSError`."""
         self._poller._forget(self._fd)  # noqa: SLF001
-        self._ready = self._hung_up = True
+        self._ready = self._stays = True
         if self._task is not None:
             task, self._task = self._task, None
             closed = ConnectionAbortedError("socket was closed")
             trio.lowlevel.reschedule(task, outcome.Error(closed))
 
-    def _edge(self, hung_up: bool) -> None:
-        self._hung_up |= hung_up
+    def _edge(self, *, stays: bool) -> None:
+        self._stays |= stays
         if self._task is None:
             self._ready = True
         else:
             task, self._task = self._task, None
-            self._ready = self._hung_up
+            self._ready = self._stays
             trio.lowlevel.reschedule(task)
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:

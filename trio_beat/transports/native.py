@@ -9,7 +9,7 @@ import trio
 
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event
-from ._framing import Wire
+from ._framing import LINGER, Wire
 from ._kernel import SocketTransport
 from ._poller import Poller
 
@@ -46,9 +46,12 @@ class NativeTransport(SocketTransport):
         try:
             count = self._socket.recv_into(wire.buffer)
         except BlockingIOError:
+            self._watch.empty()
             return ()
         if count == 0:
+            self._let_go()
             return (END_OF_STREAM,)
+        wire.size = count
         if count == len(wire.buffer):
             self._watch.more()
         return self._parse(wire.view[:count])
@@ -56,6 +59,15 @@ class NativeTransport(SocketTransport):
     def _keep(self, rest: bytes) -> None:
         super()._keep(rest)
         self._watch.more()
+
+    def _busy(self) -> None:
+        self._watch.busy()
+
+    def _wake(self) -> None:
+        self._watch.wake()
+
+    def _read_on(self) -> None:
+        self._watch.wake()
 
     def write_nowait(self, data: bytes) -> int:
         try:
@@ -77,17 +89,22 @@ class NativeTransport(SocketTransport):
 
     async def _linger(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
-        while True:
+        left = LINGER
+        while left > 0:
             await self._watch.wait()
             try:
-                count = self._socket.recv_into(self._wire.buffer)
+                count = self._socket.recv_into(self._wire.buffer, min(left, len(self._wire.buffer)))
             except BlockingIOError:
+                self._watch.empty()
                 continue
             if count == 0:
                 return
+            left -= count
             self._watch.more()
+        await self._part()
 
     def abort(self) -> None:
+        self._let_go()
         if self._socket.fileno() != -1:
             self._watch.close()
             trio.lowlevel.notify_closing(self._socket)

@@ -120,13 +120,16 @@ class TLSTransport(NativeTransport):
 
     def receive_nowait(self) -> Sequence[Event]:
         if self._rest is not None:
+            # The edge that told of what lies behind it may be spent.
             self._watch.more()
             return self._parse_rest()
         if self._failure:
             raise ConnectionResetError(self._failure)
         count = self._read_records()
         if count is None:
+            self._let_go()
             return (END_OF_STREAM,)
+        self._wire.size = count
         return self._parse(self._wire.view[:count]) if count else ()
 
     def _read_records(self) -> int | None:
@@ -144,6 +147,7 @@ class TLSTransport(NativeTransport):
                     # As with most; to ask is cheaper than to have OpenSSL say so by an exception.
                     return count
         except ssl.SSLWantReadError:
+            self._watch.empty()
             return count
         except ssl.SSLWantWriteError:
             self._stuck_reading = True
@@ -213,4 +217,4 @@ class TLSTransport(NativeTransport):
     def abort(self) -> None:
         if self._socket.fileno() != -1:
             notify(self._socket)
-            super().abort()
+        super().abort()
