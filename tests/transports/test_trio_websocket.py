@@ -68,6 +68,26 @@ class TestLine:
         line.abort()
         await peer.aclose()
 
+    async def test_who_sends_on_and_does_not_close_is_cut_off(
+        self, autojump_clock: MockClock
+    ) -> None:
+        line, peer = await opened()
+        await line.send_all(close_frame(1000, ""))
+        read = 0
+
+        async def flood() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await peer.send(b"x" * 65536)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            with pytest.raises(trio.BrokenResourceError, match="sends on, and does not close"):
+                while True:
+                    read += len(await line.receive_some(65536))
+        assert 4_000_000 < read <= 2**22
+        await peer.aclose()
+
     async def test_passes_the_handshake_on(self) -> None:
         line, peer = pair()
         await line.send_all(b"GET")

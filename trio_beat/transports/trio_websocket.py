@@ -38,6 +38,8 @@ _log = get_logger("trio_beat.frames")
 _MOST_PINGS: Final = 16
 #: PONGs that may wait at a time for a peer that does not read.
 _MOST_PONGS: Final = 64
+#: Bytes that are read once our close frame was sent: who sends on for longer does not answer it.
+_PARTING: Final = 2**22
 #: Seconds that what was sent last may take.
 _LAST_WRITE: Final = 5.0
 #: What is made of trio-websocket's own request for the handshake (RFC 6455, section 4.2.2).
@@ -116,8 +118,9 @@ class Line(trio.abc.Stream):
         self.eof = False
         #: Why it failed, for people.
         self.error: str | None = None
-        #: The first close frame that was sent.
+        #: The first close frame that was sent, and the bytes that may still come behind it.
         self.close_frame = b""
+        self._parting = _PARTING
 
     def note(self, noted: Callable[[], None]) -> None:
         """Have a function called when bytes have come, decrypted or not."""
@@ -147,8 +150,17 @@ class Line(trio.abc.Stream):
                 raise
         if not data:
             self.eof = True
+        if self.close_frame:
+            self._part(len(data))
         self._noted()
         return data
+
+    def _part(self, size: int) -> None:
+        self._parting -= size
+        if self._parting < 0:
+            self.error = "the peer sends on, and does not close"
+            self.abort()
+            raise trio.BrokenResourceError(self.error)
 
     def _failed(self, exc: Exception) -> None:
         self.error = str(exc.__cause__ or exc) or "connection lost"
