@@ -116,6 +116,8 @@ def _make_server(
             visitors=settings.max_visitors,
             handshake_timeout=settings.handshake_timeout,
             message_size=settings.max_message_size,
+            message_timeout=settings.message_timeout,
+            unfinished=settings.max_unfinished,
             outbox=settings.outbox_size,
             slow_policy=SlowPolicy(settings.slow_policy),
         ),

@@ -131,6 +131,18 @@ class Settings(BaseSettings):
     max_message_size: int = Field(
         2**20, ge=1, description="bytes of a message that a peer sends; then 1009"
     )
+    message_timeout: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds from a message's first byte to its last, and one for each KiB; "
+        "then 1013",
+    )
+    max_unfinished: int = Field(
+        2**26,
+        ge=1,
+        description="bytes that all messages hold of which not all has come; then 1013",
+    )
     outbox_size: int = Field(2**20, ge=1, description="bytes that may wait for a slow peer")
     slow_policy: Literal["disconnect", "drop-oldest"] = Field(
         "disconnect", description="what happens to a peer whose outbox is full"
