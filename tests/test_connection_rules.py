@@ -386,7 +386,7 @@ async def closing(connection: Connection) -> None:
 class TestSlowReaders:
     """Rule 1: a PING that stands behind data has not been heard yet."""
 
-    @pytest.mark.parametrize("misses", [3])
+    @pytest.mark.parametrize("misses", [1, 3])
     async def test_who_reads_slowly_is_alive_and_who_stops_is_not(
         self, misses: int, patient_clock: MockClock
     ) -> None:

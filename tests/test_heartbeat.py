@@ -153,6 +153,52 @@ class VerdictMachine(RuleBasedStateMachine):
 TestVerdict = VerdictMachine.TestCase
 
 
+def test_patience_is_that_with_the_silent() -> None:
+    assert Heartbeat(4, misses=3).patience == 16
+
+
+def _begin(misses: int) -> Verdict:
+    verdict = Verdict(misses)
+    verdict.listen()
+    assert not verdict.beat()
+    return verdict
+
+
+@pytest.mark.parametrize("misses", [1, 2, 3, 7])
+def test_a_lossy_line_is_granted_as_many_beats_in_a_row_as_may_be_missed(misses: int) -> None:
+    verdict = _begin(misses)
+    beats = 1
+    while not verdict.beat(lossy=True):
+        beats += 1
+    assert beats == 2 * misses
+    # The one that was no whole beat comes on top: 2 * misses + 1 intervals.
+
+
+@pytest.mark.parametrize("granted_first", [False, True])
+def test_grants_neither_count_nor_forgive(granted_first: bool) -> None:
+    verdict = _begin(3)
+    order = [True] * 3 + [False] * 3
+    dead = [verdict.beat(lossy=lossy) for lossy in (order if granted_first else order[::-1])]
+    assert dead == ([False] * 5 + [True] if granted_first else [False, False, *[True] * 4])
+
+
+def test_who_is_heard_has_all_grants_again() -> None:
+    verdict = _begin(2)
+    for _ in range(5):
+        assert [verdict.beat(lossy=True) for _ in range(3)] == [False, False, False]
+        verdict.heard()
+        verdict.listen()
+        assert not verdict.beat(lossy=True)
+
+
+def test_a_beat_that_is_not_fair_takes_no_grant() -> None:
+    verdict = _begin(1)
+    for _ in range(10):
+        assert not verdict.beat(fair=False, lossy=True)
+    assert not verdict.beat(lossy=True)
+    assert verdict.beat(lossy=True)
+
+
 @given(
     misses=st.integers(1, 10),
     before=st.lists(st.sampled_from(["listen", "heard", "beat", "unfair beat"])),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import trio
@@ -22,6 +24,8 @@ from .serving import serving
 
 pytestmark = pytest.mark.real
 
+#: Connections of one client.
+MANY = 50
 SERVER, CLIENT = "198.51.100.1", "198.51.100.2"
 
 _SERVER = """
@@ -84,6 +88,40 @@ trio.run(main)
 """
 
 
+_MANY_SERVER = """
+import functools, time, trio
+from trio_beat import Connection, Heartbeat, serve
+
+async def handler(connection: Connection) -> None:
+    print("open", flush=True)
+    try:
+        async for _ in connection:
+            pass
+    finally:
+        print(f"{connection.closed.by} {time.monotonic()}", flush=True)
+
+trio.run(functools.partial(serve, handler, 8000, host="%s", heartbeat=Heartbeat(1, misses=3)))
+"""
+
+_MANY_CLIENT = """
+import trio, trio_websocket
+
+async def one() -> None:
+    async with trio_websocket.open_websocket_url("ws://%s:8000/") as websocket:
+        await trio.sleep_forever()
+
+async def main() -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(%d):
+            nursery.start_soon(one)
+
+trio.run(main)
+"""
+
+#: A classic BPF program (packet(7)): of five packets it lets four pass.
+_LOSE_A_FIFTH = "4,32 0 0 4294963256,53 1 0 858993459,6 0 0 2,6 0 0 4294967295"
+
+
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
@@ -111,6 +149,22 @@ def namespaces() -> Iterator[tuple[str, str]]:
     finally:
         for name in made:
             _ip("netns", "delete", name)
+
+
+def _lose(namespace: str) -> None:
+    """Lose 20 % of the packets that arrive here."""
+    if shutil.which("tc") is None:
+        pytest.skip("no tc (iproute2) on this machine")
+    device = ["dev", "cable"]
+    try:
+        for words in (
+            ["qdisc", "add", *device, "clsact"],
+            ["filter", "add", *device, "ingress", "bpf", "da", "bytecode", _LOSE_A_FIFTH],
+        ):
+            command = ["ip", "netns", "exec", namespace, "tc", *words]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as exc:
+        pytest.skip(f"may not lose packets: {exc.stderr.strip()}")
 
 
 def _python(namespace: str, program: str) -> subprocess.Popen[str]:
@@ -219,3 +273,52 @@ async def test_peer_that_sends_but_does_not_read_is_alive() -> None:
         assert server.statistics().connections >= 1
         for peer in (deaf, speaker):
             await peer.aclose()
+
+
+@pytest.fixture
+def many(namespaces: tuple[str, str]) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A process with `MANY` connections, beating every second, and what the server says."""
+    processes = [_python(namespaces[0], _MANY_SERVER % SERVER)]
+    try:
+        _wait_until_listening(namespaces[0])
+        processes.append(_python(namespaces[1], _MANY_CLIENT % (SERVER, MANY)))
+        output = processes[0].stdout
+        assert output is not None
+        assert [output.readline() for _ in range(MANY)] == ["open\n"] * MANY
+        yield processes[1], output
+    finally:
+        _kill(processes)
+
+
+@pytest.mark.parametrize(("lossy", "intervals"), [(False, 4), (True, 7)])
+def test_who_is_stopped_goes_though_its_kernel_acknowledges(
+    lossy: bool,
+    intervals: int,
+    many: tuple[subprocess.Popen[str], IO[str]],
+    namespaces: tuple[str, str],
+) -> None:
+    """At the beat of a silent peer; later where packets are lost, but not much."""
+    client, output = many
+    time.sleep(2)
+    if lossy:
+        for namespace in namespaces:
+            _lose(namespace)
+        time.sleep(1)
+    client.send_signal(signal.SIGSTOP)
+    stopped = time.monotonic()
+    ends = [output.readline().split() for _ in range(MANY)]
+    assert {reason for reason, _ in ends} == {"missed-beats"}
+    assert max(float(when) for _, when in ends) - stopped <= intervals + 0.5
+
+
+def test_who_answers_late_because_packets_are_lost_lives(
+    many: tuple[subprocess.Popen[str], IO[str]], namespaces: tuple[str, str]
+) -> None:
+    """Nearly all do: a fifth of the packets each way, and a beat a second."""
+    _, output = many
+    for namespace in namespaces:
+        _lose(namespace)
+    time.sleep(20)
+    os.set_blocking(output.fileno(), False)
+    ended = (output.read() or "").splitlines()
+    assert len(ended) <= MANY // 5

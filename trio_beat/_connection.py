@@ -234,19 +234,23 @@ class Connection:
         seat, heartbeat = self._terms.metronome.seat(), self._terms.heartbeat
         # Whoever is asked once a beat cannot be exact: half a beat is granted.
         patience = (heartbeat.misses + 0.5) * heartbeat.interval
+        # Then the first silent beat is the last, and needs one before it to be compared with.
+        strict = heartbeat.misses == 1
         try:
             while True:
                 beat = await seat.beat()
-                silent = verdict.silent
-                fair = beat.whole and not (silent and transport.stirring(self._waiting))
+                silent, asked = verdict.silent, verdict.silent or strict
+                stirring = asked and transport.stirring(self._waiting)
+                fair = beat.whole and not (silent and stirring)
+                lossy = silent and transport.lossy()
                 if not verdict.listening and transport.unreachable(patience):
                     self._lost(TimeoutError("nothing is acknowledged"))
-                if verdict.beat(fair=fair):
+                if verdict.beat(fair=fair, lossy=lossy):
                     self.end_nowait(EndReason.MISSED_BEATS, 1006, f"{verdict.missed} in a row")
                 if self.closed is not None:
                     return
                 transport.rest(
-                    heard=not (silent or verdict.missed),
+                    heard=not (silent or verdict.missed or strict),
                     listening=beat.whole and verdict.listening,
                 )
                 self._send_beat(beat)

@@ -10,6 +10,11 @@ beats that were.
 2. `Verdict.listen` - the reader waits for bytes from now on.
 3. `Verdict.beat` - a beat has passed: judge it, begin the next one.
 
+A line that loses packets makes answers late: TCP waits longer with each packet that it sends again.
+Where the kernel tells of it, a silent beat is *granted*: it is not missed either, but only `misses`
+of them in a row are, since a stopped process's kernel acknowledges, too. So a peer that falls
+silent on such a line is gone at most ``2 * misses + 1`` intervals later.
+
 Bytes of any kind prove life, not only a pong. After `misses` missed beats in a row the peer is
 dead; as the first of them began after its last byte, that is more than `misses` and at most
 `misses + 1` intervals after that byte.
@@ -52,6 +57,11 @@ class Heartbeat:
         if self.message == "":
             raise ValueError("message is empty; it must be a text, or None for no text heartbeat")
 
+    @property
+    def patience(self) -> float:
+        """Seconds after which a silent peer is gone, where nothing excuses it."""
+        return (self.misses + 1) * self.interval
+
 
 class Verdict:
     """Whether a peer is still alive. Pure: it knows neither clock nor socket.
@@ -60,7 +70,7 @@ class Verdict:
         misses: how many missed beats in a row make a peer dead.
     """
 
-    __slots__ = ("_limit", "listening", "missed", "silent")
+    __slots__ = ("_granted", "_limit", "listening", "missed", "silent")
 
     def __init__(self, misses: int) -> None:
         self._limit = misses
@@ -68,6 +78,8 @@ class Verdict:
         self.listening = False
         #: Beats missed in a row so far.
         self.missed = 0
+        #: Beats granted since the peer was last heard.
+        self._granted = 0
         #: The reader has been waiting ever since the last beat, and nothing came.
         #: Invariant: only true while `listening` is; a connection begins with false, because
         #: its first beat is a part of one.
@@ -75,7 +87,7 @@ class Verdict:
 
     def heard(self) -> None:
         """Bytes of any kind came from the peer; the reader is busy with them until `listen`."""
-        self.missed = 0
+        self.missed = self._granted = 0
         self.silent = False
         self.listening = False
 
@@ -83,17 +95,21 @@ class Verdict:
         """The reader waits for bytes from now on."""
         self.listening = True
 
-    def beat(self, *, fair: bool = True) -> bool:
+    def beat(self, *, fair: bool = True, lossy: bool = False) -> bool:
         """A beat has passed.
 
         Args:
             fair: False when the silence of this beat may be ours in a way that the reader cannot
                 know: the process stood still, or the peer has not yet had all that we sent.
+            lossy: the line has lost something in this beat, and works.
 
         Returns:
             Whether the peer is dead.
         """
         if self.silent and fair:
-            self.missed += 1
+            if lossy and self._granted < self._limit:
+                self._granted += 1
+            else:
+                self.missed += 1
         self.silent = self.listening
         return self.missed >= self._limit

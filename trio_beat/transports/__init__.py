@@ -119,7 +119,8 @@ class Transport(ABC):
     def stirring(self, queued: int) -> bool:
         """Whether the silence may not be the peer's.
 
-        Asked only when a beat is about to be counted as missed, and just before a PING is sent.
+        Asked only when a beat is about to be counted as missed, or the next one may be, and just
+        before a PING is sent.
 
         Args:
             queued: bytes that wait in the outbox, and so before that PING.
@@ -127,8 +128,21 @@ class Transport(ABC):
         Returns:
             True when bytes from the peer lie unread in the kernel, so that the reader is woken
             (but not at two beats in a row), or when the PING that was sent after this was last
-            asked still stands behind other bytes of which the peer takes some.
+            asked still stands behind other bytes of which the peer takes some. (The peer's kernel
+            takes them; what of it the peer's program has read, and whether it has come to the
+            PING, cannot be known.)
         """
+
+    def lossy(self) -> bool:
+        """Whether TCP is busy with what the line has lost, so that an answer may be late.
+
+        Asked behind `stirring`, about the same beat.
+
+        Returns:
+            True when since the beat before something that we sent was sent again, and something
+            was acknowledged. (A peer's kernel does that for a process that is stopped, too.)
+        """
+        return False
 
     @abstractmethod
     def unreachable(self, patience: float) -> bool:

@@ -16,6 +16,27 @@ from ._framing import FramingTransport, Wire
 
 #: A state of a socket's (``net/tcp_states.h``): a peer that sent a FIN leaves it in another.
 _TCP_CLOSE: Final = 7
+#: The longest that TCP waits before it sends again (linux/tcp.h), and the kernel's bounds for it,
+#: in seconds. The connection fails after some more such times (``tcp_retries2``, tcp(7)): as many
+#: as this take as long as the peer may be silent.
+_TCP_RTO_MAX_MS: Final = 44
+_SHORTEST, _LONGEST = 1.0, 120.0
+_RETRIES: Final = 6
+
+
+def retry_often(sock: socket.socket, patience: float) -> None:
+    """Let TCP send again several times what the line has lost, while the peer may be silent.
+
+    It waits twice as long each time, and soon for too long. Sockets that are accepted inherit this;
+    kernels before Linux 6.15 do not know it.
+
+    Args:
+        sock: connected, or listening.
+        patience: seconds that a peer may be silent.
+    """
+    milliseconds = round(min(max(patience / _RETRIES, _SHORTEST), _LONGEST) * 1000)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, milliseconds)
 
 
 def peer_name(sock: socket.socket) -> str:
@@ -58,11 +79,12 @@ class Delivery(NamedTuple):
     probes: int  #: of a closed window that were not answered
     in_flight: int  #: segments that were sent and not acknowledged
     acknowledged: int  #: bytes so far
+    retransmitted: int  #: segments so far
     last_ack: float  #: seconds since the last acknowledgement came
 
 
 #: The fields of ``struct tcp_info`` (linux/tcp.h) that make a `Delivery`.
-_TCP_INFO: Final = struct.Struct("=3xB20xI28xI60xQ")
+_TCP_INFO: Final = struct.Struct("=3xB20xI28xI40xI16xQ")
 #: To linger for no time at all: what waits is dropped, and the peer is told by a reset.
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
@@ -75,8 +97,8 @@ def delivery(sock: socket.socket) -> Delivery | None:
         return None
     if len(info) < _TCP_INFO.size:
         return None
-    probes, in_flight, last_ack, acknowledged = _TCP_INFO.unpack(info)
-    return Delivery(probes, in_flight, acknowledged, last_ack / 1000)
+    probes, in_flight, last_ack, retransmitted, acknowledged = _TCP_INFO.unpack(info)
+    return Delivery(probes, in_flight, acknowledged, retransmitted, last_ack / 1000)
 
 
 def undelivered(sock: socket.socket) -> int:
@@ -92,7 +114,9 @@ class _Look(NamedTuple):
 
     acknowledged: int  #: bytes so far
     before_ping: int  #: the PING of that beat comes behind so many bytes
+    retransmitted: int  #: segments so far
     unread: bool  #: the kernel held bytes of the peer's
+    lossy: bool  #: since the beat before, something was retransmitted and something arrived
 
 
 class KernelTransport(Transport):
@@ -129,17 +153,22 @@ class KernelTransport(Transport):
             self._read_on()
         now = delivery(self._socket)
         if now is None:
-            self._looked = _Look(0, 0, held)
+            self._looked = _Look(0, 0, 0, held, lossy=False)
             return held and not again
         moved = before is not None and before.acknowledged < now.acknowledged
         self._looked = _Look(
             now.acknowledged,
             now.acknowledged + undelivered(self._socket) + queued,
+            now.retransmitted,
             held,
+            moved and before is not None and before.retransmitted < now.retransmitted,
         )
         if held and not again:
             return True
         return moved and before is not None and now.acknowledged <= before.before_ping
+
+    def lossy(self) -> bool:
+        return self._looked is not None and self._looked.lossy
 
     def _read_on(self) -> None:
         """Let the reader read, should it wait for an edge; others are told as long as it is so."""
