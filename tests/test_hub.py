@@ -263,7 +263,7 @@ async def test_what_a_failing_backend_raised_keeps_no_channel() -> None:
             for _ in range(10):
                 with suppress(BackendError):
                     await hub.subscribe(Listener(), ["news"])
-            # Whoever keeps the hub in step may look at one still.
+            # The task that keeps the hub in step may look at one still.
             assert sum(type(thing) is Channel for thing in gc.get_objects()) <= 1
     finally:
         gc.enable()
