@@ -92,7 +92,7 @@ def census() -> Counter[str]:
         type(it).__qualname__
         for it in gc.get_objects()
         if isinstance(it, trio.lowlevel.Task | trio.Nursery)
-        or type(it).__module__.startswith("trio_beat")
+        or str(type(it).__module__).startswith("trio_beat")
     )
 
 

@@ -103,7 +103,7 @@ def test_every_module_of_the_package_gets_its_logger_here() -> None:
     assert elsewhere == []
 
 
-async def test_header_of_a_refused_request_is_escaped(
+async def test_header_of_a_refused_request_is_not_told(
     log: io.StringIO, patient_clock: trio.testing.MockClock
 ) -> None:
     request = b"GET /ws/news HTTP/1.1\r\nHost: x\r\nX: a\r2026-01-01 forged\x1b[2J\x9b\r\n\r\n"
@@ -112,7 +112,7 @@ async def test_header_of_a_refused_request_is_escaped(
         await deserted(server)
     refused = [line for line in lines(log) if "refused: 400" in line]
     assert len(refused) == 1
-    assert r"a\r2026-01-01 forged\x1b[2J" in refused[0]
+    assert "forged" not in refused[0]
     assert all(line.isprintable() and line.startswith("INFO ") for line in lines(log))
 
 
