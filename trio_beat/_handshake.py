@@ -25,7 +25,7 @@ MAX_HEADERS: Final = 16 * 1024
 #: Lines that the header block may have.
 MAX_HEADER_LINES: Final = 128
 
-_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}( |$)")
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}( |\Z)")
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _ORIGIN: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _VERSION: Final = re.compile(r"HTTP/([0-9])\.([0-9])")
