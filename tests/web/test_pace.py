@@ -169,4 +169,4 @@ async def test_in_a_pass_there_are_few_steps_however_many_connections(
 def test_the_rates_are_those_that_are_documented() -> None:
     assert _pace.REQUESTS == (100, 100)
     assert _pace.BYTES == (4 * 2**20, 2**20)
-    assert _pace.STEPS == (2000, 400)
+    assert _pace.STEPS == (4000, 400)

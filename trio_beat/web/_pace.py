@@ -23,7 +23,7 @@ REQUESTS: Final = (100.0, 100.0)
 BYTES: Final = (4.0 * 2**20, 2.0**20)
 #: Steps a second of all connections of a server, and how many at once after a rest. A request
 #: with a small answer takes five.
-STEPS: Final = (2000.0, 400.0)
+STEPS: Final = (4000.0, 400.0)
 
 #: Seconds that a peer may keep us waiting within a request, or within an answer ...
 PATIENCE: Final = 30.0
