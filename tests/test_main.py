@@ -339,8 +339,6 @@ async def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
         peer = await dial(running.port)
         assert await peer.text() == "\u2665"
         await peer.aclose()
-    with command(tmp_path, "--path-prefix=/gr\u00fc\u00dfe/", **ASCII) as running:
-        assert r"/gr\xfc\xdfe/<facility>" in running.banner[2]
 
 
 def test_error_that_the_locale_cannot_write_is_escaped() -> None:
