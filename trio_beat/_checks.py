@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: The name of a header, a subprotocol (RFC 9110, section 5.6.2).
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What a path has that is compared before its percents are decoded, or after (RFC 3986, 3.3).
 _PREFIX: Final = re.compile(r"/|/[A-Za-z0-9/._~!$&'()*+,;=:@-]*/")
 
@@ -66,7 +67,7 @@ def encode(name: str, value: str) -> bytes:
 def check_token(name: str, value: str) -> None:
     """Check a name that a header may have as it is (RFC 9110, section 5.6.2)."""
     check_kind(name, value, str, "a text")
-    if not _TOKEN.fullmatch(value):
+    if not TOKEN.fullmatch(value):
         raise ValueError(f"{name} {value!r} is not a token (RFC 9110, section 5.6.2)")
 
 

@@ -17,13 +17,14 @@ import trio
 from ._checks import check_text
 from ._client import connect, reconnecting
 from ._connection import CLOSE_TIMEOUT, Connection
-from ._dial import leaves, why
+from ._dial import why
 from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from ._heartbeat import Heartbeat
 from ._log import get_logger
 from ._logging import set_up_logging
 from ._opening import name_status
 from ._output import complain, say, standard_error, standard_output
+from ._plain import leaves
 from ._settings import ConfigurationError, Parser
 from ._text import printable, public_url, utf8
 

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -20,14 +20,14 @@ from websockets.exceptions import InvalidURI
 from websockets.headers import build_host
 from websockets.uri import WebSocketURI, parse_uri
 
-from ._checks import check_kind, check_subprotocols
+from ._checks import TOKEN, check_kind, check_subprotocols
 from ._exceptions import TLSFailed, Unreachable
 from ._opening import Opened, Opening
+from ._plain import leaves
 from ._text import public_url
 from .transports.trio_websocket import Line, Tap, TrioWebSocketTransport
 
 _TARGET: Final = re.compile(r"[!-~]+")
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"([!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 #: Headers that the handshake itself sends.
 _OWN: Final = re.compile(
@@ -91,7 +91,7 @@ def make_address(
     for name, value in pairs:
         check_kind("header", name, str, "a text")
         check_kind(f"header {name!r}", value, str, "a text")
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             # The value may be a secret, with a line end behind it.
             raise ValueError(f"header {name!r} or its value cannot be sent (RFC 9110, section 5)")
         if _OWN.fullmatch(name):
@@ -185,15 +185,6 @@ async def establish(
     transport = TrioWebSocketTransport(sock, line, websocket, max_message_size)
     await engine.start(transport.run)
     return transport
-
-
-def leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions of a group, however deep; of any other, itself."""
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from leaves(inner)
-    else:
-        yield exc
 
 
 def why(exc: BaseException) -> str:

@@ -20,6 +20,7 @@ from websockets.uri import WebSocketURI
 
 from ._exceptions import ConnectFailed, HandshakeFailed, HandshakeRefused, ServerUnavailable
 from ._plain import bare
+from ._text import printable
 
 #: Bytes that an answer may have; a refusal's body is cut off there.
 _MOST_ANSWER: Final = 65536
@@ -90,10 +91,9 @@ class Opening:
             self._http.receive_data(bytes(data))
             opened = self._read()
         except (h11.RemoteProtocolError, InvalidHandshake) as exc:
-            text = "this is no answer to a WebSocket handshake"
-            raise self.refusal() or HandshakeFailed(f"{text}: {_printable(str(exc))}") from bare(
-                exc
-            )
+            text = f"this is no answer to a WebSocket handshake: {_beginning(str(exc))}"
+            # In no variable of this frame, which its traceback has.
+            raise self.refusal() or HandshakeFailed(text) from bare(exc)
         if opened is None and self._came > _MOST_ANSWER:
             raise self.refusal() or self._failed(f"the answer is over {_MOST_ANSWER} bytes")
         return opened
@@ -164,7 +164,6 @@ def name_status(status: int) -> str:
     return f"{status} {http.HTTPStatus(status).phrase}" if known else str(status)
 
 
-def _printable(text: str) -> str:
-    """The beginning of a text that quotes the server; what cannot be printed is escaped."""
-    text = text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def _beginning(text: str) -> str:
+    """The beginning of a text that quotes the server, to be shown."""
+    return printable(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")

@@ -27,8 +27,8 @@ def plain(exc: BaseException, block: BaseException | None = None) -> BaseExcepti
         block: what the block inside of them raised, which may be a group itself.
     """
     # Not the block's group itself: what a nursery takes out of groups leaves copies of them.
-    own = set() if block is None else set(map(id, _leaves(block)))
-    found = list(_leaves(exc))
+    own = set() if block is None else set(map(id, leaves(block)))
+    found = list(leaves(exc))
     reasons = [leaf for leaf in found if not isinstance(leaf, trio.Cancelled)] or found[:1]
     others = [reason for reason in reasons if id(reason) not in own]
     if block is not None and not others:
@@ -46,10 +46,11 @@ def bare(exc: BaseException) -> BaseException:
     return exc.with_traceback(None)
 
 
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions of a group, however deep; of any other, itself."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
-            yield from _leaves(inner)
+            yield from leaves(inner)
     else:
         yield exc
 
