@@ -223,12 +223,15 @@ class TestMessage:
         ([b"--heartbeat-message=\xff"], "--heartbeat-message: '\\udcff'"),
         ([b"--path-prefix=/\xff/"], "--path-prefix: '/\\udcff/'"),
         ([b"--path-prefix=/a b/"], "--path-prefix: '/a b/' may have letters"),
-        ([b"listen", b"ws://localhost/", b"--heartbeat-message=\xff"], "--heartbeat-message has"),
-        ([b"listen", b"ws://localhost/\xff"], "is not the URL of a WebSocket"),
-        ([b"listen", b"ws://localhost/", b"--header", b"A: \xff"], "cannot be sent"),
+        (
+            [b"listen", b"ws://localhost/", b"--heartbeat-message=\xff"],
+            "heartbeat-message is not UTF-8",
+        ),
+        ([b"listen", b"ws://localhost/\xff"], "url is not UTF-8"),
+        ([b"listen", b"ws://localhost/", b"--header", b"A: \xff"], "header is not UTF-8"),
         ([b"listen", b"ws://localhost/", b"--interval", b"nan"], "interval is nan"),
-        ([b"publish", b"ws://localhost/?publish-x", b"\xff"], "MESSAGE has a surrogate"),
-        ([b"publish", b"http://localhost/", b"\xff"], "MESSAGE has a surrogate"),
+        ([b"publish", b"ws://localhost/?publish-x", b"\xff"], "message is not UTF-8"),
+        ([b"publish", b"http://localhost/", b"\xff"], "message is not UTF-8"),
     ],
 )
 def test_the_command_says_it_in_one_line(arguments: list[bytes], text: str) -> None:

@@ -14,7 +14,6 @@ from urllib.parse import SplitResult, urlsplit
 
 import trio
 
-from ._checks import check_text
 from ._client import connect, reconnecting
 from ._connection import CLOSE_TIMEOUT, Connection
 from ._dial import why
@@ -59,7 +58,6 @@ def listen(arguments: Sequence[str]) -> int:
     options = _parse(parser, arguments)
     try:
         heartbeat = Heartbeat(options.interval, options.misses)
-        check_text("--heartbeat-message", options.heartbeat_message)
         connections = reconnecting(options.url, heartbeat=heartbeat, **_how(options))
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc
@@ -82,10 +80,6 @@ def publish(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--token", help=f"for http:// and https:// (better: {_TOKEN})")
     options = _parse(parser, arguments)
-    try:
-        check_text("MESSAGE", options.message)
-    except ValueError as exc:
-        raise ConfigurationError(str(exc)) from exc
     shown = public_url(options.url)
     try:
         url = urlsplit(options.url)
