@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import resource
 import signal
 import socket
@@ -34,6 +35,10 @@ _log = get_logger("trio_beat")
 _OWN_DESCRIPTORS = 64
 #: Proxies commonly close what was idle for so many seconds.
 _PROXY_TIMEOUT = 60.0
+#: When Python's collector of cycles looks: at new objects, at what is left of some times, and at
+#: everything. The last takes 0.3 s where there are 1,000 HTTP connections, in which nothing else
+#: runs, and finds little: a connection leaves no cycles, and HTTP some.
+_COLLECT = (700, 5, 200)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,6 +85,8 @@ async def _run(settings: Settings) -> int:
                 stack.enter_context(listener)
             async with open_hub(backend, expire=settings.expire) as hub:
                 server = _make_server(settings, hub, heartbeat, context)
+                gc.freeze()  # what is there already stays
+                gc.set_threshold(*_COLLECT)
                 return await _serve(settings, server, listeners, signals)
         except BackendError as exc:
             raise ConfigurationError(f"--backend: {exc}") from exc

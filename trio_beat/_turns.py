@@ -12,8 +12,9 @@ from typing import Final
 
 import trio
 
-#: Turns of one pass. A piece of work is to take half a millisecond at most.
-_MOST: Final = 8
+#: Turns of one pass. A piece of work is to take a millisecond at most, and an echo takes some four
+#: passes.
+_MOST: Final = 4
 
 
 class Turns:
