@@ -9,7 +9,7 @@ plainly, too, where it comes alone.
 """
 
 from ._client import connect, reconnecting
-from ._connection import Connection, SlowPolicy, Statistics
+from ._connection import Connection
 from ._exceptions import (
     BackendError,
     Closed,
@@ -32,6 +32,7 @@ from ._exceptions import (
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubStatistics, open_hub
 from ._server import Limits, Server, ServerStatistics, serve
+from ._terms import SlowPolicy, Statistics
 
 __all__ = [
     # serving

@@ -32,7 +32,7 @@ from wsproto.utilities import LocalProtocolError
 
 from ._backoff import Backoff, forbids
 from ._checks import check_kind, check_seconds, check_whole
-from ._connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection, SlowPolicy, Terms
+from ._connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection
 from ._dial import Address, dial, establish, make_address, shake_hands
 from ._exceptions import (
     Closed,
@@ -51,6 +51,7 @@ from ._log import get_logger
 from ._metronome import Metronome
 from ._opening import Opened
 from ._plain import Plain, leaves
+from ._terms import SlowPolicy, Terms
 from .transports._kernel import retry_often
 from .transports.trio_websocket import Line
 

@@ -15,7 +15,7 @@
 3. Writing never waits: what the socket does not take at once goes to the outbox. A full outbox
    meets the slow policy.
 4. An exception that nothing here expects ends this connection alone: it leaves `run`, also where
-   another task met it, and the server goes on (`Server._admit`).
+   another task met it, and the server goes on (`Server._contain`).
 5. Until the consumer has opened the connection the outbox holds the handshake's response: whatever
    is sent meanwhile stands behind it, and a peer that sees the connection open is subscribed.
 """
@@ -23,20 +23,18 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import trio
 
 from ._exceptions import Closed, EndReason, ended, split_unexpected
-from ._heartbeat import Heartbeat, Verdict
+from ._heartbeat import Verdict
 from ._log import get_logger
-from ._metronome import Beat, Metronome
+from ._metronome import Beat
 from ._outbox import Outbox
-from ._summary import Summary
+from ._terms import Consumer, SlowPolicy, Statistics, Terms
 from ._text import public_url
 from .transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
 from .transports._framing import beat_frames, check_close, message_frame
@@ -72,66 +70,6 @@ _ANSWERED: Final = frozenset({EndReason.PEER, EndReason.PROTOCOL_ERROR, EndReaso
 
 async def _raise(exc: Exception) -> None:
     raise exc
-
-
-class SlowPolicy(enum.StrEnum):
-    """What happens to a peer whose outbox is full."""
-
-    DISCONNECT = "disconnect"  #: it is closed with 1013
-    #: It loses the oldest messages that wait, and they are counted; PINGs and PONGs stay.
-    DROP_OLDEST = "drop-oldest"
-
-
-class Statistics(NamedTuple):
-    """A connection at one moment."""
-
-    missed_beats: int  #: in a row, so far
-    latency: float | None  #: seconds that the last answered PING took; None before the first
-    outbox: int  #: bytes that wait for the socket
-    dropped: int  #: messages that the policy `drop-oldest` dropped
-
-
-class Consumer(Protocol):
-    """Whom a connection serves. All of it runs in the connection's nursery."""
-
-    @property
-    def failure(self) -> BaseException | None:
-        """What the application raised, and the connection's nursery with it; None: nothing."""
-
-    async def opened(self, connection: Connection) -> None:
-        """The peer was let in; what is sent now follows the handshake."""
-
-    async def received(self, connection: Connection, message: str | bytes) -> None:
-        """Take a message. While this waits the peer feels back-pressure, and is not judged."""
-
-    async def receive(self) -> str | bytes:
-        """Give a message to the application; raises `trio.EndOfChannel` after the last."""
-
-    async def caught_up(self) -> None:
-        """Wait until what came has been dealt with."""
-
-    async def finished(self, connection: Connection) -> None:
-        """The peer has closed: deal with what came before."""
-
-    def closed(self, connection: Connection) -> None:
-        """The connection has ended."""
-
-
-@dataclass(slots=True)
-class Terms:
-    """What all connections of one server share."""
-
-    heartbeat: Heartbeat
-    metronome: Metronome
-    outbox_size: int  #: bytes
-    slow_policy: SlowPolicy
-    ended: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
-    dropped: int = 0
-    sends: int = 0
-    #: Thousands may end at a time, by a network that fails.
-    ends: Summary = field(default_factory=lambda: Summary(_log, "connections ended"))
-    #: What `trio.current_time` asks, twice a beat.
-    clock: trio.abc.Clock = field(default_factory=trio.lowlevel.current_clock)
 
 
 class Connection:

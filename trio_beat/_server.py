@@ -29,7 +29,7 @@ import trio
 
 from ._channels import ChannelError, below, parse_target
 from ._checks import check_kind, check_prefix, check_seconds, check_subprotocols, check_whole
-from ._connection import Connection, Consumer, SlowPolicy, Terms
+from ._connection import Connection
 from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
 from ._handler import Handler, HandlerConsumer, HandlerErrors
@@ -40,6 +40,7 @@ from ._listeners import open_listeners
 from ._log import get_logger
 from ._metronome import Metronome
 from ._summary import Summary
+from ._terms import Consumer, SlowPolicy, Terms
 from ._text import without_queries
 from ._turns import Turns
 from .transports._framing import Wire
