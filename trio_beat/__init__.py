@@ -31,7 +31,8 @@ from ._exceptions import (
 )
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubStatistics, open_hub
-from ._server import Limits, Server, ServerStatistics, serve
+from ._limits import Limits, ServerStatistics
+from ._server import Server, serve
 from ._terms import SlowPolicy, Statistics
 
 __all__ = [

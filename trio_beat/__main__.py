@@ -19,11 +19,12 @@ from ._commands import COMMANDS
 from ._exceptions import BackendError
 from ._heartbeat import Heartbeat
 from ._hub import Hub, open_hub
+from ._limits import Limits
 from ._listeners import describe, open_listeners
 from ._log import get_logger
 from ._logging import set_up_logging
 from ._output import complain, encoded, open_missing, standard_error, standard_output
-from ._server import Limits, Server
+from ._server import Server
 from ._settings import ConfigurationError, Settings, load_settings
 from ._terms import SlowPolicy
 from .backends import backend_from_url

@@ -22,13 +22,12 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import trio
 
 from ._channels import ChannelError, below, parse_target
-from ._checks import check_kind, check_prefix, check_seconds, check_subprotocols, check_whole
+from ._checks import check_kind, check_prefix, check_seconds, check_subprotocols
 from ._connection import Connection
 from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
@@ -36,11 +35,12 @@ from ._handler import Handler, HandlerConsumer, HandlerErrors
 from ._handshake import Head, Refusal, accept
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubConsumer
+from ._limits import Limits, ServerStatistics
 from ._listeners import open_listeners
 from ._log import get_logger
 from ._metronome import Metronome
 from ._summary import Summary
-from ._terms import Consumer, SlowPolicy, Terms
+from ._terms import Consumer, Terms
 from ._text import without_queries
 from ._turns import Turns
 from .transports._framing import Wire
@@ -63,64 +63,6 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 def _full() -> Refusal:
     # A new one each time: an exception that is raised again keeps the frames of the first time.
     return Refusal(503, "server is full, try again later", {"Retry-After": "30"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a server holds at most. Nothing of it can be switched off.
-
-    Args:
-        connections: open WebSocket connections; beyond that a peer is refused with 503.
-        visitors: handshakes under way, and as many sockets again that speak plain HTTP; then 503.
-        handshake_timeout: seconds for TLS and the first request's headers; then 408.
-        message_size: bytes of a message that a peer sends; beyond that it is closed with 1009.
-        message_timeout: seconds that a message may take from its first byte to its last, and one
-            more for each KiB of it that has come; beyond that its peer is closed with 1013. Time
-            counts while the server waits for the rest, and is looked at with the beats.
-        unfinished: bytes that all messages hold of which not all has come; beyond that the peer
-            whose message began first is closed with 1013.
-        inbound: messages that wait for a handler before the peer feels back-pressure.
-        outbox: bytes that wait for a peer's socket before `slow_policy` applies.
-        slow_policy: what happens to a peer whose outbox is full.
-    """
-
-    connections: int = 10_000
-    visitors: int = 1024
-    handshake_timeout: float = 10.0
-    message_size: int = 2**20
-    message_timeout: float = 60.0
-    unfinished: int = 2**26
-    inbound: int = 16
-    outbox: int = 2**20
-    slow_policy: SlowPolicy = SlowPolicy.DISCONNECT
-
-    def __post_init__(self) -> None:
-        for name in (
-            "connections",
-            "visitors",
-            "message_size",
-            "unfinished",
-            "inbound",
-            "outbox",
-        ):
-            check_whole(name, getattr(self, name))
-        check_seconds("handshake_timeout", self.handshake_timeout)
-        check_seconds("message_timeout", self.message_timeout)
-        check_kind("slow_policy", self.slow_policy, SlowPolicy, "a SlowPolicy")
-
-
-class ServerStatistics(NamedTuple):
-    """A server at one moment."""
-
-    connections: int  #: open WebSocket connections
-    visitors: int  #: handshakes under way
-    http: int  #: sockets that speak plain HTTP
-    accepted: int  #: connections so far
-    ended: dict[EndReason, int]  #: connections so far, by how they ended
-    refused: dict[int, int]  #: peers so far, by HTTP status
-    dropped: int  #: messages that the policy `drop-oldest` dropped
-    handler_errors: int  #: handlers that failed and ended their own connection only
-    unfinished: int  #: bytes of messages of which not all has come
 
 
 class Server:
@@ -473,7 +415,7 @@ async def serve(
     path_prefix: str = "/ws/",
     subprotocols: Sequence[str] = (),
     ssl_context: ssl.SSLContext | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = Limits(),  # noqa: B008 - immutable
     grace: float = 8.0,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
