@@ -18,6 +18,7 @@ from websockets.frames import Opcode
 
 from tests.door import URL, Door, door
 from tests.harness import idle, linked
+from tests.serving import serving
 from tests.test_hub import Listener
 from trio_beat import Connection, Heartbeat, Limits, connect, open_hub, reconnecting, serve
 
@@ -53,17 +54,18 @@ class TestHeartbeat:
 
 class TestServe:
     @pytest.mark.parametrize(
-        "name", ["connections", "visitors", "message_size", "inbound", "outbox"]
+        "name", ["connections", "visitors", "message_size", "unfinished", "inbound", "outbox"]
     )
     @pytest.mark.parametrize("value", WHOLE)
     def test_limits(self, name: str, value: Any) -> None:
         with pytest.raises((ValueError, TypeError), match=rf"^{name} is .*; it must be"):
             Limits(**{name: value})
 
+    @pytest.mark.parametrize("name", ["handshake_timeout", "message_timeout"])
     @pytest.mark.parametrize("value", [0, math.inf, *SECONDS])
-    def test_handshake_timeout(self, value: Any) -> None:
-        with pytest.raises((ValueError, TypeError), match=r"^handshake_timeout is .*a number"):
-            Limits(handshake_timeout=value)
+    def test_timeouts(self, name: str, value: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=rf"^{name} is .*a number"):
+            Limits(**{name: value})
 
     @pytest.mark.parametrize("value", ["disconnect", "drop", None])
     def test_slow_policy(self, value: Any) -> None:
@@ -100,12 +102,35 @@ class TestServe:
             ({"app": "site:app"}, "app is 'site:app'; it must be an ASGI application"),
             ({"ssl_context": "chain.pem"}, "it must be an ssl.SSLContext"),
             ({"ssl_context": ssl.create_default_context()}, "ssl_context is a client's"),
+            ({"port": 70000}, "port is 70000; it must be 0 to 65535"),
+            ({"port": -1}, "port is -1; it must be 0 to 65535"),
+            ({"port": "80"}, "port is '80'; it must be a whole number"),
+            ({"port": None}, "port is None; it must be a whole number"),
+            ({"port": True}, "port is True; it must be a whole number"),
+            ({"host": []}, "host is []; it must have one or more"),
+            ({"host": ["127.0.0.1", None]}, "host is None; it must be a text"),
+            ({"host": b"::1"}, "it must be a text"),
         ],
     )
     async def test_arguments(self, options: dict[str, Any], text: str) -> None:
         with pytest.raises((ValueError, TypeError)) as caught:
             await serve(**{"handler": nothing, "port": 0, **options})
         assert text in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("context", "text"),
+        [
+            (ssl.create_default_context(), "ssl_context is a client's"),
+            (None, "ssl_context is None; it must be an ssl.SSLContext"),
+            ("chain.pem", "it must be an ssl.SSLContext"),
+            (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), "does not speak TLS"),
+        ],
+    )
+    async def test_another_certificate(self, context: Any, text: str) -> None:
+        async with serving(nothing) as server:
+            with pytest.raises((ValueError, TypeError)) as caught:
+                server.replace_ssl_context(context)
+            assert text in str(caught.value)
 
 
 class TestConnect:

@@ -45,6 +45,13 @@ def check_seconds(name: str, value: float, *, zero: bool = False, endless: bool 
         raise ValueError(f"{name} is {value!r}; it must be a number of seconds{least}")
 
 
+def check_port(value: int) -> None:
+    """Check the number of a TCP port; 0 lets the system choose."""
+    check_kind("port", value, int, "a whole number")
+    if not 0 <= value <= 65535:
+        raise ValueError(f"port is {value!r}; it must be 0 to 65535")
+
+
 def check_text(name: str, value: str) -> None:
     """Check a text that has to become UTF-8."""
     check_kind(name, value, str, "a text")

@@ -65,6 +65,23 @@ def _full() -> Refusal:
     return Refusal(503, "server is full, try again later", {"Retry-After": "30"})
 
 
+def _check_served(handler: object, hub: object, app: object) -> None:
+    if (handler is None) == (hub is None):
+        raise ValueError("exactly one of handler and hub is needed")
+    if handler is not None and not callable(handler):
+        raise TypeError(f"handler is {handler!r}; it must be an async function, or None")
+    if app is not None and not callable(app):
+        raise TypeError(f"app is {app!r}; it must be an ASGI application, or None")
+    if hub is not None:
+        check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
+
+
+def _check_ssl_context(context: ssl.SSLContext, expected: str) -> None:
+    check_kind("ssl_context", context, ssl.SSLContext, expected)
+    if context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError("ssl_context is a client's; see ssl.Purpose.CLIENT_AUTH")
+
+
 class Server:
     """A running server; `serve` makes it.
 
@@ -88,21 +105,12 @@ class Server:
         ssl_context: ssl.SSLContext | None,
         grace: float,
     ) -> None:
-        if (handler is None) == (hub is None):
-            raise ValueError("exactly one of handler and hub is needed")
-        if handler is not None and not callable(handler):
-            raise TypeError(f"handler is {handler!r}; it must be an async function, or None")
-        if app is not None and not callable(app):
-            raise TypeError(f"app is {app!r}; it must be an ASGI application, or None")
-        if hub is not None:
-            check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
+        _check_served(handler, hub, app)
         check_prefix(path_prefix)
         check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
         check_kind("limits", limits, Limits, "a Limits")
         if ssl_context is not None:
-            check_kind("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext, or None")
-            if ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:
-                raise ValueError("ssl_context is a client's; see ssl.Purpose.CLIENT_AUTH")
+            _check_ssl_context(ssl_context, "an ssl.SSLContext, or None")
         check_seconds("grace", grace, zero=True)
         self._handler = handler
         self._handler_errors = HandlerErrors(handler_errors)
@@ -166,8 +174,10 @@ class Server:
             ssl_context: a new one, like that which `serve` was given.
 
         Raises:
-            ValueError: the server does not speak TLS.
+            TypeError: it is no context.
+            ValueError: it is a client's, or the server does not speak TLS.
         """
+        _check_ssl_context(ssl_context, "an ssl.SSLContext")
         if self._ssl_context is None:
             raise ValueError("the server does not speak TLS, and cannot begin to")
         self._ssl_context = ssl_context
