@@ -40,6 +40,9 @@ class Request(NamedTuple):
 class Visitor(ABC):
     """A connected socket that is not yet anybody's."""
 
+    #: It speaks TLS.
+    secure = False
+
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._received = bytearray()
@@ -147,8 +150,6 @@ class Visitor(ABC):
     @abstractmethod
     def abort(self) -> None:
         """Close the socket at once. Idempotent."""
-
-    secure = False
 
 
 class PlainVisitor(Visitor):

@@ -187,8 +187,6 @@ class Settings(BaseSettings):
     @field_validator("path_prefix")
     @classmethod
     def _slashes(cls, value: str) -> str:
-        if not (value.startswith("/") and value.endswith("/")):
-            raise ValueError("should begin and end with a slash")
         if value == "/":
             raise ValueError("is where the page is")
         try:

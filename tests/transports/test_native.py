@@ -17,7 +17,7 @@ from tests.peer import Peer, socket_pair
 from trio_beat._outbox import Outbox
 from trio_beat._turns import Turns
 from trio_beat.transports import END_OF_STREAM, Event
-from trio_beat.transports._framing import LINGER, PARTING, message_frame
+from trio_beat.transports._framing import LINGER_BYTES, PARTING_BYTES, message_frame
 from trio_beat.transports._kernel import delivery, peer_name
 from trio_beat.transports._poller import Poller
 from trio_beat.transports.native import NativeTransport
@@ -296,7 +296,7 @@ class TestEnding:
             assert trio.current_time() == 3
 
     @pytest.mark.parametrize(
-        ("answered", "most"), [(True, LINGER), (False, PARTING)], ids=["linger", "wait"]
+        ("answered", "most"), [(True, LINGER_BYTES), (False, PARTING_BYTES)], ids=["linger", "wait"]
     )
     async def test_finish_reads_little_and_then_resets(
         self, answered: bool, most: int, patient_clock: MockClock

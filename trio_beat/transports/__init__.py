@@ -34,7 +34,7 @@ class PeerClose(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """The peer violated the protocol (RFC 6455, section 7.1.7); `frame` tells it how."""
+    """The peer violated the protocol (RFC 6455, section 7.1.7) or a limit; `frame` tells it how."""
 
     code: int
     reason: str

@@ -43,8 +43,8 @@ _MOST_FRAMES: Final = 64
 _FEW: Final = 8
 #: Bytes that are read of a peer while its close frame is waited for, and after that. Who sends on
 #: for longer than it takes to read our close frame is not heard to the end.
-PARTING: Final = 2**22
-LINGER: Final = 2**18
+PARTING_BYTES: Final = 2**22
+LINGER_BYTES: Final = 2**18
 #: Seconds in which such a peer may still read the close frame, before the connection is reset.
 _PAUSE: Final = 1.0
 #: After these nothing more counts.
@@ -316,7 +316,7 @@ class FramingTransport(Transport):
     async def finish(self, *, answered: bool) -> None:
         # The peer's close frame, or its failure, may stand behind a message that nobody took.
         answered |= type(self._fragments) in _ENDS
-        left = PARTING
+        left = PARTING_BYTES
         while not answered and left > 0:
             await self.wait_readable()
             self._wire.size = 0

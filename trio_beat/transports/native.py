@@ -9,7 +9,7 @@ import trio
 
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event
-from ._framing import LINGER, Wire
+from ._framing import LINGER_BYTES, Wire
 from ._kernel import SocketTransport
 from ._poller import Poller
 
@@ -89,7 +89,7 @@ class NativeTransport(SocketTransport):
 
     async def _linger(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
-        left = LINGER
+        left = LINGER_BYTES
         while left > 0:
             await self._watch.wait()
             try:

@@ -28,7 +28,7 @@ from websockets.utils import accept_key
 from .._log import get_logger
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong
-from ._framing import close_frame
+from ._framing import PARTING_BYTES, close_frame
 from ._kernel import KernelTransport
 
 _log = get_logger("trio_beat.frames")
@@ -38,8 +38,6 @@ _log = get_logger("trio_beat.frames")
 _MOST_PINGS: Final = 16
 #: PONGs that may wait at a time for a peer that does not read.
 _MOST_PONGS: Final = 64
-#: Bytes that are read once our close frame was sent: who sends on for longer does not answer it.
-_PARTING: Final = 2**22
 #: Seconds that what was sent last may take.
 _LAST_WRITE: Final = 5.0
 #: What is made of trio-websocket's own request for the handshake (RFC 6455, section 4.2.2).
@@ -120,7 +118,7 @@ class Line(trio.abc.Stream):
         self.error: str | None = None
         #: The first close frame that was sent, and the bytes that may still come behind it.
         self.close_frame = b""
-        self._parting = _PARTING
+        self._parting = PARTING_BYTES
 
     def note(self, noted: Callable[[], None]) -> None:
         """Have a function called when bytes have come, decrypted or not."""
