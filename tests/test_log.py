@@ -138,6 +138,39 @@ async def test_refused_request_is_logged_without_its_query(
     assert "s3cret" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Sec-WebSocket-Key: s3cret",
+        "Sec-WebSocket-Protocol: s3cret, b c",
+        "Sec-WebSocket-Version: s3cret",
+        "Authorization Bearer s3cret",
+        "Authorization: Bearer s3cret\x01",
+        'Connection: "s3cret',
+    ],
+)
+async def test_no_header_s_value_is_logged_at_any_level(
+    header: str, caplog: pytest.LogCaptureFixture, patient_clock: trio.testing.MockClock
+) -> None:
+    caplog.set_level(logging.DEBUG)  # of other packages, too
+    given = {
+        "Host": "x",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+    }
+    name, _, value = header.partition(": ")
+    given[name] = value
+    lines = [f"{name}: {value}" if value else name for name, value in given.items()]
+    async with serving() as server:
+        request = "\r\n".join(["GET /ws/news HTTP/1.1", *lines, "", ""])
+        await ask(server.port, request.encode())
+        await deserted(server)
+    assert " refused: " in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 async def test_end_is_logged_without_the_query(
     caplog: pytest.LogCaptureFixture, patient_clock: trio.testing.MockClock
 ) -> None:

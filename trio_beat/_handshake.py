@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.utils
 import http
+import logging
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -38,6 +39,8 @@ SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+#: What the layer below would log quotes header values, which may be secret.
+_SILENT: Final = logging.Logger("websockets", logging.CRITICAL + 1)
 #: What goes with every 426 (RFC 9110, section 15.5.22).
 _UPGRADE: Final = {
     "Connection": "Upgrade, close",
@@ -197,6 +200,7 @@ def _protocol(subprotocols: tuple[str, ...]) -> ServerProtocol:
     return ServerProtocol(
         subprotocols=[Subprotocol(name) for name in subprotocols],
         select_subprotocol=_select_subprotocol,
+        logger=_SILENT,
     )
 
 
@@ -208,7 +212,7 @@ def _refusal(request: Request, wrong: InvalidHandshake) -> Refusal:
     if isinstance(wrong, InvalidHeader) and wrong.name == "Sec-WebSocket-Version":
         # Section 4.4 wants the versions that are spoken, with 426.
         return Refusal(426, f"{wrong}; expected 13", _UPGRADE, logged=f"{named}; expected 13")
-    response = ServerProtocol().accept(request)
+    response = ServerProtocol(logger=_SILENT).accept(request)
     headers = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
     if response.status_code == 426:
         headers |= _UPGRADE
