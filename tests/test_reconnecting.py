@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -356,3 +357,29 @@ async def test_says_in_the_log_why_and_when_it_comes_back(
             async for _ in connections:
                 break
     assert "localhost:80: cannot reach it: no route; again in 4.0 s" in caplog.messages
+
+
+@pytest.mark.parametrize("connect_timeout", [10.0, math.inf])
+@pytest.mark.parametrize("silent", [True, False])
+async def test_task_outside_of_its_block_does_not_hold_up_who_leaves(
+    connect_timeout: float, silent: bool, patient_clock: MockClock
+) -> None:
+    async def never(stream: trio.abc.Stream) -> None:
+        await trio.sleep_forever()
+
+    async def go_round() -> None:
+        with pytest.raises(RuntimeError, match="left meanwhile"):
+            await anext(connections)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, never, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1] if silent else 1
+        connections = reconnecting(f"ws://127.0.0.1:{port}/", connect_timeout=connect_timeout)
+        async with trio.open_nursery() as outside:
+            async with connections:
+                outside.start_soon(go_round)
+                await trio.sleep(0.5)
+                left = trio.current_time()
+            assert trio.current_time() - left < 0.5
+        assert trio.current_time() - left < 0.5
+        nursery.cancel_scope.cancel()

@@ -391,7 +391,8 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
     async def __aenter__(self) -> Self:
         await self._enter()
         self._backoff = Backoff(self._plan.heartbeat.interval)
-        self._going_round = False
+        #: Cancelled when the context is left; None while nobody goes round.
+        self._going_round: trio.CancelScope | None = None
         self._not_before = trio.current_time()
         return self
 
@@ -402,6 +403,9 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._going_round is not None:
+            # A task that does not belong to the block: it must not hold up who leaves.
+            self._going_round.cancel()
         await self._leave(exc)
 
     def __aiter__(self) -> Self:
@@ -411,13 +415,15 @@ class reconnecting(_Context):  # noqa: N801 - is called like a function
     async def __anext__(self) -> Connection:
         if not self._entered or self._left:
             raise RuntimeError("this is for inside: async with reconnecting(...) as connections")
-        if self._going_round:
+        if self._going_round is not None:
             raise RuntimeError("another task is going round already")
-        self._going_round = True
+        self._going_round = trio.CancelScope()
         try:
-            return await self._go_round()
+            with self._going_round:
+                return await self._go_round()
         finally:
-            self._going_round = False
+            self._going_round = None
+        raise RuntimeError("the context of reconnecting was left meanwhile")
 
     async def _go_round(self) -> Connection:
         if (visit := self._visit) is not None:
