@@ -171,7 +171,9 @@ class TestListen:
             ([], "the following arguments are required: URL"),
             (["ws://localhost/", "--interval=0"], "interval is 0.0"),
             (["ws://localhost/", "--misses=x"], "invalid int value: 'x'"),
-            (["ws://localhost/", "--header=x"], "--header: 'x' is not NAME: VALUE"),
+            (["ws://localhost/", "--header=x"], "--header: there is one without a colon"),
+            (["ws://localhost/", "--header=Authorization s3cret"], "there is one without a colon"),
+            (["ws://localhost/", "--header=A s3cret: a"], "a header's name cannot be sent"),
             (["ws://localhost/", "--header=Host: x"], "header 'Host' is the handshake's own"),
             (["ws://localhost/", "--ca=/nowhere"], "--ca is for wss:// and https:// only"),
             (["wss://localhost/", "--ca=/nowhere"], "--ca: cannot use '/nowhere': No such file"),
@@ -300,6 +302,20 @@ class TestPublish:
             (["http://localhost/", "x"], "needs --token or TRIO_BEAT_PUBLISH_TOKEN"),
             (["http://localhost:x/", "x", "--token=x"], "is not a URL"),
             (["http://[x/?token=x", "x", "--token=x"], "'http://[x/' is not a URL"),
+            (["http://localhost/\u00fc?token=s3cret", "x", "--token=x"], "percent-encoded"),
+            (["http://localhost/ ?token=s3cret", "x", "--token=x"], "percent-encoded"),
+            (
+                ["http://localhost/", "x", "--token=x", "--header=A: s3cret\r\nx"],
+                "header 'A' or its value cannot be sent",
+            ),
+            (
+                ["http://localhost/", "x", "--token=x", "--header=A: s3cret\u20ac"],
+                "header 'A' or its value cannot be sent",
+            ),
+            (
+                ["http://localhost/", "x", "--token=x", "--header=A s3cret: a"],
+                "a header's name cannot be sent",
+            ),
             (["http://a:b/c@localhost/", "x", "--token=x"], "'http://localhost/' is not a URL"),
             (["http:///x", "x", "--token=x"], "has no host"),
         ],
@@ -333,6 +349,7 @@ def check_bad(arguments: list[str], text: str) -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith("trio-beat: ")
     assert text in line
+    assert "s3cret" not in line
 
 
 def publish_binary(running: Command, body: bytes) -> None:

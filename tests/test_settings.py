@@ -117,6 +117,22 @@ def test_token_is_never_shown() -> None:
     assert "secret" not in repr(load_settings(["--publish-token=secret"]))
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--publish-tokn=s3cret"], "unrecognized arguments: --publish-tokn (see"),
+        (["--publish-tokn", "s3cret"], "unrecognized arguments: --publish-tokn (see"),
+        (["s3cret", "s3cret"], "unrecognized arguments: 2 more than expected (see"),
+        (["--backend=redis://user:s3cret\udcff@host"], "--backend: 'redis://host' is not utf-8"),
+    ],
+)
+def test_what_may_be_secret_is_not_told(options: list[str], named: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(options)
+    assert named in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 #: As the kubelet sets them for a service, here `trio-beat` and one that begins with it.
 KUBERNETES = {
     f"{service}{name}": value

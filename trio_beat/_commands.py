@@ -16,7 +16,7 @@ import trio
 
 from ._client import connect, reconnecting
 from ._connection import CLOSE_TIMEOUT, Connection
-from ._dial import why
+from ._dial import TARGET, check_fields, why
 from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from ._heartbeat import Heartbeat
 from ._log import get_logger
@@ -138,10 +138,15 @@ def _how(options: argparse.Namespace) -> dict[str, Any]:
 
 def _headers(options: argparse.Namespace) -> list[tuple[str, str]]:
     pairs = [line.partition(":") for line in options.header]
-    for name, colon, _ in pairs:
-        if not colon:
-            raise ConfigurationError(f"--header: {name!r} is not NAME: VALUE")
-    return [(name, value.strip()) for name, _, value in pairs]
+    if not all(colon for _, colon, _ in pairs):
+        # Which one is not told: it may be a secret, with the colon forgotten.
+        raise ConfigurationError("--header: there is one without a colon, expected NAME: VALUE")
+    fields = [(name, value.strip()) for name, _, value in pairs]
+    try:
+        check_fields(fields)
+    except ValueError as exc:
+        raise ConfigurationError(f"--header: {exc}") from None
+    return fields
 
 
 def _context(options: argparse.Namespace) -> ssl.SSLContext | None:
@@ -254,6 +259,10 @@ def _post(url: SplitResult, options: argparse.Namespace) -> int:
     headers = {"Content-Type": "text/plain; charset=utf-8", **_http_headers(options)}
     server = _http_server(url, options)
     target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
+    if not TARGET.fullmatch(target):
+        shown = public_url(options.url)
+        text = f"{shown!r} has characters that must be percent-encoded (RFC 3986)"
+        raise ConfigurationError(text)
     try:
         server.request("POST", target, options.message.encode(), headers)
         answer = server.getresponse()

@@ -27,7 +27,8 @@ from ._plain import leaves
 from ._text import public_url
 from .transports.trio_websocket import Line, Tap, TrioWebSocketTransport
 
-_TARGET: Final = re.compile(r"[!-~]+")
+TARGET: Final = re.compile(r"[!-~]+")
+_HOST: Final = re.compile(r"[^\x00-\x20\x7f]+")
 _VALUE: Final = re.compile(r"([!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 #: Headers that the handshake itself sends.
 _OWN: Final = re.compile(
@@ -79,7 +80,7 @@ def make_address(
         expected = "expected ws://host[:port]/path or wss://..."
         # Not from its cause, which tells the whole URL.
         raise ValueError(f"{shown!r} is not the URL of a WebSocket; {expected}") from None
-    if not _TARGET.fullmatch(uri.resource_name):
+    if not TARGET.fullmatch(uri.resource_name) or not _HOST.fullmatch(uri.host):
         raise ValueError(f"{shown!r} has characters that must be percent-encoded (RFC 3986)")
     if ssl_context is not None:
         check_kind("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext, or None")
@@ -88,18 +89,32 @@ def make_address(
     if ssl_context is not None and not uri.secure:
         raise ValueError(f"ssl_context is given, but {shown!r} is not secure; expected wss://...")
     pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
-    for name, value in pairs:
-        check_kind("header", name, str, "a text")
-        check_kind(f"header {name!r}", value, str, "a text")
-        if not TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-            # The value may be a secret, with a line end behind it.
-            raise ValueError(f"header {name!r} or its value cannot be sent (RFC 9110, section 5)")
+    check_fields(pairs)
+    for name, _ in pairs:
         if _OWN.fullmatch(name):
             raise ValueError(f"header {name!r} is the handshake's own")
     names = check_subprotocols(subprotocols)
     if uri.secure and ssl_context is None:
         ssl_context = ssl.create_default_context()  # once: it reads all authorities
     return Address(uri, pairs, names, ssl_context)
+
+
+def check_fields(pairs: Iterable[tuple[str, str]]) -> None:
+    """Check headers that go with a request; no message has a value, which may be secret.
+
+    Raises:
+        TypeError: a name or a value is no text.
+        ValueError: one of them cannot be sent.
+    """
+    for name, value in pairs:
+        check_kind("header", name, str, "a text")
+        if not TOKEN.fullmatch(name):
+            # Where the colon is missing, or in another place, the value stands in the name.
+            raise ValueError("a header's name cannot be sent (RFC 9110, section 5.1)")
+        if not isinstance(value, str):
+            raise TypeError(f"the value of header {name!r} must be a text")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"header {name!r} or its value cannot be sent (RFC 9110, section 5)")
 
 
 async def dial(address: Address) -> tuple[socket.socket, Line]:

@@ -25,7 +25,7 @@ from pydantic_settings import (
 
 from ._checks import check_prefix
 from ._output import say
-from ._text import utf8
+from ._text import utf8, without_userinfo
 
 _PREFIX: Final = "TRIO_BEAT_"
 
@@ -223,6 +223,11 @@ class Parser(argparse.ArgumentParser):
             self.exit(1)
 
     def error(self, message: str) -> NoReturn:
+        _, unknown, given = message.partition("unrecognized arguments: ")
+        if unknown:
+            # What stands behind a name that is misspelt may be secret.
+            names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
+            message = unknown + (" ".join(names) or f"{len(given.split())} more than expected")
         raise ConfigurationError(f"{message} (see --help)")
 
 
@@ -272,6 +277,8 @@ def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:
         flag = _PREFIX + name.upper()
     if error["type"] == "extra_forbidden":
         return f"--config: unknown option {name!r} in the file"
-    value = "the token" if name == "publish_token" else repr(str(error["input"]))
+    # Where a URL of a backend is wrong, a password may stand in it.
+    given = str(error["input"]) if name != "backend" else without_userinfo(str(error["input"]))
+    value = "the token" if name == "publish_token" else repr(given)
     what = error["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
     return f"{flag}: {value} {what}"
