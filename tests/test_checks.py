@@ -41,6 +41,16 @@ class TestHeartbeat:
         with pytest.raises((ValueError, TypeError), match=r"^interval is .*; it must be a number"):
             Heartbeat(interval)
 
+    @pytest.mark.parametrize("interval", [10**400, 1e308, 1e13])
+    def test_interval_that_nothing_can_be_computed_from(self, interval: float) -> None:
+        with pytest.raises(ValueError, match=r"^interval is .*; it must be .* no more than 1e\+12"):
+            Heartbeat(interval)
+        Heartbeat(1e12, misses=10**9)
+
+    def test_misses_that_nothing_can_be_computed_from(self) -> None:
+        with pytest.raises(ValueError, match=r"^misses is .*; it must be 1000000000 or less"):
+            Heartbeat(misses=10**400)
+
     @pytest.mark.parametrize("misses", WHOLE)
     def test_misses(self, misses: Any) -> None:
         with pytest.raises((ValueError, TypeError), match=r"^misses is .*; it must be"):
@@ -98,16 +108,24 @@ class TestServe:
             ({"heartbeat": None}, "heartbeat is None; it must be a Heartbeat"),
             ({"limits": {"outbox": 3}}, "it must be a Limits"),
             ({"hub": "memory://", "handler": None}, "hub is 'memory://'; it must be a Hub"),
+            ({"grace": 10**400}, "and no more than 1e+12"),
+            ({"port": 65536}, "port is 65536; it must be 65535 or less"),
+            ({"port": -1}, "port is -1; it must be 0 or more"),
+            ({"port": "8000"}, "port is '8000'; it must be a whole number"),
+            ({"port": None}, "port is None; it must be a whole number"),
+            ({"host": 3}, "host is 3; it must be a text"),
+            ({"host": b"::"}, "host is b'::'; it must be a text"),
+            ({"host": ["::1", None]}, "host is None; it must be a text"),
+            ({"host": []}, "host is []; it must be a text, one or more"),
             ({"handler": "echo"}, "handler is 'echo'; it must be an async function"),
             ({"app": "site:app"}, "app is 'site:app'; it must be an ASGI application"),
             ({"ssl_context": "chain.pem"}, "it must be an ssl.SSLContext"),
             ({"ssl_context": ssl.create_default_context()}, "ssl_context is a client's"),
-            ({"port": 70000}, "port is 70000; it must be 0 to 65535"),
-            ({"port": -1}, "port is -1; it must be 0 to 65535"),
+            ({"port": 70000}, "port is 70000; it must be 65535 or less"),
+            ({"port": -1}, "port is -1; it must be 0 or more"),
             ({"port": "80"}, "port is '80'; it must be a whole number"),
-            ({"port": None}, "port is None; it must be a whole number"),
             ({"port": True}, "port is True; it must be a whole number"),
-            ({"host": []}, "host is []; it must have one or more"),
+            ({"host": []}, "one or more, or None"),
             ({"host": ["127.0.0.1", None]}, "host is None; it must be a text"),
             ({"host": b"::1"}, "it must be a text"),
         ],
@@ -133,6 +151,22 @@ class TestServe:
             assert text in str(caught.value)
 
 
+class TestReplaceContext:
+    @pytest.mark.parametrize(
+        ("context", "text"),
+        [
+            (None, "ssl_context is None; it must be an ssl.SSLContext"),
+            ("chain.pem", "ssl_context is 'chain.pem'; it must be an ssl.SSLContext"),
+            (ssl.create_default_context(), "ssl_context is a client's"),
+        ],
+    )
+    async def test_argument(self, context: Any, text: str) -> None:
+        own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        async with serving(nothing, ssl_context=own) as server:
+            with pytest.raises((ValueError, TypeError), match=text):
+                server.replace_ssl_context(context)
+
+
 class TestConnect:
     @pytest.mark.parametrize("context", [connect, reconnecting])
     @pytest.mark.parametrize(
@@ -148,9 +182,12 @@ class TestConnect:
             ({"url": None}, "url is None; it must be a text"),
             ({"url": "ws://localhost/" + SURROGATE}, "is not the URL of a WebSocket"),
             ({"subprotocols": [3]}, "subprotocol is 3; it must be a text"),
-            ({"headers": {"A": 3}}, "header 'A' is 3; it must be a text"),
+            ({"headers": {"A": 3}}, "the value of header 'A' must be a text"),
             ({"headers": {b"A": "x"}}, "header is b'A'; it must be a text"),
             ({"headers": {"A": SURROGATE}}, "cannot be sent"),
+            ({"connect_timeout": 10**400}, "and no more than 1e+12"),
+            ({"url": "ws://a\0b/"}, "must be percent-encoded"),
+            ({"url": "ws://a b/"}, "must be percent-encoded"),
             ({"ssl_context": True}, "it must be an ssl.SSLContext"),
         ],
     )

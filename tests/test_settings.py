@@ -78,6 +78,8 @@ def test_flag_goes_before_environment_goes_before_file(
         ("--heartbeat-message=", ["--heartbeat-message", "at least 1 character"]),
         ("--publish-token=", ["--publish-token", "the token is empty"]),
         ("--host=a,", ["--host", "'a,'", "has an empty part"]),
+        ("--interval=1e308", ["--interval", "'1e308'", "less than or equal to 1000000000000"]),
+        ("--misses=1000000001", ["--misses", "less than or equal to 1000000000"]),
         ("--bogus=1", ["--bogus"]),
     ],
 )

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import math
 import re
+import ssl
 from collections.abc import Iterable
 from typing import Final
 
 #: The name of a header, a subprotocol (RFC 9110, section 5.6.2).
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LAST_PORT: Final = 65535
+#: Seconds, some 30,000 years: whatever is computed from them is a number still.
+LONGEST: Final = 10**12
+#: Missed beats in a row, for the same reason.
+MOST_MISSES: Final = 10**9
 #: What a path has that is compared before its percents are decoded, or after (RFC 3986, 3.3).
 _PREFIX: Final = re.compile(r"/|/[A-Za-z0-9/._~!$&'()*+,;=:@-]*/")
 
@@ -40,16 +46,10 @@ def check_seconds(name: str, value: float, *, zero: bool = False, endless: bool 
     check_kind(name, value, (int, float), "a number of seconds")
     # What is not a number is not more than another one.
     enough = value >= 0 if zero else value > 0
-    if not enough or (value == math.inf and not endless):
+    if not enough or (value > LONGEST and not (endless and value == math.inf)):
         least = ", 0 or more" if zero else " > 0"
-        raise ValueError(f"{name} is {value!r}; it must be a number of seconds{least}")
-
-
-def check_port(value: int) -> None:
-    """Check the number of a TCP port; 0 lets the system choose."""
-    check_kind("port", value, int, "a whole number")
-    if not 0 <= value <= 65535:
-        raise ValueError(f"port is {value!r}; it must be 0 to 65535")
+        most = f" and no more than {LONGEST:g}" if LONGEST < value < math.inf else ""
+        raise ValueError(f"{name} is {value!r}; it must be a number of seconds{least}{most}")
 
 
 def check_text(name: str, value: str) -> None:
@@ -97,3 +97,30 @@ def check_prefix(value: str) -> None:
     if not _PREFIX.fullmatch(value):
         allowed = "letters and digits of ASCII and -._~!$&'()*+,;=:@/"
         raise ValueError(f"path_prefix is {value!r}; it may have {allowed}")
+
+
+def check_server_context(value: ssl.SSLContext, expected: str) -> None:
+    """Check what a server is to speak TLS with."""
+    check_kind("ssl_context", value, ssl.SSLContext, expected)
+    if value.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError("ssl_context is a client's; see ssl.Purpose.CLIENT_AUTH")
+
+
+def check_port(value: int) -> None:
+    """Check a TCP port: the system would take its lower 16 bits."""
+    check_whole("port", value, least=0)
+    if value > _LAST_PORT:
+        raise ValueError(f"port is {value!r}; it must be {_LAST_PORT} or less")
+
+
+def check_hosts(value: str | Iterable[str] | None) -> list[str]:
+    """Check where a server is to listen; gives names or addresses, empty ones for all."""
+    hosts = [value or ""] if value is None or isinstance(value, str) else value
+    if isinstance(hosts, bytes) or not isinstance(hosts, Iterable):
+        raise TypeError(f"host is {value!r}; it must be a text, several, or None")
+    names = list(hosts)
+    if not names:
+        raise ValueError(f"host is {value!r}; it must be a text, one or more, or None")
+    for name in names:
+        check_kind("host", name, str, "a text, several, or None")
+    return names

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._checks import check_seconds, check_text, check_whole
+from ._checks import MOST_MISSES, check_seconds, check_text, check_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Heartbeat:
     def __post_init__(self) -> None:
         check_seconds("interval", self.interval)
         check_whole("misses", self.misses)
+        if self.misses > MOST_MISSES:
+            raise ValueError(f"misses is {self.misses!r}; it must be {MOST_MISSES} or less")
         if self.message is not None:
             check_text("message", self.message)
         if self.message == "":

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
-from ._checks import check_kind, check_port
+from ._checks import check_hosts, check_port
 
 _BACKLOG: Final = 65535  # as many as the system allows (listen(2))
 #: The addresses that stand for all of a family.
@@ -45,15 +45,11 @@ async def open_listeners(port: int, host: str | Sequence[str] | None) -> list[so
 
     Raises:
         OSError: one of them cannot be listened on; its ``filename`` says which.
-        TypeError: the port is no whole number, or a host is no text.
-        ValueError: the port is outside of its range, or there is no host in the sequence.
+        TypeError: an argument is of another type.
+        ValueError: the port is out of range, or there is no host.
     """
     check_port(port)
-    hosts = [host or ""] if host is None or isinstance(host, str) else list(host)
-    for name in hosts:
-        check_kind("host", name, str, "a text")
-    if not hosts:
-        raise ValueError(f"host is {host!r}; it must have one or more, or be None for all")
+    hosts = check_hosts(host)
     places = _distinct([place for name in hosts for place in await _resolve(name, port)])
     for attempt in range(_ATTEMPTS):
         try:

@@ -27,7 +27,13 @@ from typing import Final, Literal
 import trio
 
 from ._channels import ChannelError, below, parse_target
-from ._checks import check_kind, check_prefix, check_seconds, check_subprotocols
+from ._checks import (
+    check_kind,
+    check_prefix,
+    check_seconds,
+    check_server_context,
+    check_subprotocols,
+)
 from ._connection import Connection
 from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
@@ -76,12 +82,6 @@ def _check_served(handler: object, hub: object, app: object) -> None:
         check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
 
 
-def _check_ssl_context(context: ssl.SSLContext, expected: str) -> None:
-    check_kind("ssl_context", context, ssl.SSLContext, expected)
-    if context.protocol is ssl.PROTOCOL_TLS_CLIENT:
-        raise ValueError("ssl_context is a client's; see ssl.Purpose.CLIENT_AUTH")
-
-
 class Server:
     """A running server; `serve` makes it.
 
@@ -110,7 +110,7 @@ class Server:
         check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
         check_kind("limits", limits, Limits, "a Limits")
         if ssl_context is not None:
-            _check_ssl_context(ssl_context, "an ssl.SSLContext, or None")
+            check_server_context(ssl_context, "an ssl.SSLContext, or None")
         check_seconds("grace", grace, zero=True)
         self._handler = handler
         self._handler_errors = HandlerErrors(handler_errors)
@@ -174,10 +174,10 @@ class Server:
             ssl_context: a new one, like that which `serve` was given.
 
         Raises:
-            TypeError: it is no context.
+            TypeError: it is none.
             ValueError: it is a client's, or the server does not speak TLS.
         """
-        _check_ssl_context(ssl_context, "an ssl.SSLContext")
+        check_server_context(ssl_context, "an ssl.SSLContext")
         if self._ssl_context is None:
             raise ValueError("the server does not speak TLS, and cannot begin to")
         self._ssl_context = ssl_context

@@ -23,7 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from ._checks import check_prefix
+from ._checks import LONGEST, MOST_MISSES, check_prefix
 from ._output import say
 from ._text import utf8, without_userinfo
 
@@ -98,9 +98,15 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: the system chooses one")
     path_prefix: str = Field("/ws/", description="what the path of a WebSocket begins with")
     interval: float = Field(
-        4.0, ge=0.1, allow_inf_nan=False, description="seconds from one beat to the next"
+        4.0,
+        ge=0.1,
+        le=LONGEST,
+        allow_inf_nan=False,
+        description="seconds from one beat to the next",
     )
-    misses: int = Field(3, ge=1, description="missed beats in a row after which a peer is dead")
+    misses: int = Field(
+        3, ge=1, le=MOST_MISSES, description="missed beats in a row after which a peer is dead"
+    )
     heartbeat_message: str | None = Field(
         None,
         min_length=1,
@@ -110,6 +116,7 @@ class Settings(BaseSettings):
     expire: float = Field(
         3600.0,
         ge=0,
+        le=LONGEST,
         allow_inf_nan=False,
         description="seconds for which a channel's last message is kept; 0: not at all",
     )
@@ -134,6 +141,7 @@ class Settings(BaseSettings):
     message_timeout: float = Field(
         60.0,
         gt=0,
+        le=LONGEST,
         allow_inf_nan=False,
         description="seconds from a message's first byte to its last, and one for each KiB; "
         "then 1013",
@@ -148,10 +156,18 @@ class Settings(BaseSettings):
         "disconnect", description="what happens to a peer whose outbox is full"
     )
     handshake_timeout: float = Field(
-        10.0, gt=0, allow_inf_nan=False, description="seconds for a request's headers; then 408"
+        10.0,
+        gt=0,
+        le=LONGEST,
+        allow_inf_nan=False,
+        description="seconds for a request's headers; then 408",
     )
     grace: float = Field(
-        8.0, ge=0, allow_inf_nan=False, description="seconds that shutting down may take"
+        8.0,
+        ge=0,
+        le=LONGEST,
+        allow_inf_nan=False,
+        description="seconds that shutting down may take",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages that are logged, to standard error"
