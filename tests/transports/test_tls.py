@@ -341,6 +341,28 @@ class TestTheOtherDirection:
             assert await pair.receive() == ["in", "behind"]
             assert await pair.receive() == [END_OF_STREAM]
 
+    async def test_a_beat_does_not_wake_a_read_that_wants_to_write(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair:
+            sock = pair.transport._socket
+            assert isinstance(sock, Faulty)
+            pair.shrink()
+            pair.transport.write_nowait(message_frame("x" * 10_000))
+            sock.receiving = [ssl.SSLWantWriteError]
+            await pair.peer.send_text("in")
+            assert await pair.receive() == []
+            with trio.move_on_after(1) as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(pair.receive)
+                    await wait_all_tasks_blocked()
+                    assert pair.transport.stirring(0)
+                    await wait_all_tasks_blocked()
+                    assert not pair.transport.stirring(0)
+                    await trio.sleep_forever()
+            assert scope.cancelled_caught
+            assert pair.transport._stuck_reading
+
     async def test_abort_wakes_a_read_that_wants_to_write(self, autojump_clock: MockClock) -> None:
         async with paired() as pair, trio.open_nursery() as nursery:
             sock = pair.transport._socket

@@ -208,6 +208,11 @@ class TLSTransport(NativeTransport):
     def stirring(self, queued: int) -> bool:
         return super().stirring(queued + len(self._record))
 
+    def _read_on(self) -> None:
+        # A read that wants to write first would find nothing, and be taken for life.
+        if not self._stuck_reading:
+            super()._read_on()
+
     async def _linger(self) -> None:
         while not notify(self._socket):
             await self._wait(trio.lowlevel.wait_writable)
