@@ -5,12 +5,14 @@ An outbox exists only while something waits. It holds whole frames, and may drop
 1. A frame that the peer already has a part of is never dropped, since the peer could not make sense
    of what follows.
 2. Control frames (RFC 6455, section 5.5), and a text heartbeat behind its PING, are never dropped.
-   Of the frames of a beat no more than one waits; the caller bounds the PONGs by `replies`.
+   Of the frames of a beat no more than one waits; the caller bounds the PONGs by `replies`, and
+   they are put together: thousands of them would be gone through at each drop.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import MutableSequence
 from typing import Final
 
 import trio
@@ -23,6 +25,17 @@ _PING: Final = bytes([0x80 | Opcode.PING])
 _PONG: Final = bytes([0x80 | Opcode.PONG])
 #: Buffers of one gathering write; the kernel takes up to 1024 (``UIO_MAXIOV``).
 _MOST_BUFFERS: Final = 64
+#: Bytes of PONGs that are put together, so that little is copied when one more comes.
+_TOGETHER: Final = 4096
+
+
+def _append_pongs(frames: MutableSequence[bytes], pongs: bytes) -> None:
+    """Put PONGs behind some frames, of which the peer may have a part of the first."""
+    last = frames[-1] if len(frames) > 1 else b""
+    if last[:1] == _PONG and len(last) + len(pongs) <= _TOGETHER:
+        frames[-1] = last + pongs
+    else:
+        frames.append(pongs)
 
 
 class Outbox:
@@ -56,7 +69,8 @@ class Outbox:
 
     def append_reply(self, frame: bytes) -> None:
         """Put a frame that the protocol demands at the end."""
-        self.append(frame)
+        _append_pongs(self._frames, frame)
+        self.size += len(frame)
         self.replies += len(frame)
 
     def append_beat(self, frame: bytes) -> None:
@@ -103,7 +117,10 @@ class Outbox:
         while self._frames and self.size >= limit:
             frame = self._frames.popleft()
             if frame[0] & _CONTROL:
-                kept.append(frame)
+                if frame[:1] == _PONG:
+                    _append_pongs(kept, frame)
+                else:
+                    kept.append(frame)
                 continue
             self.size -= len(frame)
             dropped += 1
