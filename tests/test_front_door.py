@@ -43,6 +43,8 @@ BAD = [
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, b"not HTTP"),
     (b"\0", 400, b"not HTTP"),
     (b" ", 400, b"not HTTP"),
+    (b"\r\n" * 100, 400, b"empty lines"),
+    (b"\r" * 100, 400, b"not HTTP"),
     (b"GET /ws/news\r\n\r\n", 400, b"not HTTP"),
     (b"GET /ws/news FTP/1.1\r\n\r\n", 400, b"FTP/1.1"),
     (request().replace(b"HTTP/1.1", b"HTTP/1.0"), 505, b"HTTP/1.0"),

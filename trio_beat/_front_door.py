@@ -25,6 +25,8 @@ from .transports.native import NativeTransport
 from .transports.tls import TLSTransport, notify, secured
 
 _CHUNK: Final = 16384
+#: Empty lines that may stand before a request.
+_EMPTY_LINES: Final = 8
 #: Seconds that a peer has to read its last answer, and bytes that it may still send meanwhile.
 LINGER: Final = 2.0
 LINGER_BYTES: Final = 2**20
@@ -46,6 +48,7 @@ class Visitor(ABC):
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._received = bytearray()
+        self._empty_lines = 0
 
     @property
     def peer(self) -> str:
@@ -85,10 +88,14 @@ class Visitor(ABC):
 
     def _received_some(self, chunk: bytes) -> Request | None:
         self._received += chunk
-        # An empty line before a request is passed over (RFC 9112, section 2.2).
+        # An empty line before a request is passed over (RFC 9112, section 2.2), but a flood of them
+        # would be work without a bound.
         while self._received.startswith(b"\r\n"):
             del self._received[:2]
-        if not self._received:
+            self._empty_lines += 1
+            if self._empty_lines > _EMPTY_LINES:
+                raise Refusal(400, "not HTTP: expected a request, not empty lines")
+        if not self._received or self._received == b"\r":
             return None
         head = find_head(self._received)
         return None if head is None else Request(head, bytes(self._received[len(head.raw) :]))
