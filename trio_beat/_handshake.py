@@ -26,6 +26,7 @@ MAX_HEADERS: Final = 16 * 1024
 #: Lines that the header block may have.
 MAX_HEADER_LINES: Final = 128
 
+_ONE_HOST: Final = "exactly one Host header is required (RFC 9112, section 3.2)"
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}( |\Z)")
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _ORIGIN: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
@@ -120,6 +121,20 @@ def find_head(data: bytes | bytearray) -> Head | None:
     if line_end < 0:
         return None
     method, target, version = _request_line(bytes(data[:line_end]))
+    end = find_block_end(data, line_end)
+    return None if end is None else Head(bytes(data[:end]), target, method, version)
+
+
+def find_block_end(data: bytes | bytearray, line_end: int) -> int | None:
+    """Find the end of a block of headers, with the blank line.
+
+    Args:
+        data: the bytes that have come so far.
+        line_end: where the line before the block ends.
+
+    Raises:
+        Refusal: 431 for too many headers.
+    """
     blank = _BLANK_LINE.search(data, line_end)
     end = blank.end() if blank else len(data)
     if end - (line_end + 1) > MAX_HEADERS:
@@ -127,9 +142,7 @@ def find_head(data: bytes | bytearray) -> Head | None:
     lines = data.count(b"\n", line_end + 1, end) - (blank is not None)
     if lines > MAX_HEADER_LINES:
         raise Refusal(431, f"expected no more than {MAX_HEADER_LINES} headers")
-    if blank is None:
-        return None
-    return Head(bytes(data[:end]), target, method, version)
+    return None if blank is None else end
 
 
 def _request_line(line: bytes) -> tuple[str, str, str]:
@@ -180,7 +193,7 @@ def accept(head: Head, subprotocols: Sequence[str]) -> tuple[bytes, str | None]:
     """
     request = _parse(head)
     if len(request.headers.get_all("Host")) != 1:
-        raise Refusal(400, "exactly one Host header is required (RFC 9112, section 3.2)")
+        raise Refusal(400, _ONE_HOST)
     try:
         key, _, subprotocol = _protocol(tuple(subprotocols)).process_request(request)
     except InvalidHandshake as exc:
@@ -266,12 +279,15 @@ def fields(head: Head) -> Headers:
 
 
 def check_framing(head: Head) -> None:
-    """See that there is no doubt about where a request's body ends (RFC 9112, section 6).
+    """See that there is no doubt whom a request is for and where it ends (RFC 9112, 3.2 and 6).
 
     Raises:
         Refusal: 400, or 501 for a transfer coding that is not known; the connection is closed.
     """
     headers = fields(head)
+    hosts = len(headers.get_all("Host"))
+    if hosts > 1 or (hosts == 0 and head.version != "HTTP/1.0"):
+        raise Refusal(400, _ONE_HOST)
     lengths = headers.get_all("Content-Length")
     if lengths and not (len(lengths) == 1 and lengths[0].isascii() and lengths[0].isdigit()):
         raise Refusal(400, "bad request: Content-Length must be one number")

@@ -128,6 +128,46 @@ async def test_application_that_fails_is_an_error_in_the_log_and_500(
         assert caplog.records[-1].levelno == logging.ERROR
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", GET, b"\0" * 100_000])
+@pytest.mark.parametrize("last", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nConnection: close\r\n"])
+async def test_what_stands_behind_the_last_request_is_no_reason_to_refuse_it(
+    last: bytes, behind: bytes, patient_clock: trio.testing.MockClock
+) -> None:
+    data = b"POST / %bHost: x\r\nContent-Length: 5\r\n\r\nhello" % last
+    async with serving(app=app) as server:
+        # In a piece of its own, too.
+        for pause in (0, 0.1):
+            stream = await open_stream(server, data if pause else data + behind)
+            if pause:
+                await trio.sleep(pause)
+                await stream.send_all(behind)
+            answer = b"".join([bytes(chunk) async for chunk in stream])
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.endswith(b"\r\n\r\nanswer")
+            assert answer.count(b"HTTP/1.1 ") == 1
+            await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("trailer", "expected"),
+    [
+        (b"", 200),
+        (b"A: b\r\n", 200),
+        (b"A: b\r\n" * 128, 200),
+        (b"A: b\r\n" * 129, 431),
+        (b"A: " + b"b" * 17000 + b"\r\n", 431),
+    ],
+)
+async def test_headers_behind_a_body_have_the_bounds_of_those_before_it(
+    trailer: bytes, expected: int, patient_clock: trio.testing.MockClock
+) -> None:
+    chunked = b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+    async with serving(app=app) as server:
+        for data in (chunked + trailer + b"\r\n", chunked + trailer + b"\r\n" + GET * 99):
+            answer = await ask(server.port, b"POST / HTTP/1.1\r\nHost: x\r\n" + data)
+            assert answer.startswith(b"HTTP/1.1 %d " % expected)
+
+
 async def test_there_are_no_more_connections_than_visitors(
     patient_clock: trio.testing.MockClock,
 ) -> None:
