@@ -247,35 +247,6 @@ async def test_sighup_reads_the_certificate_again_and_drops_nobody(tmp_path: Pat
         assert "Traceback" not in running.log()
 
 
-async def test_certificate_that_cannot_be_read_to_its_end_holds_up_nothing(tmp_path: Path) -> None:
-    files = Certificates(tmp_path)
-    with command(tmp_path, *files.options, "--interval=0.3") as running:
-        url = running.websocket("news?subscribe-broadcast&publish-broadcast&echo")
-        async with trio_websocket.open_websocket_url(url, ssl_context=files.context) as websocket:
-            key = files.key.read_bytes()
-            files.key.unlink()
-            os.mkfifo(files.key)
-            for _ in range(20):
-                running.process.send_signal(signal.SIGHUP)
-                await trio.sleep(0.02)
-            with trio.fail_after(10):
-                await websocket.send_message("still here")
-                assert await websocket.get_message() == "still here"
-            # Once it can be read, one that came meanwhile is obeyed, too.
-            with files.key.open("wb") as fifo:
-                files.key.unlink()
-                files.key.write_bytes(key)
-                fifo.write(key)
-            with trio.fail_after(10):
-                while running.log().count("SIGHUP: read ") < 2:  # noqa: ASYNC110 - a file
-                    await trio.sleep(0.02)
-            files.key.unlink()
-            os.mkfifo(files.key)
-            running.process.send_signal(signal.SIGHUP)
-            await trio.sleep(0.3)
-        assert running.end() == 0
-
-
 def _encrypted() -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(

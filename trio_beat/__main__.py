@@ -144,10 +144,7 @@ async def _serve(
 ) -> int:
     code = 1
     async with trio.open_nursery() as nursery:
-        # Readings that are asked for while one goes on are one more.
-        asking, asked = trio.open_memory_channel[None](1)
-        nursery.start_soon(_renew_certificates, asked, settings, server)
-        nursery.start_soon(_obey_signals, signals, server, asking, nursery.cancel_scope)
+        nursery.start_soon(_obey_signals, signals, settings, server, nursery.cancel_scope)
         nursery.start_soon(standard_error().run)
         nursery.start_soon(_announce, settings, listeners)
         await server.run(listeners)
@@ -174,15 +171,14 @@ async def _announce(settings: Settings, listeners: Sequence[socket.socket]) -> N
 
 async def _obey_signals(
     signals: AsyncIterator[int],
+    settings: Settings,
     server: Server,
-    certificates: trio.MemorySendChannel[None],
     everything: trio.CancelScope,
 ) -> None:
     async for number in signals:
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
-            with contextlib.suppress(trio.WouldBlock):
-                certificates.send_nowait(None)
+            _renew_certificate(settings, server)
         elif server.draining:
             _log.warning("%s again, leaving at once", name)
             everything.cancel()
@@ -191,22 +187,18 @@ async def _obey_signals(
             server.drain()
 
 
-async def _renew_certificates(
-    asked: trio.MemoryReceiveChannel[None], settings: Settings, server: Server
-) -> None:
+def _renew_certificate(settings: Settings, server: Server) -> None:
     """Read the certificate again; one that cannot be used leaves that which is in use."""
-    async for _ in asked:
-        try:
-            # The disk may be a network's, and beats do not wait for it.
-            context = await trio.to_thread.run_sync(_ssl_context, settings, abandon_on_cancel=True)
-        except (ConfigurationError, RuntimeError) as exc:  # or no thread can be started
-            _log.error("SIGHUP: the certificate in use stays: %s", exc)
-            continue
-        if context is None:
-            _log.info("SIGHUP: nothing to read again, there is no --tls-cert")
-        else:
-            server.replace_ssl_context(context)
-            _log.info("SIGHUP: read %s again", settings.tls_cert)
+    try:
+        context = _ssl_context(settings)
+    except ConfigurationError as exc:
+        _log.error("SIGHUP: the certificate in use stays: %s", exc)
+        return
+    if context is None:
+        _log.info("SIGHUP: nothing to read again, there is no --tls-cert")
+    else:
+        server.replace_ssl_context(context)
+        _log.info("SIGHUP: read %s again", settings.tls_cert)
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
