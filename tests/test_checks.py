@@ -122,7 +122,6 @@ class TestServe:
             ({"ssl_context": "chain.pem"}, "it must be an ssl.SSLContext"),
             ({"ssl_context": ssl.create_default_context()}, "ssl_context is a client's"),
             ({"port": 70000}, "port is 70000; it must be 65535 or less"),
-            ({"port": -1}, "port is -1; it must be 0 or more"),
             ({"port": "80"}, "port is '80'; it must be a whole number"),
             ({"port": True}, "port is True; it must be a whole number"),
             ({"host": []}, "one or more, or None"),
