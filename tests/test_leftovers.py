@@ -11,10 +11,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 from websockets.frames import Opcode
+from websockets.http11 import Request
 
-from tests.peer import Peer, dial
-from tests.serving import deserted, serving
+from tests.peer import HANDSHAKE, Peer, dial
+from tests.serving import ask, deserted, serving, status
 from trio_beat import Connection, Heartbeat, Limits
+from trio_beat._front_door import PlainVisitor
 
 INTERVAL = 4.0
 LIMIT = 10_000
@@ -86,6 +88,19 @@ ENDS = [close, leave, be_reset, be_silent, be_big, be_unfinished, be_wrong]
 ORDERS = [say("return"), say("raise"), say("close"), say("flood")]
 
 
+REFUSALS = [
+    ("GET ", "POST "),
+    (" HTTP/1.1", " HTTP/1.0"),
+    ("Upgrade: websocket", "Upgrade: other"),
+    ("Connection: Upgrade", "Connection: close"),
+    ("Sec-WebSocket-Key: ", "Sec-WebSocket-Key: !"),
+    ("Sec-WebSocket-Key: ", "Other: "),
+    ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"),
+    ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13\r\nOrigin: a\r\nOrigin: b"),
+    ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13\r\nContent-Length: 5"),
+]
+
+
 def census() -> Counter[str]:
     """How many objects there are of what a connection is made of."""
     return Counter(
@@ -131,3 +146,20 @@ async def test_nothing_of_a_connection_is_left(
             assert census() - before == Counter()
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize(("right", "wrong"), REFUSALS, ids=[wrong[-12:] for _, wrong in REFUSALS])
+async def test_nothing_of_a_visitor_who_is_refused_is_left(
+    right: str,
+    wrong: str,
+    no_gc: None,
+    patient_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL, "trio_beat")
+    request = HANDSHAKE.format(target=TARGET, headers="").replace(right, wrong)
+    async with serving() as server:
+        for _ in range(3):
+            assert status(await ask(server.port, request.encode())) >= 400
+        await deserted(server)
+        assert not [it for it in gc.get_objects() if isinstance(it, PlainVisitor | Request)]

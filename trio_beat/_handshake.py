@@ -20,6 +20,8 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
 
+from ._plain import bare
+
 #: Bytes that a request's target and its header block may have.
 MAX_TARGET: Final = 8 * 1024
 MAX_HEADERS: Final = 16 * 1024
@@ -225,7 +227,14 @@ def _refusal(request: Request, wrong: InvalidHandshake) -> Refusal:
     if isinstance(wrong, InvalidHeader) and wrong.name == "Sec-WebSocket-Version":
         # Section 4.4 wants the versions that are spoken, with 426.
         return Refusal(426, f"{wrong}; expected 13", _UPGRADE, logged=f"{named}; expected 13")
-    response = ServerProtocol(logger=_SILENT).accept(request)
+    protocol = ServerProtocol(logger=_SILENT)
+    response = protocol.accept(request)
+    # Its generator holds it; and the request keeps what was raised, whose tracebacks lead back to
+    # it and to the visitor.
+    protocol.parser.close()
+    kept: BaseException | None = protocol.handshake_exc
+    while kept is not None:
+        kept = bare(kept).__cause__
     headers = {"Allow": response.headers["Allow"]} if "Allow" in response.headers else {}
     if response.status_code == 426:
         headers |= _UPGRADE
