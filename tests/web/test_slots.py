@@ -12,6 +12,7 @@ import trio
 from tests.serving import serving
 from trio_beat import Limits, Server
 from trio_beat._front_door import LINGER_BYTES
+from trio_beat.web import _pace
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n"
@@ -120,6 +121,22 @@ async def test_a_byte_now_and_then_holds_no_slot(
 ) -> None:
     async with serving(app=app) as server:
         assert await held(server, data, habit) == pytest.approx(seconds, abs=0.8)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_body_in_tiny_pieces_holds_no_slot(
+    leaves: bool, patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if others took most of the steps.
+    monkeypatch.setattr(_pace, "STEPS", (10.0, 10.0))
+
+    async def leave(stream: trio.SocketStream) -> None:
+        if leaves:
+            await stream.aclose()
+
+    async with serving(app=app) as server:
+        data = HEAD % (b"/", b"Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 5000
+        assert await held(server, data, leave) == pytest.approx(31, abs=2)
 
 
 async def test_headers_that_trickle_hold_no_slot(patient_clock: trio.testing.MockClock) -> None:

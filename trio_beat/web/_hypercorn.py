@@ -122,7 +122,7 @@ def _kinds(group: BaseExceptionGroup[BaseException]) -> str:
 
 
 def _bounded(app: ASGIApp, pace: Pace) -> ASGIApp:
-    """Take a step for each event, and end a request in which there is none for too long."""
+    """Take a step for each event sent, and end a request in which there is none for too long."""
 
     async def bounded(scope: Any, receive: Any, send: Any) -> None:
         def wait(more: float = 0.0) -> None:
@@ -132,7 +132,6 @@ def _bounded(app: ASGIApp, pace: Pace) -> ASGIApp:
         async def receive_in_time() -> Any:
             wait(_LATER)
             event = await receive()
-            await pace.step()
             wait()
             return event
 
@@ -182,7 +181,7 @@ class _HTTPConnection:
             self.end_soon()
             return
         with self._life:
-            async with Tasks() as task_group:
+            async with Tasks(self._step) as task_group:
                 self._protocol = Protocol(
                     front.app,
                     front.config,
@@ -212,10 +211,29 @@ class _HTTPConnection:
                 self._head_begun = True
                 self._reading.deadline = trio.current_time() + self._front.head_timeout
             await pay(self._bytes, len(data))
-            await self._front.pace.step()
-            await self._protocol.handle(RawData(data))
+            try:
+                await self._step()
+                await self._protocol.handle(RawData(data))
+            except trio.TooSlowError:
+                await self._give_up()
+                return
             self._moved()
             data = await self._receive()
+
+    async def _step(self) -> None:
+        """Take a step.
+
+        A body that takes many of them, since it comes in tiny pieces, has no more time than one
+        that comes slowly: what the kernel holds of it would keep us busy long after its sender.
+        """
+        if self._protocol.expects_body:
+            await self._taking.wait(self._front.pace.step)
+        else:
+            await self._front.pace.step()
+
+    async def _give_up(self) -> None:
+        text = f"the body came slower than {SLOWEST:g} bytes a second for {PATIENCE:g} s"
+        await self._protocol.refuse(Refusal(408, text))
 
     async def _receive(self) -> bytes:
         try:
@@ -225,8 +243,7 @@ class _HTTPConnection:
         except OSError:
             return b""
         except trio.TooSlowError:
-            text = f"the body came slower than {SLOWEST:g} bytes a second for {PATIENCE:g} s"
-            await self._protocol.refuse(Refusal(408, text))
+            await self._give_up()
             return b""
         self._taking.earn(len(data))
         return data

@@ -1,7 +1,7 @@
 """How fast HTTP may go, so that all of it together never keeps a beat or a message waiting.
 
-1. Each step (a chunk that is read, an event that the application gets or gives) takes one of the
-   server's turns, so that few of them stand in one pass of the scheduler.
+1. Each step (bytes that are read, a piece of a body, an event that the application gives) takes
+   one of the server's turns, so that few of them stand in one pass of the scheduler.
 2. All steps of a server share a token bucket: HTTP gets a share of the processor, not the rest.
 3. Each connection has a bucket for its requests, and one for the bytes that it sends.
 

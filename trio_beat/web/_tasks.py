@@ -15,9 +15,14 @@ _QUEUE: Final = 2
 
 
 class Inbox:
-    """Events on their way to an application. To end it waits for nothing, at either side."""
+    """Events on their way to an application. To end it waits for nothing, at either side.
 
-    def __init__(self) -> None:
+    Args:
+        step: awaited before each piece of a body.
+    """
+
+    def __init__(self, step: Callable[[], Awaitable[None]]) -> None:
+        self._step = step
         self._sender, self._receiver = trio.open_memory_channel[Any](_QUEUE)
         self._disconnect: Any = None
 
@@ -30,6 +35,8 @@ class Inbox:
             self._disconnect = event
             self._sender.close()
             return
+        if event.get("body"):
+            await self._step()
         try:
             await self._sender.send(event)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
@@ -49,7 +56,15 @@ class Inbox:
 
 
 class Tasks(TaskGroup):
-    """Hypercorn's, with an inbox that cannot block the end of a request."""
+    """Hypercorn's, with an inbox that cannot block the end of a request.
+
+    Args:
+        step: awaited before each piece of a body.
+    """
+
+    def __init__(self, step: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._step = step
 
     async def spawn_app(
         self,
@@ -59,7 +74,7 @@ class Tasks(TaskGroup):
         send: Callable[[Any], Awaitable[None]],
     ) -> Callable[[Any], Awaitable[None]]:
         """Start the application, and return how to give it events."""
-        inbox = Inbox()
+        inbox = Inbox(self._step)
 
         async def fed(scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
             try:
