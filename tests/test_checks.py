@@ -150,6 +150,16 @@ class TestServe:
             assert text in str(caught.value)
 
 
+class TestOpenHub:
+    async def test_context_is_entered_once(self) -> None:
+        context = open_hub()
+        async with context:
+            with pytest.raises(RuntimeError, match="was entered before; make another one"):
+                await context.__aenter__()
+        with pytest.raises(RuntimeError, match="was entered before; make another one"):
+            await context.__aenter__()
+
+
 class TestReplaceContext:
     @pytest.mark.parametrize(
         ("context", "text"),

@@ -67,9 +67,13 @@ class Plain(AbstractAsyncContextManager[_T, bool]):
 
     def __init__(self, manager: AbstractAsyncContextManager[_T, bool | None]) -> None:
         self._manager = manager
+        self._entered = False
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> _T:
+        if self._entered:
+            raise RuntimeError("this context was entered before; make another one")
+        self._entered = True
         try:
             return await self._manager.__aenter__()
         except BaseExceptionGroup as group:
