@@ -205,6 +205,13 @@ def test_text_that_the_locale_cannot_read_is_utf_8(monkeypatch: pytest.MonkeyPat
         load_settings(["--config=/nowhere/\udcff"])
 
 
+def test_each_of_several_texts_is_utf_8() -> None:
+    settings = load_settings(["--host=b\udcc3\udcbccher.example", "--host=::1"])
+    assert settings.host == ["b\u00fccher.example", "::1"]
+    with pytest.raises(ConfigurationError, match=r"^--host: .* is not utf-8"):
+        load_settings(["--host=\udcff", "--host=::1"])
+
+
 def test_file_that_is_not_utf_8_is_explained(tmp_path: Path) -> None:
     file = tmp_path / "beat.toml"
     file.write_bytes("heartbeat-message = 'gr\u00fc\u00dfe'".encode("latin-1"))

@@ -180,6 +180,8 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _text(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, list):
+            return [utf8(item) if isinstance(item, str) else item for item in value]
         # The names of files are bytes, whatever they look like.
         if not isinstance(value, str) or info.field_name in ("tls_cert", "tls_key", "config"):
             return value
