@@ -451,7 +451,10 @@ async def serve(
         app: an ASGI 3 application for every request that is not below `path_prefix`, over
             HTTP/1.1; None: every request is taken for a WebSocket handshake. It hears of start
             and end (ASGI lifespan 2.0): it has 60 seconds to start before the server accepts, and
-            what is left of `grace`, or 1 second, to shut down behind the last peer.
+            what is left of `grace`, or 1 second, to shut down behind the last peer. A request of
+            which it neither takes nor gives anything for 30 seconds is ended, with 500 where it is
+            not answered: a stream, or who polls long, must send something within that time. So is
+            a WebSocket of its own on which nothing moves.
         path_prefix: what the path of a WebSocket begins with, where there is an `app` or a `hub`.
         subprotocols: names that the server speaks, the preferred one first.
         ssl_context: speak TLS; where its ALPN protocols are set, to ``http/1.1`` alone, since

@@ -128,6 +128,24 @@ async def test_application_that_fails_is_an_error_in_the_log_and_500(
         assert caplog.records[-1].levelno == logging.ERROR
 
 
+async def test_application_that_stalls_is_ended_and_named_in_the_log(
+    caplog: pytest.LogCaptureFixture, patient_clock: trio.testing.MockClock
+) -> None:
+    async def stalling(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await trio.sleep(25 if scope["path"] == "/25" else 1000)
+            await app(scope, receive, send)
+
+    async with serving(app=stalling) as server:
+        answer = await ask(server.port, GET.replace(b"/ ", b"/25 ", 1))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+        answer = await ask(server.port, GET)
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert "neither took nor gave" in caplog.text
+        assert trio.current_time() == pytest.approx(60, abs=1)
+
+
 @pytest.mark.parametrize("behind", [b"\r\n", GET, b"\0" * 100_000])
 @pytest.mark.parametrize("last", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nConnection: close\r\n"])
 async def test_what_stands_behind_the_last_request_is_no_reason_to_refuse_it(

@@ -144,6 +144,12 @@ def _bounded(app: ASGIApp, pace: Pace) -> ASGIApp:
         with trio.CancelScope() as life:
             wait()
             await app(scope, receive_in_time, send_in_time)
+        if life.cancelled_caught:
+            # Whoever wrote the application wonders where the 500 comes from.
+            _log.warning(
+                "the application neither took nor gave anything for %g s: its request is ended",
+                _STALL_TIMEOUT,
+            )
 
     return bounded
 
