@@ -116,6 +116,24 @@ async def test_bytes_of_a_connection_beyond_the_rate_are_read_later(
         await stream.aclose()
 
 
+async def test_a_large_head_takes_more_steps(
+    patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pace, "STEPS", (10.0, 0.0))
+    large = GET.replace(b"Host: x", b"Host: x" + b"\r\nA: b" * 120 + b"\r\nB: " + b"b" * 15000)
+    async with serving(app=app) as server:
+        took = []
+        for data in (GET, large):
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            begun = trio.current_time()
+            await stream.send_all(data)
+            await count_answers(stream, 1)
+            took.append(trio.current_time() - begun)
+            await stream.aclose()
+    # The last step of the first answer is paid for by the second.
+    assert took == [pytest.approx(0.2, abs=0.05), pytest.approx(0.9, abs=0.05)]
+
+
 class Passes(trio.abc.Instrument):
     """Counts the steps within each pass of the scheduler."""
 

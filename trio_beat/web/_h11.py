@@ -50,6 +50,8 @@ class StrictConnection(h11.Connection):
         super().__init__(h11.SERVER, max_incomplete_event_size)
         #: What is wrong with the request.
         self.refusal: Refusal | None = None
+        #: The latest request's line and headers.
+        self.head = b""
 
     def receive_data(self, data: bytes) -> None:
         """See `h11.Connection.receive_data`.
@@ -69,6 +71,7 @@ class StrictConnection(h11.Connection):
                 head = find_head(data)
                 if head is not None:
                     check_framing(head)
+                    self.head = head.raw
             return super().next_event()
         except Refusal as refusal:
             self.refusal = refusal
@@ -91,6 +94,11 @@ class Protocol(H11Protocol):
     def upgraded(self) -> bool:
         """It is, or would become, a WebSocket of the application."""
         return isinstance(self.connection, H11WSConnection)
+
+    @property
+    def head(self) -> bytes:
+        """The latest request's line and headers."""
+        return self.connection.head if isinstance(self.connection, StrictConnection) else b""
 
     @property
     def expects_body(self) -> bool:

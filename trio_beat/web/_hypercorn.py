@@ -154,6 +154,11 @@ def _bounded(app: ASGIApp, pace: Pace) -> ASGIApp:
     return bounded
 
 
+def _more_steps(head: bytes) -> int:
+    """How many more steps it takes to parse the head of a request: the largest take 1 ms."""
+    return head.count(b"\n") // 32 + len(head) // 4096
+
+
 class _HTTPConnection:
     def __init__(self, front: HTTPFront, visitor: Visitor) -> None:
         self._front = front
@@ -279,6 +284,8 @@ class _HTTPConnection:
         self._reading.deadline = math.inf
         self._taking, self._giving = Patience(), Patience()
         await pay(self._requests, 1)
+        for _ in range(_more_steps(self._protocol.head)):
+            await self._front.pace.step()
 
     async def _protocol_send(self, event: Event) -> None:
         if isinstance(event, RawData):
