@@ -97,10 +97,9 @@ class HTTPFront:
         try:
             try:
                 await connection.run(received)
-            except* Exception as group:
+            except* h11.ProtocolError as group:
                 # What the application raises Hypercorn has dealt with. This is its own machinery,
-                # which a malformed request can put into a state that it does not expect; that
-                # must not end the server.
+                # which a malformed request can put into a state that it does not expect.
                 _log.info("%s HTTP connection failed: %s", visitor.peer, _kinds(group))
                 _log.debug("how it failed", exc_info=group)
             connection.end_soon()
