@@ -150,6 +150,13 @@ class TestServe:
             assert text in str(caught.value)
 
 
+class Deaf:
+    """A subscriber that does not care."""
+
+    def deliver_nowait(self, frame: bytes) -> None:
+        pass
+
+
 class TestOpenHub:
     async def test_context_is_entered_once(self) -> None:
         context = open_hub()
@@ -158,6 +165,17 @@ class TestOpenHub:
                 await context.__aenter__()
         with pytest.raises(RuntimeError, match="was entered before; make another one"):
             await context.__aenter__()
+
+
+class TestChannels:
+    async def test_one_text_is_not_several(self) -> None:
+        async with open_hub() as hub:
+            for undo in (False, True):
+                with pytest.raises(TypeError, match="channels is 'news'; it must be several texts"):
+                    if undo:
+                        hub.unsubscribe(Deaf(), "news")
+                    else:
+                        await hub.subscribe(Deaf(), "news")
 
 
 class TestReplaceContext:

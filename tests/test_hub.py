@@ -310,9 +310,9 @@ async def test_leaves_nothing_wherever_subscribing_is_cancelled() -> None:
     async with open_hub(backend) as hub:
         for step in count():
             listener = Listener()
-            cancelled = await cancelled_at(step, partial(hub.subscribe, listener, "abc"))
+            cancelled = await cancelled_at(step, partial(hub.subscribe, listener, [*"abc"]))
             if not cancelled:
-                hub.unsubscribe(listener, "abc")
+                hub.unsubscribe(listener, [*"abc"])
             await settled(hub, 0, 0)
             for channel in "abc":
                 # In turns, and the last of them takes the first back.

@@ -163,12 +163,13 @@ class Hub:
         Raises:
             BackendError: none of them is subscribed.
             HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
-            TypeError: a key is no text; none of them is subscribed.
+            TypeError: a key is no text, or `channels` is one; none of them is subscribed.
             ValueError: a key is empty, or cannot be encoded; none of them is subscribed.
         """
         held: list[tuple[str, Channel]] = []
         recalled: dict[Channel, bytes] = {}
         self._check_running()
+        _check_several(channels)
         try:
             for key in channels:
                 _check_key(key)
@@ -220,7 +221,11 @@ class Hub:
         Args:
             subscriber: who subscribed to them.
             channels: their keys; one that is named twice is undone twice.
+
+        Raises:
+            TypeError: `channels` is a text.
         """
+        _check_several(channels)
         for key in channels:
             channel = self._channels.get(key)
             if channel is not None and channel.leave(subscriber):
@@ -323,6 +328,11 @@ class Hub:
                 # Not to who has left since then, even if it has come back.
                 if channel.subscribers.get(subscriber, latest_id) is not latest_id:
                     subscriber.deliver_nowait(frame)
+
+
+def _check_several(channels: Iterable[str]) -> None:
+    if isinstance(channels, str):  # each of its letters would be a channel
+        raise TypeError(f"channels is {channels!r}; it must be several texts, as [{channels!r}]")
 
 
 def _check_key(key: str) -> None:
