@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 import pytest
@@ -10,17 +11,18 @@ import trio
 from trio.testing import MockClock
 from websockets.frames import Close, Opcode
 
-from tests.harness import echo
+from tests.harness import echo, tls_contexts
 from tests.peer import HANDSHAKE, Peer, dial, reset
 from tests.serving import deserted, serving
 from trio_beat import Connection, EndReason, Heartbeat, Limits
-from trio_beat._front_door import PlainVisitor
+from trio_beat._front_door import PlainVisitor, TLSVisitor
 from trio_beat._handler import HandlerConsumer
 from trio_beat._heartbeat import Verdict
 from trio_beat._hub import HubConsumer
 from trio_beat._metronome import Seat
 from trio_beat._outbox import Outbox
 from trio_beat.transports.native import NativeTransport
+from trio_beat.transports.tls import TLSTransport
 
 INTERVAL = 4.0
 TARGET = "/ws/{}?subscribe-broadcast&publish-broadcast&echo"
@@ -45,6 +47,8 @@ METHODS: list[tuple[type, str]] = [
             "abort",
         ]
     ),
+    *((TLSVisitor, name) for name in ["greet", "receive_some", "transport"]),
+    *((TLSTransport, name) for name in ["receive_nowait", "write_nowait", "drain", "abort"]),
     *((Verdict, name) for name in ["heard", "listen", "beat"]),
     *((Outbox, name) for name in ["append_reply", "append_beat", "buffers", "taken"]),
     *((Seat, name) for name in ["beat", "leave"]),
@@ -95,9 +99,9 @@ class Injected:
         monkeypatch.setattr(cls, name, fail)
 
 
-async def go_through_everything(port: int, target: str) -> None:
+async def go_through_everything(port: int, target: str, ssl_context: ssl.SSLContext | None) -> None:
     """Be let in, send messages and PINGs, be slow, be silent, and close."""
-    victim = await dial(port, target)
+    victim = await dial(port, target, ssl_context=ssl_context)
     try:
         await victim.send_text("hello")
         await victim.send_frame(Opcode.PING, b"x")
@@ -170,14 +174,16 @@ async def test_a_fault_anywhere_ends_one_connection(
     injected = Injected(monkeypatch, cls, name)
     handler = None if cls is HubConsumer else echo
     limits = Limits(inbound=4, outbox=2**26)
-    serve = serving(handler, heartbeat=Heartbeat(INTERVAL), limits=limits)
+    ours, theirs = tls_contexts() if cls in (TLSVisitor, TLSTransport) else (None, None)
+    serve = serving(handler, heartbeat=Heartbeat(INTERVAL), limits=limits, ssl_context=ours)
     async with serve as server, trio.open_nursery() as nursery:
-        neighbour = Neighbour(await dial(server.port, TARGET.format("other")), nursery)
+        peer = await dial(server.port, TARGET.format("other"), ssl_context=theirs)
+        neighbour = Neighbour(peer, nursery)
         await neighbour.check()
         injected.making = True
         with trio.fail_after(100):
             try:
-                await go_through_everything(server.port, TARGET.format("news"))
+                await go_through_everything(server.port, TARGET.format("news"), theirs)
             except* (AssertionError, trio.BrokenResourceError):
                 pass  # it was cut off
         injected.making = False
