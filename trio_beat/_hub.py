@@ -299,8 +299,7 @@ class Hub:
             await self._backend.subscribe(key)
             last = await self._backend.last(key)
         except BackendError as exc:
-            # Without this frame, which would keep the channel that keeps the error.
-            channel.error = exc.with_traceback(exc.__traceback__ and exc.__traceback__.tb_next)
+            channel.error = exc
             self._last.drop(channel)
             del self._channels[key]
             await self._backend.unsubscribe(key)
@@ -308,6 +307,7 @@ class Hub:
             if last is not None and not channel.kept_id:
                 self._last.note(channel, last.payload, last.expires_in)
         channel.ready.set()
+        del channel  # its error's traceback keeps this frame
 
     async def _deliver(self, key: str, payload: bytes) -> None:
         channel = self._channels.get(key)
