@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -320,5 +321,7 @@ def test_who_answers_late_because_packets_are_lost_lives(
         _lose(namespace)
     time.sleep(20)
     os.set_blocking(output.fileno(), False)
-    ended = (output.read() or "").splitlines()
+    ended: list[bytes] = []
+    with contextlib.suppress(BlockingIOError):  # nothing came
+        ended = os.read(output.fileno(), 65536).splitlines()
     assert len(ended) <= MANY // 5
