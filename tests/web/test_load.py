@@ -18,7 +18,7 @@ import trio
 from tests.command import command
 from tests.peer import Peer, dial
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.benchmark]
 
 SECONDS = 5.0
 #: Beyond this, most echoes have stood behind HTTP. (It is 0.05 on a machine that is not shared.)
