@@ -168,32 +168,36 @@ class Connection:
                     self._report()
 
     async def _beat(self) -> None:
-        transport, verdict = self._transport, self._verdict
-        seat, heartbeat = self._terms.metronome.seat(), self._terms.heartbeat
-        # Whoever is asked once a beat cannot be exact: half a beat is granted.
-        patience = (heartbeat.misses + 0.5) * heartbeat.interval
-        # Then the first silent beat is the last, and needs one before it to be compared with.
-        strict = heartbeat.misses == 1
+        # What is judged keeps its variables only for as long as it takes.
+        seat = self._terms.metronome.seat()
         try:
-            while True:
-                beat = await seat.beat()
-                silent, asked = verdict.silent, verdict.silent or strict
-                stirring = asked and transport.stirring(self._waiting)
-                fair = beat.whole and not (silent and stirring)
-                lossy = silent and transport.lossy()
-                if not verdict.listening and transport.unreachable(patience):
-                    self._lost(TimeoutError("nothing is acknowledged"))
-                if verdict.beat(fair=fair, lossy=lossy):
-                    self.end_nowait(EndReason.MISSED_BEATS, 1006, f"{verdict.missed} in a row")
-                if self.closed is not None:
-                    return
-                transport.rest(
-                    heard=not (silent or verdict.missed or strict),
-                    listening=beat.whole and verdict.listening,
-                )
-                self._send_beat(beat)
+            while self.closed is None:
+                self._judge(await seat.beat())
         finally:
             seat.leave()
+
+    def _judge(self, beat: Beat) -> None:
+        """Judge the last beat, and send the next one where the connection goes on."""
+        transport, verdict, heartbeat = self._transport, self._verdict, self._terms.heartbeat
+        # Then the first silent beat is the last, and needs one before it to be compared with.
+        strict = heartbeat.misses == 1
+        silent, asked = verdict.silent, verdict.silent or strict
+        stirring = asked and transport.stirring(self._waiting)
+        fair = beat.whole and not (silent and stirring)
+        lossy = silent and transport.lossy()
+        # One that is asked once a beat cannot be exact: half a beat is granted.
+        if not verdict.listening and transport.unreachable(
+            (heartbeat.misses + 0.5) * heartbeat.interval
+        ):
+            self._lost(TimeoutError("nothing is acknowledged"))
+        if verdict.beat(fair=fair, lossy=lossy):
+            self.end_nowait(EndReason.MISSED_BEATS, 1006, f"{verdict.missed} in a row")
+        if self.closed is None:
+            transport.rest(
+                heard=not (silent or verdict.missed or strict),
+                listening=beat.whole and verdict.listening,
+            )
+            self._send_beat(beat)
 
     async def _flush(self) -> None:
         outbox = self._outbox
