@@ -230,3 +230,13 @@ async def linked(
     assert not poller._watches, "watches left in the poller"
     assert not wire.unfinished._messages, "messages left that are not finished"
     assert sock.fileno() == -1, "socket left open"
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of one task."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.count = name, 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task.name == self.name

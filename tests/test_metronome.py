@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_beat._heartbeat import Verdict
-from trio_beat._metronome import Beat, Metronome
+from trio_beat._metronome import Beat, Metronome, Seat
 
 INTERVAL = 4.0
 SLOTS = 16
@@ -468,3 +468,88 @@ async def test_beat_that_is_on_its_way_is_not_lost_to_a_cancellation(
         assert metronome.seats == [0] * len(seated)
         assert metronome._slots == [[] for _ in seated]
         nursery.cancel_scope.cancel()
+
+
+class TestAsking:
+    async def test_a_seat_that_sleeps_on_is_asked_at_each_beat(
+        self, autojump_clock: MockClock
+    ) -> None:
+        metronome = Metronome(INTERVAL)
+        beats: list[float] = []
+
+        def ask(beat: Beat) -> Beat | None:
+            beats.append(trio.current_time())
+            return beat if len(beats) == 3 else None
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(metronome.run)
+            seat = metronome.seat()
+            beat = await seat.beat(ask)
+            assert trio.current_time() == beats[-1] == beat.number * TICK
+            assert [second - first for first, second in pairwise(beats)] == [INTERVAL] * 2
+            seat.leave()
+            nursery.cancel_scope.cancel()
+
+    async def test_cancelled_and_parked_again_is_asked_once_a_beat(
+        self, autojump_clock: MockClock
+    ) -> None:
+        metronome = Metronome(INTERVAL)
+        asked: list[float] = []
+        async with trio.open_nursery() as nursery:
+            await nursery.start(metronome.run)
+            seat = metronome.seat()
+            for _ in range(100):
+                with trio.move_on_after(0.01):
+                    await seat.beat(lambda _: None)
+            with trio.move_on_after(4 * INTERVAL):
+                await seat.beat(lambda _: asked.append(trio.current_time()))
+            assert len(asked) == 4
+            assert sum(metronome.seats) == 1
+            seat.leave()
+            nursery.cancel_scope.cancel()
+
+    async def test_many_are_asked_a_few_at_a_time(self, autojump_clock: MockClock) -> None:
+        metronome = Metronome(INTERVAL)
+        asked, most = 0, 0
+
+        class Passes(trio.abc.Instrument):
+            def before_io_wait(self, timeout: float) -> None:
+                nonlocal asked, most
+                asked, most = 0, max(most, asked)
+
+        def ask(_: Beat) -> None:
+            nonlocal asked
+            asked += 1
+
+        async def play() -> None:
+            seat = metronome.seat()
+            try:
+                await seat.beat(ask)
+            finally:
+                seat.leave()
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(metronome.run)
+            for _ in range(SLOTS * 200):
+                nursery.start_soon(play)
+            await wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(passes := Passes())
+            await trio.sleep(2 * INTERVAL)
+            trio.lowlevel.remove_instrument(passes)
+            nursery.cancel_scope.cancel()
+        assert 0 < most <= 64
+
+
+@given(st.lists(st.integers(0, 2**16), max_size=60))
+def test_whoever_leaves_takes_nobody_else_s_place(choices: list[int]) -> None:
+    """A seat is taken where the number is even, and given back where it is odd."""
+    metronome = Metronome(INTERVAL, slots=2)
+    seats: list[Seat] = []
+    for choice in choices:
+        if choice % 2 and seats:
+            seats.pop(choice % len(seats)).leave()
+        else:
+            seats.append(metronome.seat())
+        found = [seat for slot in metronome._slots for seat in slot]
+        assert sorted(map(id, found)) == sorted(map(id, seats))
+        assert sum(metronome.seats) == len(seats)

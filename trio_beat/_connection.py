@@ -148,7 +148,7 @@ class Connection:
                             self._lost(exc)
                             break
                         verdict.heard()
-                        for event in events:
+                        for event in events or ():
                             if type(event) is Pong:  # most are, and need no coroutine
                                 self._ponged(event.number)
                             else:

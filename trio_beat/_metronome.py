@@ -1,7 +1,8 @@
 """One clock for all heartbeats.
 
-The interval is divided into slots, and one task wakes one slot after the other. A heartbeat parks
-in its slot until its turn, which costs a list entry: no cancel scope, no deadline in Trio's heap.
+The interval is divided into slots, and one task goes through one slot after the other. A heartbeat
+has a seat in a slot and parks there until its turn: no cancel scope, no deadline in Trio's heap. It
+is asked before it is woken, and sleeps on where there is nothing to judge (`Parking`).
 
 1. A seat keeps its slot, so its beats are one interval apart.
 2. New seats go to the emptier of two slots, one taken in turn and one by chance: beats stay spread
@@ -20,18 +21,20 @@ in its slot until its turn, which costs a list entry: no cancel scope, no deadli
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-import outcome
 import trio
+
+from ._parking import Parking
 
 #: Ticks a second: fine enough for an even spread, coarse enough for a tick to be shared by many.
 _TICKS_PER_SECOND = 4
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 1024
-#: Heartbeats that are woken before other tasks get a turn. More than a few hundred objects that are
-#: made at once start Python's collector, which would find nothing each time, and in the end look
-#: through all connections: with 16,000 of them a third of what their beats cost, and long pauses.
+#: Heartbeats that are asked before other tasks get a turn. Where they are woken, more than a few
+#: hundred objects that are made at once start Python's collector, which would find nothing each
+#: time, and in the end look through all connections: with 16,000 of them a third of what their
+#: beats cost, and long pauses.
 _TURN = 64
 #: A tick that is late by this share of an interval or more means that the process stood still.
 _STALL = 0.5
@@ -50,7 +53,7 @@ class Beat(NamedTuple):
 
 
 class Metronome:
-    """Wakes heartbeats, spread evenly over the interval.
+    """Tells heartbeats their turns, spread evenly over the interval.
 
     Nothing runs until `run` does.
 
@@ -67,12 +70,9 @@ class Metronome:
         self._stall = interval * _STALL
         self._settle = min(self._width, interval * _SETTLE)
         self._slots: list[list[Seat]] = [[] for _ in range(count)]
-        self._seated = [0] * count  # seats of each slot, parked or not
         #: The first tick after the last forgiven stall; each slot's last tick that was not whole.
         self._stalled = -count
         self._forgiven = [-count] * count
-        #: Those whose turn has come, and who are about to be woken.
-        self._due: list[Seat] = []
         self._turn = 0
         self._occupied = trio.Event()
         self._random = random.Random()  # noqa: S311 - spreads load, guards nothing
@@ -86,15 +86,14 @@ class Metronome:
         count = len(self._slots)
         self._turn = (self._turn + 1) % count
         other = self._random.randrange(count)
-        index = self._turn if self._seated[self._turn] <= self._seated[other] else other
-        self._seated[index] += 1
+        here, there = self._slots[self._turn], self._slots[other]
         self._occupied.set()
-        return Seat(self, index)
+        return Seat(here if len(here) <= len(there) else there)
 
     @property
     def seats(self) -> list[int]:
         """How many seats each slot has, in the order of their turns."""
-        return self._seated.copy()
+        return [len(slot) for slot in self._slots]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tick until cancelled."""
@@ -102,7 +101,7 @@ class Metronome:
         tick = forgiving_from = 0
         task_status.started()
         while True:
-            if not any(self._seated):
+            if not any(self._slots):
                 self._occupied = trio.Event()
                 await self._occupied.wait()
                 # Ticks that had nobody to wake were neither late nor missed.
@@ -119,7 +118,8 @@ class Metronome:
                 forgiving_from = tick + int(late / self._width) + 1 + count
             due = tick + int(late / self._width)
             while tick <= due:
-                await self._wake(tick % count, Beat(tick & 0xFFFFFFFF, self._is_whole(tick)))
+                beat = Beat(tick & 0xFFFFFFFF, self._is_whole(tick))
+                await self._go_through(self._slots[tick % count], beat)
                 tick += 1
 
     def _is_whole(self, tick: int) -> bool:
@@ -129,48 +129,48 @@ class Metronome:
         self._forgiven[tick % count] = tick
         return False
 
-    async def _wake(self, index: int, beat: Beat) -> None:
-        self._due, self._slots[index] = self._slots[index], []
-        while self._due:
-            turn, self._due = self._due[:_TURN], self._due[_TURN:]
-            for seat in turn:
-                trio.lowlevel.reschedule(seat.task, outcome.Value(beat))
-            if self._due:
+    async def _go_through(self, slot: list[Seat], beat: Beat) -> None:
+        # Of those that are seated now: others may come and go in between, and change places.
+        due = slot.copy()
+        for begin in range(0, len(due), _TURN):
+            if begin:
                 await trio.lowlevel.checkpoint()
+            for seat in due[begin : begin + _TURN]:
+                if seat.parked:
+                    seat.offer(beat)
 
-    def _forget(self, seat: Seat, index: int) -> None:
-        parked = self._slots[index]
-        (parked if seat in parked else self._due).remove(seat)
+
+def _wake(beat: Beat) -> Beat:
+    return beat
 
 
-class Seat:
+class Seat(Parking[Beat, Beat]):
     """One heartbeat's place in a metronome."""
 
-    __slots__ = ("_index", "_metronome", "task")
+    __slots__ = ("_place", "_slot")
 
-    #: The task that is parked here. Invariant: meaningful only while the seat is in its slot.
-    task: trio.lowlevel.Task
+    def __init__(self, slot: list[Seat]) -> None:
+        super().__init__()
+        self._slot = slot
+        #: Invariant: where in the slot the seat is, so that nobody has to look for it.
+        self._place = len(slot)
+        slot.append(self)
 
-    def __init__(self, metronome: Metronome, index: int) -> None:
-        self._metronome = metronome
-        self._index = index
+    def beat(self, ask: Callable[[Beat], Beat | None] = _wake) -> Awaitable[Beat]:
+        """Wait for the next beat that needs the heartbeat's task.
 
-    def beat(self) -> Awaitable[Beat]:
-        """Wait for the next beat.
-
-        Not a coroutine function, so that a parked heartbeat keeps no frame for it.
+        Args:
+            ask: is asked at each beat, in the metronome's task; gives the beat back to wake the
+                heartbeat's, or None.
 
         Returns:
-            An awaitable of the `Beat` whose turn has come.
+            An awaitable of the `Beat` that was given back.
         """
-        self.task = trio.lowlevel.current_task()
-        self._metronome._slots[self._index].append(self)  # noqa: SLF001 - one mechanism, two classes
-        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
+        return self.park(ask)
 
     def leave(self) -> None:
-        """Give the place back."""
-        self._metronome._seated[self._index] -= 1  # noqa: SLF001
-
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._metronome._forget(self, self._index)  # noqa: SLF001
-        return trio.lowlevel.Abort.SUCCEEDED
+        """Give the place back; the last one of the slot moves there."""
+        last = self._slot.pop()
+        if last is not self:
+            self._slot[self._place] = last
+            last._place = self._place  # noqa: SLF001 - of this class

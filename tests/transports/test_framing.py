@@ -16,7 +16,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.harness import make_wire
 from trio_beat._outbox import Outbox
-from trio_beat.transports import Event, Failure, PeerClose, Pong, Reply
+from trio_beat.transports import Event, Failure, PeerClose, Pong, Reply, Take, awake
 from trio_beat.transports._framing import (
     FramingTransport,
     beat_frames,
@@ -59,7 +59,7 @@ class Fed(FramingTransport):
         self.rest(heard=True)
         self.rest(heard=True)
 
-    async def wait_readable(self) -> None: ...
+    async def wait_readable(self, take: Take = awake) -> list[Event]: ...  # type: ignore[empty-body]
     def receive_nowait(self) -> list[Event]: ...  # type: ignore[empty-body]
     def write_nowait(self, data: bytes) -> int: ...  # type: ignore[empty-body]
     async def drain(self, outbox: Outbox) -> None: ...

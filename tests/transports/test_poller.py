@@ -11,8 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.harness import HANGS
+from tests.harness import HANGS, Steps
 from trio_beat._turns import Turns
+from trio_beat.transports import Event
 from trio_beat.transports._poller import Poller, Watch
 
 
@@ -292,3 +293,121 @@ async def test_watches_may_outlive_the_poller_s_run() -> None:
             await poller.run()
         watch.close()
     assert not poller._watches
+
+
+class TestAsking:
+    async def test_a_reader_that_sleeps_on_is_asked_at_each_edge(
+        self, autojump_clock: MockClock
+    ) -> None:
+        taken: list[bytes] = []
+
+        def take() -> list[Event] | None:
+            taken.append(it.theirs.recv(100))
+            return ["x"] if taken[-1] == b"2" else None
+
+        async with watched() as it, trio.open_nursery() as nursery:
+            steps = Steps("reader")
+
+            async def read() -> None:
+                assert await it.watch.wait(take) == ["x"]
+
+            nursery.start_soon(read, name="reader")
+            await wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(steps)
+            for number in range(3):
+                it.ours.send(b"%d" % number)
+                await wait_all_tasks_blocked()
+                assert steps.count == (number == 2)
+            trio.lowlevel.remove_instrument(steps)
+        assert taken == [b"0", b"1", b"2"]
+
+    async def test_what_a_read_leaves_wakes_the_reader(self, autojump_clock: MockClock) -> None:
+        """It takes a turn for the rest, since the edge is not told again."""
+        taken: list[bytes] = []
+
+        def take() -> list[Event] | None:
+            taken.append(it.theirs.recv(1))
+            it.watch.more()
+            return None if len(taken) < 3 else []
+
+        async with watched() as it:
+            it.ours.send(b"abc")
+            for _ in range(3):
+                assert not await it.watch.wait(take)
+        assert taken == [b"a", b"b", b"c"]
+
+    async def test_a_reader_that_was_busy_is_not_asked_but_takes_a_turn(
+        self, autojump_clock: MockClock
+    ) -> None:
+        where: list[str] = []
+
+        def take() -> list[Event] | None:
+            it.theirs.recv(100)
+            it.watch.busy()
+            where.append(trio.lowlevel.current_task().name)
+            return None
+
+        async def read() -> None:
+            while True:
+                await it.watch.wait(take)
+
+        async with watched() as it, trio.open_nursery() as nursery:
+            nursery.start_soon(read, name="reader")
+            await wait_all_tasks_blocked()
+            for _ in range(3):
+                it.ours.send(b"x")
+                await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert [name == "reader" for name in where] == [False, True, True]
+
+    async def test_what_is_read_in_place_is_bounded_over_all_sockets_of_a_pass(
+        self, autojump_clock: MockClock
+    ) -> None:
+        pairs = [socket.socketpair() for _ in range(40)]
+        taken = most = 0
+
+        class Passes(trio.abc.Instrument):
+            def before_io_wait(self, timeout: float) -> None:
+                nonlocal taken, most
+                taken, most = 0, max(most, taken)
+
+        async def read(watch: Watch, sock: socket.socket) -> None:
+            def take() -> list[Event]:
+                nonlocal taken
+                taken += 1
+                sock.recv(100)
+                watch.busy()
+                return []
+
+            await watch.wait(take)
+
+        with Poller(Turns()) as poller:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(poller.run)
+                watches = [poller.watch(theirs) for _, theirs in pairs]
+                async with trio.open_nursery() as readers:
+                    for watch, (_, theirs) in zip(watches, pairs, strict=True):
+                        readers.start_soon(read, watch, theirs)
+                    await wait_all_tasks_blocked()
+                    trio.lowlevel.add_instrument(passes := Passes())
+                    for ours, _ in pairs:
+                        ours.send(b"x")
+                trio.lowlevel.remove_instrument(passes)
+                nursery.cancel_scope.cancel()
+            for watch, (ours, theirs) in zip(watches, pairs, strict=True):
+                watch.close()
+                ours.close()
+                theirs.close()
+        assert most == 4
+
+    async def test_a_watch_that_is_closed_while_its_reader_is_asked(
+        self, autojump_clock: MockClock
+    ) -> None:
+        def take() -> None:
+            it.close()
+
+        async with watched() as it:
+            it.ours.send(b"x")
+            assert await it.watch.wait(take) == ()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await it.watch.wait(lambda: [it.theirs.recv(1)])

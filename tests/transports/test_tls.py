@@ -51,7 +51,7 @@ class Pair(NamedTuple):
 
     async def receive(self) -> list[Event]:
         await self.transport.wait_readable()
-        return list(self.transport.receive_nowait())
+        return list(self.transport.receive_nowait() or ())
 
     def shrink(self) -> None:
         """Make the socket smaller than one record."""
@@ -103,13 +103,13 @@ async def test_a_wait_that_is_cancelled_loses_nothing(autojump_clock: MockClock)
     async with paired() as pair:
         with trio.move_on_after(1):
             await pair.transport.wait_readable()
-        assert list(pair.transport.receive_nowait()) == []
+        assert not pair.transport.receive_nowait()
         await pair.peer.send_text("x")
         await pair.transport.wait_readable()
         with trio.CancelScope() as scope:
             scope.cancel()
             await pair.transport.wait_readable()
-        assert list(pair.transport.receive_nowait()) == ["x"]
+        assert pair.transport.receive_nowait() == ["x"]
 
 
 class TestWriting:

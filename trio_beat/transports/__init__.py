@@ -7,7 +7,7 @@ One that needs tasks has a `run` for them, and starts none outside of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from .._outbox import Outbox
@@ -50,14 +50,22 @@ END_OF_STREAM: Final = EndOfStream()
 #: What can be received; a message is a `str` or `bytes`.
 Event = str | bytes | Pong | Reply | PeerClose | Failure | EndOfStream
 
+#: Takes what has come, in whatever task; None: the reader's task need not know of it.
+Take = Callable[[], Sequence[Event] | None]
+
+
+def awake() -> Sequence[Event]:
+    """A `Take` of a reader that takes what has come when it is awake."""
+    return ()
+
 
 class Transport(ABC):
     """One peer's bytes.
 
-    One task reads (`wait_readable`, then `receive_nowait`), and one at a time waits in `drain`;
-    `write_nowait` is for when no task does. Whatever waits here may be cancelled at any time.
-    Frames are written whole, as `bytes`; a transport whose far side speaks messages takes them
-    apart again.
+    One task reads (`wait_readable`, whose `take` calls `receive_nowait`), and one at a time waits
+    in `drain`; `write_nowait` is for when no task does. Whatever waits here may be cancelled at any
+    time. Frames are written whole, as `bytes`; a transport whose far side speaks messages takes
+    them apart again.
 
     A failing socket shows as `OSError`, with the cause kept.
     """
@@ -65,20 +73,28 @@ class Transport(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def wait_readable(self) -> Awaitable[None]:
-        """Wait until there is something to receive, or the peer is gone.
+    def wait_readable(self, take: Take = awake) -> Awaitable[Sequence[Event]]:
+        """Wait until there is something for the reader's task to do.
+
+        Args:
+            take: asked each time there may be something to receive, or the peer is gone; it must
+                not wait, and may be asked in another task.
+
+        Returns:
+            An awaitable of what `take` gave back that was not None; or of nothing, and then there
+            may be more to wait for.
 
         Raises:
-            OSError: the socket failed, or was aborted.
+            OSError: the socket failed, or was aborted. And what `take` raises.
         """
 
     @abstractmethod
-    def receive_nowait(self) -> Sequence[Event]:
+    def receive_nowait(self) -> Sequence[Event] | None:
         """Take what has come.
 
         Returns:
-            Events in the order in which they came; none where what came is not yet whole.
-            `PeerClose`, `Failure` and `END_OF_STREAM` are the last.
+            Events in the order in which they came; none where what came is not yet whole, and
+            None where not a byte came. `PeerClose`, `Failure` and `END_OF_STREAM` are the last.
 
         Raises:
             OSError: the socket failed.

@@ -322,7 +322,7 @@ class FramingTransport(Transport):
             self._wire.size = 0
             answered = any(
                 isinstance(event, PeerClose | Failure) or event is END_OF_STREAM
-                for event in self.receive_nowait()
+                for event in self.receive_nowait() or ()
             )
             left -= self._wire.size
         if answered:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 import trio
 
 from .._outbox import Outbox
-from . import END_OF_STREAM, Event
+from . import END_OF_STREAM, Event, Take, awake
 from ._framing import LINGER_BYTES, Wire
 from ._kernel import SocketTransport
 from ._poller import Poller
@@ -34,10 +34,10 @@ class NativeTransport(SocketTransport):
         if received:
             self._keep(received)
 
-    def wait_readable(self) -> Awaitable[None]:
-        return self._watch.wait()
+    def wait_readable(self, take: Take = awake) -> Awaitable[Sequence[Event]]:
+        return self._watch.wait(take)
 
-    def receive_nowait(self) -> Sequence[Event]:
+    def receive_nowait(self) -> Sequence[Event] | None:
         if self._rest is not None:
             # The edge that told of what lies behind it may be spent.
             self._watch.more()
@@ -47,7 +47,7 @@ class NativeTransport(SocketTransport):
             count = self._socket.recv_into(wire.buffer)
         except BlockingIOError:
             self._watch.empty()
-            return ()
+            return None
         if count == 0:
             self._let_go()
             return (END_OF_STREAM,)

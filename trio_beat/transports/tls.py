@@ -24,7 +24,7 @@ from typing import Final
 import trio
 
 from .._outbox import Outbox
-from . import END_OF_STREAM, Event
+from . import END_OF_STREAM, Event, Take, awake
 from ._framing import Wire
 from ._kernel import unread, was_reset
 from ._poller import Poller
@@ -111,14 +111,15 @@ class TLSTransport(NativeTransport):
         if sock.pending():
             self._watch.more()
 
-    def wait_readable(self) -> Awaitable[None]:
-        return self._wait_to_go_on() if self._stuck_reading else self._watch.wait()
+    def wait_readable(self, take: Take = awake) -> Awaitable[Sequence[Event]]:
+        return self._wait_to_go_on(take) if self._stuck_reading else self._watch.wait(take)
 
-    async def _wait_to_go_on(self) -> None:
+    async def _wait_to_go_on(self, take: Take) -> Sequence[Event]:
         await self._watch.wait_writable()
         self._stuck_reading = False
+        return take() or ()
 
-    def receive_nowait(self) -> Sequence[Event]:
+    def receive_nowait(self) -> Sequence[Event] | None:
         if self._rest is not None:
             # The edge that told of what lies behind it may be spent.
             self._watch.more()

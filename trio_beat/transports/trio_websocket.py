@@ -27,7 +27,7 @@ from websockets.utils import accept_key
 
 from .._log import get_logger
 from .._outbox import Outbox
-from . import END_OF_STREAM, Event, Failure, PeerClose, Pong
+from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Take, awake
 from ._framing import PARTING_BYTES, close_frame
 from ._kernel import KernelTransport
 
@@ -340,10 +340,13 @@ class TrioWebSocketTransport(KernelTransport):
             # It judges what breaks the protocol, and does not tell whoever broke it.
             self._add(Failure(code, reason, close_frame(code, reason)))
 
-    async def wait_readable(self) -> None:
-        await self._something.wait()
-        if self._aborted is not None and not self._events:
-            raise self._aborted()
+    async def wait_readable(self, take: Take = awake) -> Sequence[Event]:
+        while True:
+            await self._something.wait()
+            if self._aborted is not None and not self._events:
+                raise self._aborted()
+            if (events := take()) is not None:
+                return events
 
     def receive_nowait(self) -> Sequence[Event]:
         events, self._events = self._events, []
