@@ -242,6 +242,9 @@ class TestPoliteness:
         """Not a message, and the answer to a PING that came in the same read went before."""
 
         class Impolite(HandlerConsumer):
+            def received_nowait(self, message: str | bytes) -> bool:
+                return False
+
             async def received(self, connection: Connection, message: str | bytes) -> None:
                 connection.end_nowait(EndReason.HANDLER, 1000, "")
 

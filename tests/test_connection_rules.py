@@ -555,7 +555,7 @@ class TestCleanupCompletes:
     @pytest.mark.parametrize(
         ("handler", "peer", "fewest_steps"),
         [
-            (echo, conversation, 20),
+            (echo, conversation, 15),
             (idle, silence, 5),
             (flooded, answering, 5),
             (flooded, silence, 5),

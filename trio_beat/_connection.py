@@ -4,7 +4,9 @@
 
     Connection.run            one nursery, one cancel scope
     ├── (the nursery's body)  the reader: waits for bytes, notes that the peer was heard, hands on
+    │   └── _read             asked before it is woken: takes what nobody has to wait for
     ├── _beat                 the heartbeat: waits for its turn, judges the last beat, sends a PING
+    │   └── _beat_on          asked before it is woken: sends a PING where there is nothing to judge
     ├── _flush                only while the socket does not take what is sent
     └── whatever the consumer starts: a handler, where an application supplied one
 
@@ -24,7 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -142,17 +144,12 @@ class Connection:
                     while self.closed is None:
                         verdict.listen()
                         try:
-                            await transport.wait_readable()
-                            events = transport.receive_nowait()
+                            events = await transport.wait_readable(self._read)
                         except OSError as exc:
                             self._lost(exc)
                             break
-                        verdict.heard()
-                        for event in events or ():
-                            if type(event) is Pong:  # most are, and need no coroutine
-                                self._ponged(event.number)
-                            else:
-                                await self._take(event)
+                        for event in events:
+                            await self._take(event)
                     self._nursery.cancel_scope.cancel()
             except BaseException as exc:
                 await self._interrupted(exc)
@@ -167,14 +164,55 @@ class Connection:
                 finally:
                     self._report()
 
+    def _read(self) -> Sequence[Event] | None:
+        """Take what has come; None: that was all, and the reader listens on.
+
+        Returns:
+            What the reader's task has to take, since it may have to wait for somebody.
+        """
+        events = self._transport.receive_nowait()
+        if events is None:
+            return None
+        verdict = self._verdict
+        verdict.heard()
+        for count, event in enumerate(events):
+            if not self._took(event):
+                return events[count:]
+        verdict.listen()
+        return None
+
+    def _took(self, event: Event) -> bool:
+        """Take an event, unless it may have to wait for somebody."""
+        match event:
+            case Pong(number):
+                self._ponged(number)
+            case str() | bytes():
+                if event != self._terms.heartbeat.message:
+                    return self._consumer.received_nowait(event)
+            case Reply(frame):
+                self._reply(frame)
+            case _:
+                return False
+        return True
+
     async def _beat(self) -> None:
         # What is judged keeps its variables only for as long as it takes.
         seat = self._terms.metronome.seat()
         try:
             while self.closed is None:
-                self._judge(await seat.beat())
+                self._judge(await seat.beat(self._beat_on))
         finally:
             seat.leave()
+
+    def _beat_on(self, beat: Beat) -> Beat | None:
+        """Send the next beat where there is nothing to judge; else give it back."""
+        going = self.closed is None and self._outbox is None
+        if not (going and beat.whole and self._verdict.clear):
+            return beat
+        self._transport.rest(heard=True, listening=True)
+        self._verdict.beat()
+        self._send_beat(beat)
+        return None
 
     def _judge(self, beat: Beat) -> None:
         """Judge the last beat, and send the next one where the connection goes on."""
@@ -212,12 +250,11 @@ class Connection:
             outbox.emptied.set()
 
     async def _take(self, event: Event) -> None:
+        if self._took(event):
+            return
         match event:
             case str() | bytes():
-                if event != self._terms.heartbeat.message:
-                    await self._consumer.received(self, event)
-            case Reply():
-                self._reply(event.frame)
+                await self._consumer.received(self, event)
             case Failure(code, reason, frame):
                 with trio.move_on_after(CLOSE_TIMEOUT):
                     await self._consumer.caught_up()

@@ -73,6 +73,9 @@ class InboxConsumer:
             self._returned.set()
         self._look_whether_caught_up()
 
+    def received_nowait(self, message: str | bytes) -> bool:
+        return self._inbox.put_nowait(message)
+
     async def received(self, connection: Connection, message: str | bytes) -> None:
         await self._inbox.put(message)
 

@@ -87,6 +87,14 @@ class Verdict:
         #: its first beat is a part of one.
         self.silent = False
 
+    @property
+    def clear(self) -> bool:
+        """The next beat has nothing to judge: the peer was heard since the last one.
+
+        With one miss allowed the first silent beat is the last, and each is looked at.
+        """
+        return self.listening and not self.silent and not self.missed and self._limit > 1
+
     def heard(self) -> None:
         """Bytes of any kind came from the peer; the reader is busy with them until `listen`."""
         self.missed = self._granted = 0

@@ -401,6 +401,9 @@ class HubConsumer:
         except BackendError as exc:
             _refuse(connection, exc)
 
+    def received_nowait(self, message: str | bytes) -> bool:
+        return not self._channels.publish
+
     async def received(self, connection: Connection, message: str | bytes) -> None:
         sender = None if self._channels.echo else connection
         try:

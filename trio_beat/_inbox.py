@@ -27,14 +27,20 @@ class Inbox:
         #: Set when there is room again; None while nobody waits.
         self._room: trio.Event | None = None
 
+    def put_nowait(self, message: str | bytes) -> bool:
+        """Add a message; False: there is no room for it."""
+        if len(self._messages) >= self._size:
+            return False
+        self._messages.append(message)
+        self._wake()
+        return True
+
     async def put(self, message: str | bytes) -> None:
         """Add a message, as soon as there is room: no checkpoint where there is."""
-        while len(self._messages) >= self._size:
+        while not self.put_nowait(message):
             if self._room is None:
                 self._room = trio.Event()
             await self._room.wait()
-        self._messages.append(message)
-        self._wake()
 
     async def get(self) -> str | bytes:
         """Take the oldest message; several tasks may do so, and each gets another one.

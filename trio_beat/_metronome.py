@@ -118,8 +118,7 @@ class Metronome:
                 forgiving_from = tick + int(late / self._width) + 1 + count
             due = tick + int(late / self._width)
             while tick <= due:
-                beat = Beat(tick & 0xFFFFFFFF, self._is_whole(tick))
-                await self._go_through(self._slots[tick % count], beat)
+                await self._go_through(tick)
                 tick += 1
 
     def _is_whole(self, tick: int) -> bool:
@@ -129,9 +128,10 @@ class Metronome:
         self._forgiven[tick % count] = tick
         return False
 
-    async def _go_through(self, slot: list[Seat], beat: Beat) -> None:
+    async def _go_through(self, tick: int) -> None:
+        beat = Beat(tick & 0xFFFFFFFF, self._is_whole(tick))
         # Of those that are seated now: others may come and go in between, and change places.
-        due = slot.copy()
+        due = self._slots[tick % len(self._slots)].copy()
         for begin in range(0, len(due), _TURN):
             if begin:
                 await trio.lowlevel.checkpoint()

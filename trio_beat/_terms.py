@@ -47,6 +47,9 @@ class Consumer(Protocol):
     async def opened(self, connection: Connection) -> None:
         """The peer was let in; what is sent now follows the handshake."""
 
+    def received_nowait(self, message: str | bytes) -> bool:
+        """Take a message if that needs no waiting; False: `received` has to."""
+
     async def received(self, connection: Connection, message: str | bytes) -> None:
         """Take a message. While this waits the peer feels back-pressure, and is not judged."""
 
