@@ -49,7 +49,7 @@ class Parking(Generic[_Answer, *_Asked]):
             An awaitable of what the task is woken with; to be awaited at once.
         """
         self._task, self._ask = trio.lowlevel.current_task(), ask
-        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
+        return trio.lowlevel.wait_task_rescheduled(self)  # noqa: ASYNC105
 
     def offer(self, *asked: *_Asked) -> None:
         """Ask the function of the task that is parked, and wake the task unless it sleeps on."""
@@ -83,7 +83,8 @@ class Parking(Generic[_Answer, *_Asked]):
         self._task = self._ask = None
         trio.lowlevel.reschedule(task, left)
 
-    def _abort(self, cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
+    def __call__(self, cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
+        """Cancel the wait, for Trio: a bound method would be an object more for each that parks."""
         if self._ask is None:
             # Trio keeps this for both sides of such a sleep, and lets go of it at the wake-up.
             assert self._task is not None
