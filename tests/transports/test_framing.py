@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
+from websockets.utils import apply_mask
 
 from tests.harness import make_wire
 from trio_beat._outbox import Outbox
@@ -36,7 +37,7 @@ class Fed(FramingTransport):
     def __init__(self, limit: int = LIMIT) -> None:
         super().__init__(make_wire(limit, clock=lambda: 0.0))
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes | memoryview) -> list[Event]:
         events = list(self._parse(data))
         while self._rest is not None:
             events += self._parse_rest()
@@ -358,6 +359,47 @@ class TestViolations:
         assert event.code == code
 
 
+#: The first two bytes of a frame, any payload, and how many bytes too many or too few there are.
+_HEADS = st.sampled_from([0x81, 0x82, 0x8A]) | st.integers(0, 0xFF)
+
+
+@st.composite
+def short_frames(draw: st.DrawFn) -> bytes:
+    """What is a short frame, or nearly."""
+    payload = draw(st.binary(max_size=130) | st.text(max_size=30).map(str.encode))
+    length = draw(st.just(len(payload)) | st.integers(0, 127))
+    head, mask = draw(_HEADS), draw(st.binary(min_size=4, max_size=4))
+    marked = draw(st.sampled_from([0x80, 0x80, 0x80, 0]))
+    return bytes([head, marked | length & 0x7F]) + mask + apply_mask(payload, mask)
+
+
+class TestShortFrames:
+    """What is taken without the parser is what the parser would have made of it."""
+
+    @given(st.lists(short_frames() | st.binary(max_size=140), min_size=1, max_size=3))
+    def test_both_ways_give_the_same(self, reads: list[bytes]) -> None:
+        # At the limit of a message, below it, and none.
+        for limit in (4, 100, LIMIT):
+            one, other = Fed(limit), Fed(limit)
+            for data in reads:
+                if other._fragments is None:
+                    other._parser()  # where there is one, nothing is taken without it
+                assert one.feed(data) == other.feed(data)
+            assert type(one._fragments) is type(other._fragments)
+
+    @given(st.sampled_from([Opcode.TEXT, Opcode.BINARY, Opcode.PONG]), st.binary(max_size=125))
+    def test_whole_frames_too(self, opcode: Opcode, payload: bytes) -> None:
+        one, other = Fed(), Fed()
+        other._parser()
+        data = masked(opcode, payload)
+        # As it is read: out of a buffer that is used again.
+        buffer = bytearray(data)
+        events = one.feed(memoryview(buffer))
+        buffer[:] = bytes(len(buffer))
+        assert events == other.feed(data)
+        assert not one.has_parser or isinstance(events[-1], Failure)
+
+
 class TestParser:
     def test_a_lone_pong_needs_none(self) -> None:
         fed = Fed()
@@ -366,14 +408,25 @@ class TestParser:
             assert fed.feed(masked(Opcode.PONG, payload)) == [Pong(number)]
         assert not fed.has_parser
 
+    @pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY, Opcode.PONG])
+    @pytest.mark.parametrize("size", [0, 1, 4, 125])
+    def test_nor_does_a_short_frame_that_comes_alone(self, opcode: Opcode, size: int) -> None:
+        fed = Fed()
+        [event] = fed.feed(masked(opcode, b"x" * size))
+        assert not fed.has_parser
+        number = int.from_bytes(b"xxxx", "big") if size == 4 else -1
+        text = "x" * size if opcode is Opcode.TEXT else b"x" * size
+        assert event == (Pong(number) if opcode is Opcode.PONG else text)
+
     @pytest.mark.parametrize(
         "data",
         [
-            masked(Opcode.PONG, b"abc"),
             masked(Opcode.PONG, b"abcd")[:9],
             masked(Opcode.PONG, b"abcd") * 2,
+            masked(Opcode.TEXT, b"abcd") * 2,
             masked(Opcode.PING, b"abcd"),
-            masked(Opcode.TEXT, b"abcd"),
+            masked(Opcode.TEXT, b"abcd", fin=False),
+            masked(Opcode.TEXT, b"x" * 126),
             b"\x8a\x85" + masked(Opcode.PONG, b"abcde")[2:10],
         ],
     )
@@ -384,7 +437,7 @@ class TestParser:
 
     def test_is_let_go_after_an_idle_beat(self) -> None:
         fed = Fed()
-        fed.feed(masked(Opcode.TEXT, b"x"))
+        fed.feed(masked(Opcode.TEXT, b"x" * 126))
         fed.rest(heard=True)
         assert fed.has_parser  # it was used in the beat that has passed
         fed.rest(heard=True)

@@ -1,8 +1,8 @@
 """Frames for transports that carry bytes.
 
 1. The parser is made when a frame needs parsing, and let go when the connection has been idle for a
-   beat at a frame boundary: a connection that only answers PINGs needs none, because a short PONG
-   that comes alone is recognised without it.
+   beat at a frame boundary. A short PONG or message that comes alone, whole, and while there is no
+   parser, is taken without it: a connection that only answers PINGs has none.
 2. At most `_MOST_FRAMES` are parsed at a time, however small they are; what is left waits for the
    next turn.
 3. A message that is not finished is given up when it takes too long, or when all such messages of
@@ -23,6 +23,11 @@ import trio
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # where it is not compiled
+    from websockets.utils import apply_mask
+
 from .._checks import check_kind, check_text, check_whole, encode
 from .._turns import Turns
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply, Transport
@@ -32,9 +37,13 @@ from ._unfinished import Unfinished
 #: The payload of our PINGs is a number of this many bytes.
 PING_SIZE: Final = 4
 #: A PONG that answers one: its head, the mask, and the masked number.
-_PONG: Final = struct.Struct("!HII")
-_PONG_HEAD: Final = (0x80 | Opcode.PONG) << 8 | 0x80 | PING_SIZE
-#: A control frame's payload is no longer than this (RFC 6455, section 5.5).
+_ANSWER: Final = struct.Struct("!HII")
+_ANSWER_HEAD: Final = (0x80 | Opcode.PONG) << 8 | 0x80 | PING_SIZE
+#: The first bytes of the frames that are taken without the parser (RFC 6455, section 5.2): the
+#: last of their message, no extension, and an opcode.
+_TEXT, _BINARY, _PONG = (0x80 | code for code in (Opcode.TEXT, Opcode.BINARY, Opcode.PONG))
+#: A control frame's payload is no longer than this (RFC 6455, section 5.5), and neither is that of
+#: a message whose length takes 7 bits (section 5.2).
 _MOST_CONTROL: Final = 125
 #: Frames that are parsed before others get a turn: a read full of tiny ones takes tens of
 #: milliseconds.
@@ -49,8 +58,10 @@ LINGER_BYTES: Final = 2**18
 _PAUSE: Final = 1.0
 #: After these nothing more counts.
 _ENDS: Final = frozenset({PeerClose, Failure})
-#: Bytes of the smallest frame of a client: its head and the mask.
+#: Bytes of the smallest frame of a client: its head and the mask; and of the longest whose length
+#: takes 7 bits.
 _SMALLEST: Final = 6
+_SHORT: Final = _SMALLEST + _MOST_CONTROL
 
 
 def message_frame(message: str | bytes) -> bytes:
@@ -159,13 +170,12 @@ class FramingTransport(Transport):
         return self._protocol
 
     def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
-        if len(data) == _PONG.size and self._protocol is None:
-            head, mask, masked = _PONG.unpack(data)
-            if head == _PONG_HEAD:
-                return self._wire.pongs(mask ^ masked)
-        if type(self._fragments) in _ENDS:
-            return ()
-        protocol, events = self._parser(), list[Event]()
+        if self._protocol is None:
+            if type(self._fragments) in _ENDS:
+                return ()
+            if len(data) <= _SHORT and (events := self._lone(data)) is not None:
+                return events
+        protocol, events = self._parser(), []
         begin = count = 0
         while begin < len(data) and not protocol.eof_sent:
             if count >= _MOST_FRAMES:
@@ -188,6 +198,25 @@ class FramingTransport(Transport):
         if count > _FEW:
             self._busy()
         return self._conclude(protocol, events)
+
+    def _lone(self, data: bytearray | memoryview | bytes) -> Sequence[Event] | None:
+        """The event of a short frame that is all that was read; None: the parser has to look."""
+        if len(data) == _ANSWER.size:
+            head, mask, masked = _ANSWER.unpack(data)
+            if head == _ANSWER_HEAD:
+                return self._wire.pongs(mask ^ masked)
+        size = len(data) - _SMALLEST
+        if size < 0 or data[1] != 0x80 | size:
+            return None
+        kind, payload = data[0], apply_mask(data[_SMALLEST:], bytes(data[2:_SMALLEST]))
+        if kind == _PONG:
+            return [Pong(int.from_bytes(payload, "big") if size == PING_SIZE else -1)]
+        if kind not in (_TEXT, _BINARY) or size > self._wire.max_message_size:
+            return None
+        try:
+            return [payload.decode() if kind == _TEXT else payload]
+        except UnicodeDecodeError:  # which the parser tells the peer
+            return None
 
     def _end(self, event: PeerClose | Failure) -> Event:
         self._let_go()
