@@ -175,24 +175,24 @@ class Connection:
             return None
         verdict = self._verdict
         verdict.heard()
-        for count, event in enumerate(events):
+        rest = iter(events)
+        for event in rest:
             if not self._took(event):
-                return events[count:]
+                return [event, *rest]
         verdict.listen()
         return None
 
     def _took(self, event: Event) -> bool:
         """Take an event, unless it may have to wait for somebody."""
-        match event:
-            case Pong(number):
-                self._ponged(number)
-            case str() | bytes():
-                if event != self._terms.heartbeat.message:
-                    return self._consumer.received_nowait(event)
-            case Reply(frame):
-                self._reply(frame)
-            case _:
-                return False
+        if type(event) is Pong:  # as most are: no pattern, which takes longer
+            self._ponged(event.number)
+        elif isinstance(event, str | bytes):
+            if event != self._terms.heartbeat.message:
+                return self._consumer.received_nowait(event)
+        elif isinstance(event, Reply):
+            self._reply(event.frame)
+        else:
+            return False
         return True
 
     async def _beat(self) -> None:
