@@ -44,6 +44,8 @@ SECURITY_HEADERS: Final = {
 }
 #: What the layer below would log quotes header values, which may be secret.
 _SILENT: Final = logging.Logger("websockets", logging.CRITICAL + 1)
+#: Stands for a key; no subprotocol is such a word (RFC 6455, section 4.1: a token).
+_KEY: Final = "<key>"
 #: What goes with every 426 (RFC 9110, section 15.5.22).
 _UPGRADE: Final = {
     "Connection": "Upgrade, close",
@@ -200,13 +202,23 @@ def accept(head: Head, subprotocols: Sequence[str]) -> tuple[bytes, str | None]:
         key, _, subprotocol = _protocol(tuple(subprotocols)).process_request(request)
     except InvalidHandshake as exc:
         raise _refusal(request, exc) from None
+    before, behind = _switching(subprotocol)
+    return before + key.encode() + behind, subprotocol
+
+
+@lru_cache(maxsize=64)
+def _switching(subprotocol: str | None) -> tuple[bytes, bytes]:
+    """The response that lets a peer in, before and behind its key; all get the same otherwise."""
     headers = Headers()
     headers["Upgrade"] = "websocket"
     headers["Connection"] = "Upgrade"
-    headers["Sec-WebSocket-Accept"] = key
+    headers["Sec-WebSocket-Accept"] = _KEY
     if subprotocol is not None:
         headers["Sec-WebSocket-Protocol"] = subprotocol
-    return Response(101, "Switching Protocols", headers).serialize(), subprotocol
+    before, _, behind = (
+        Response(101, "Switching Protocols", headers).serialize().partition(_KEY.encode())
+    )
+    return before, behind
 
 
 @lru_cache(maxsize=16)
