@@ -26,6 +26,7 @@ from trio_beat._turns import Turns
 from trio_beat.transports import Transport
 from trio_beat.transports._framing import Wire
 from trio_beat.transports._poller import Poller
+from trio_beat.transports._session import Bios, Session
 from trio_beat.transports._unfinished import Unfinished
 from trio_beat.transports.native import NativeTransport
 from trio_beat.transports.tls import TLSTransport
@@ -85,21 +86,24 @@ def tcp_pair() -> tuple[Peer, socket.socket]:
 async def tls_pair(
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
     version: ssl.TLSVersion | None = None,
-) -> tuple[Peer, ssl.SSLSocket]:
-    """A peer and a socket, their TLS handshake done; the peer's TLS goes over a `Trickle`."""
+) -> tuple[Peer, socket.socket, Session]:
+    """A peer and a socket, their TLS handshake done, and the socket's session.
+
+    The peer's TLS goes over a `Trickle`.
+    """
     server, client = tls_contexts(version)
     plain, sock = pair()
     ours = trio.SSLStream(Trickle(plain.plain), client, server_hostname="localhost")
     turns = Turns()
-    visitor = TLSVisitor(sock, server, turns)
+    visitor = TLSVisitor(sock, server, Bios(), turns)
     async with trio.open_nursery() as nursery:
         await nursery.start(turns.run)
         async with trio.open_nursery() as handshake:
             handshake.start_soon(ours.do_handshake)
             handshake.start_soon(visitor.greet)
         nursery.cancel_scope.cancel()
-    assert isinstance(visitor.sock, ssl.SSLSocket)
-    return Peer(ours), visitor.sock
+    assert visitor._session is not None
+    return Peer(ours), sock, visitor._session
 
 
 class Link:
@@ -211,8 +215,8 @@ async def linked(
             sock: socket.socket
             if secure:
                 version = secure if isinstance(secure, ssl.TLSVersion) else None
-                peer, sock = tls = await tls_pair(pair, version)
-                transport = TLSTransport(tls[1], wire, poller, received)
+                peer, sock, session = await tls_pair(pair, version)
+                transport = TLSTransport(sock, session, wire, poller, received)
             else:
                 peer, sock = pair()
                 transport = NativeTransport(sock, wire, poller, received)

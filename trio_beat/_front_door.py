@@ -21,8 +21,9 @@ from .transports import Transport
 from .transports._framing import Wire
 from .transports._kernel import peer_name
 from .transports._poller import Poller
+from .transports._session import RECORD, Bios, Session
 from .transports.native import NativeTransport
-from .transports.tls import TLSTransport, notify, secured
+from .transports.tls import TLSTransport
 
 _CHUNK: Final = 16384
 #: Empty lines that may stand before a request.
@@ -207,15 +208,18 @@ class TLSVisitor(PlainVisitor):
 
     secure = True
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, turns: Turns) -> None:
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, bios: Bios, turns: Turns
+    ) -> None:
         super().__init__(sock)
         self._context = context
+        self._bios = bios
         self._turns = turns
-        #: The same as `sock`, once the handshake is done.
-        self._tls: ssl.SSLSocket | None = None
+        #: From the end of the handshake until our side of TLS is ended.
+        self._session: Session | None = None
         #: There is a way to give it an answer.
         self._answerable = False
-        #: A record is being sent, or has been cut off: another one would be taken for its rest.
+        #: An answer is being sent, or has been cut off: another one would be taken for its rest.
         self._sending = False
         #: The close_notify waits for room in the socket.
         self._notifying = False
@@ -229,24 +233,29 @@ class TLSVisitor(PlainVisitor):
             raise Refusal(400, "this port speaks TLS: use https:// or wss://")
         # A step of a handshake takes as long as dozens of messages, and all peers may come at once.
         await self._turns.take()
-        self.sock = tls = secured(self.sock, self._context)
-        try:
-            await self._shake_hands(tls)
-        except ssl.SSLError as exc:
-            raise ConnectionResetError(f"TLS handshake failed: {exc}") from exc
-        self._tls, self._answerable = tls, True
-
-    async def _shake_hands(self, tls: ssl.SSLSocket) -> None:
-        while True:
-            try:
-                tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(tls)
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(tls)
-            else:
-                return
+        session = Session(self._context, self._bios)
+        while not await self._shake_hands(session):
+            await trio.lowlevel.wait_readable(self.sock)
             await self._turns.take()
+        self._session, self._answerable = session, True
+
+    async def _shake_hands(self, session: Session) -> bool:
+        """Take a step; returns whether it was the last one."""
+        try:
+            data = self.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            raise ConnectionResetError("TLS handshake failed: the peer left")
+        try:
+            done = session.handshake(data)
+        except ssl.SSLError as exc:
+            with contextlib.suppress(OSError):
+                session.send(self.sock)  # the alert
+            raise ConnectionResetError(f"TLS handshake failed: {exc}") from exc
+        while not session.send(self.sock):
+            await trio.lowlevel.wait_writable(self.sock)
+        return done
 
     def read_head_nowait(self) -> Request | None:
         return None
@@ -256,53 +265,61 @@ class TLSVisitor(PlainVisitor):
             await super().refuse(refusal, turns)
 
     def refuse_nowait(self, refusal: Refusal) -> None:
-        if self._tls is None:
-            self.abort()
-        else:
-            super().refuse_nowait(refusal)
+        if self._session is not None and not self._sending:
+            with contextlib.suppress(OSError):
+                self._session.encrypt(refusal.response())
+        self.abort()
 
     async def receive_some(self) -> bytes:
-        while self._notifying:
-            await trio.lowlevel.wait_writable(self.sock)
-            self.end_output()
-        while True:
-            await trio.lowlevel.wait_readable(self.sock)
-            try:
-                # A whole record: of what OpenSSL keeps back, the descriptor tells nothing.
-                return self.sock.recv(_CHUNK)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                continue
-            except ssl.SSLEOFError:  # without a close_notify
-                return b""
-            except ssl.SSLWantWriteError:
+        while (session := self._session) is not None:
+            if self._notifying:
                 await trio.lowlevel.wait_writable(self.sock)
+                self.end_output()
+                continue
+            if not session.waiting:
+                await trio.lowlevel.wait_readable(self.sock)
+            try:
+                count = session.receive(self.sock, self._bios.view)
+            except BlockingIOError:
+                continue
+            if count is None:
+                return b""
+            if count:
+                return bytes(self._bios.view[:count])
+            await self._turns.take()
+        return await super().receive_some()
 
     async def send_all(self, data: bytes) -> None:
-        if self._tls is None:
+        if self._session is None:
             await super().send_all(data)
             return
         if self._sending:
             raise ConnectionAbortedError("an answer was cut off")
         self._sending = True
         view = memoryview(data)
-        while view:
-            try:
-                view = view[self._tls.send(view[:_CHUNK]) :]
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(self._tls)
+        for begin in range(0, len(view), RECORD):
+            self._session.encrypt(view[begin : begin + RECORD])
+            while not self._session.send(self.sock):
+                await trio.lowlevel.wait_writable(self.sock)
         self._sending = False
 
     def end_output(self) -> None:
-        # Where there is no room yet for the close_notify, `receive_some` comes back to it.
-        self._notifying = self._tls is not None and not notify(self._tls)
-        if not self._notifying:
-            super().end_output()
+        if self._session is not None:
+            self._session.notify()
+            self._notifying = False
+            with contextlib.suppress(OSError):
+                # Where there is no room for it yet, `receive_some` comes back to it.
+                self._notifying = not self._session.send(self.sock)
+            if self._notifying:
+                return
+            self._session = None
+        super().end_output()
 
     def transport(self, wire: Wire, poller: Poller, received: bytes) -> Transport:
-        assert self._tls is not None
-        return TLSTransport(self._tls, wire, poller, received)
+        assert self._session is not None
+        return TLSTransport(self.sock, self._session, wire, poller, received)
 
     def abort(self) -> None:
-        if self._tls is not None and self.sock.fileno() != -1:
-            notify(self._tls)
+        if self._session is not None and self.sock.fileno() != -1:
+            self._session.part(self.sock)
         super().abort()

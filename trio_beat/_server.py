@@ -52,6 +52,7 @@ from ._turns import Turns
 from .transports._framing import Wire
 from .transports._kernel import retry_often
 from .transports._poller import Poller
+from .transports._session import Bios
 from .transports._unfinished import Unfinished
 from .web._hypercorn import ASGIApp, HTTPFront
 from .web._lifespan import Lifespan
@@ -125,6 +126,7 @@ class Server:
         self._limits = limits
         self._subprotocols = check_subprotocols(subprotocols)
         self._ssl_context = ssl_context
+        self._bios = Bios()
         self._grace = grace
         self._metronome = Metronome(heartbeat.interval)
         self._terms = Terms(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
@@ -272,7 +274,11 @@ class Server:
     def _welcome(self, sock: socket.socket, peers: trio.Nursery) -> None:
         sock.setblocking(False)
         context = self._ssl_context
-        visitor = PlainVisitor(sock) if context is None else TLSVisitor(sock, context, self._turns)
+        visitor: Visitor = (
+            PlainVisitor(sock)
+            if context is None
+            else TLSVisitor(sock, context, self._bios, self._turns)
+        )
         if self._visitors >= self._limits.visitors:
             self._refuse_nowait(visitor, _full())
             return

@@ -10,10 +10,10 @@ import socket
 import ssl
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import trio
@@ -33,6 +33,7 @@ from tests.harness import (
 from tests.peer import HANDSHAKE, Peer
 from tests.serving import deserted, serving
 from tests.test_front_door import client_hello
+from tests.transports.tls13 import Client, shake_hands
 from trio_beat import Connection, EndReason
 from trio_beat._front_door import TLSVisitor
 from trio_beat._outbox import Outbox
@@ -40,6 +41,7 @@ from trio_beat._turns import Turns
 from trio_beat.transports import END_OF_STREAM, Event, Transport
 from trio_beat.transports._framing import message_frame
 from trio_beat.transports._poller import Poller
+from trio_beat.transports._session import Bios
 from trio_beat.transports.tls import TLSTransport
 
 RECORD = 16384
@@ -60,13 +62,13 @@ class Pair(NamedTuple):
 
 @asynccontextmanager
 async def paired(received: bytes = b"") -> AsyncIterator[Pair]:
-    peer, sock = await tls_pair()
+    peer, sock, session = await tls_pair()
     turns = Turns()
     with trio.fail_after(HANGS), Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             await nursery.start(turns.run)
-            transport = TLSTransport(sock, make_wire(10**6, turns), poller, received)
+            transport = TLSTransport(sock, session, make_wire(10**6, turns), poller, received)
             try:
                 yield Pair(peer, transport)
             finally:
@@ -174,9 +176,11 @@ class TestWriting:
         )
         async with paired() as pair:
             pair.shrink()
-            pair.transport.write_nowait(message_frame(b"x" * 10_000))
+            message = message_frame(b"x" * 10_000)
+            assert pair.transport.write_nowait(message) == len(message) - 1
             pair.transport.stirring(1)
-            assert asked == [1 + len(message_frame(b"x" * 10_000))]
+            assert asked == [1 + len(pair.transport._session.unsent)]
+            assert asked[0] > 1000
 
 
 async def test_abort_wakes_the_reader_with_an_os_error(autojump_clock: MockClock) -> None:
@@ -212,7 +216,7 @@ async def test_after_abort_everything_is_an_os_error(autojump_clock: MockClock) 
             await pair.receive()
         with pytest.raises(ConnectionAbortedError):
             await pair.transport.drain(Outbox(b"x"))
-        with pytest.raises(OSError, match="Bad file descriptor"):
+        with pytest.raises(OSError, match="PROTOCOL_IS_SHUTDOWN"):
             pair.transport.write_nowait(b"x")
 
 
@@ -280,121 +284,162 @@ async def test_bytes_in_the_kernel_are_stirring(autojump_clock: MockClock) -> No
         assert not pair.transport.stirring(0)
 
 
-class Faulty(ssl.SSLSocket):
-    """Wants what OpenSSL seldom wants."""
+@asynccontextmanager
+async def crafted(count: int) -> AsyncIterator[list[tuple[Client, socket.socket, TLSTransport]]]:
+    """Clients whose records are made by hand, their sockets, and the transports of a server."""
+    bios, turns = Bios(), Turns()
+    wire = make_wire(10**6, turns)
+    with contextlib.ExitStack() as stack:
+        poller = stack.enter_context(Poller(turns))
+        trios = []
+        for _ in range(count):
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            client, session = shake_hands(bios)
+            transport = TLSTransport(theirs, session, wire, poller)
+            stack.callback(transport.abort)
+            trios.append((client, ours, transport))
+        with trio.fail_after(HANGS):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(poller.run)
+                await nursery.start(turns.run)
+                yield trios
+                nursery.cancel_scope.cancel()
 
-    #: What is raised, in this order.
-    sending: Sequence[type[ssl.SSLError]] = ()
-    receiving: Sequence[type[ssl.SSLError]] = ()
 
-    def send(self, data: Any, flags: int = 0) -> int:
-        if self.sending:
-            error, *self.sending = self.sending
-            raise error("wanted")
-        return super().send(data, flags)
+class Passes(trio.abc.Instrument):
+    """Counts the passes of the scheduler."""
 
-    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        if self.receiving:
-            error, *self.receiving = self.receiving
-            raise error("wanted")
-        return super().recv_into(buffer, nbytes, flags)
+    def __init__(self) -> None:
+        self.count = 0
+        trio.lowlevel.add_instrument(self)
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
 
 
-@pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls_contexts()[0], "sslsocket_class", Faulty)
+class TestKeyUpdates:
+    """A peer may send any number of them (RFC 8446, section 4.6.3), and we pay for each."""
 
+    async def test_floods_take_turns(self, autojump_clock: MockClock) -> None:
+        passes, taken = Passes(), Counter[int]()
+        done: list[int] = []
 
-@pytest.mark.usefixtures("faulty")
-class TestTheOtherDirection:
-    async def test_a_write_that_wants_to_read(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
-            sock = pair.transport._socket
-            assert isinstance(sock, Faulty)
-            sock.sending = [ssl.SSLWantReadError] * 2
-            message = message_frame("x" * 100)
-            taken = pair.transport.write_nowait(message)
-            assert taken == len(message) - 1
-            nursery.start_soon(drain, pair.transport, Outbox(message, taken))
+        async def read(index: int, transport: TLSTransport) -> None:
+            events: list[Event] = []
+            while not events:
+                await transport.wait_readable()
+                events += transport.receive_nowait()
+                taken[passes.count] += transport._session.bios.empty
+            assert events == ["behind"]
+            done.append(index)
+
+        async with crafted(41) as trios, trio.open_nursery() as nursery:
+            for index, (_, _, transport) in enumerate(trios):
+                nursery.start_soon(read, index, transport)
             await wait_all_tasks_blocked()
-            assert not sock.sending
-            await pair.peer.send_text("something")
-            assert await pair.peer.text() == "x" * 100
+            for client, sock, _ in trios[1:]:
+                sock.sendall(b"".join(client.key_update() for _ in range(100)))
+                sock.sendall(client.data(Frame(Opcode.TEXT, b"behind").serialize(mask=True)))
+            for index in range(1000):
+                if index == 20:
+                    client, sock, _ = trios[0]
+                    sock.sendall(client.data(Frame(Opcode.TEXT, b"behind").serialize(mask=True)))
+                if index == 30:
+                    assert done == [0]
+                await trio.lowlevel.checkpoint()
+        assert sum(taken.values()) == 40 * 100
+        first, *others = sorted(taken.values(), reverse=True)
+        assert first <= 40 * 4
+        assert others[0] <= 8 * 4
 
-    async def test_a_read_that_wants_to_write(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
-            sock = pair.transport._socket
-            assert isinstance(sock, Faulty)
-            pair.shrink()
-            message = message_frame("x" * 10_000)
-            taken = pair.transport.write_nowait(message)
-            sock.receiving = [ssl.SSLWantWriteError]
-            await pair.peer.send_text("in")
-            assert await pair.receive() == []
-            await pair.peer.send_text("behind")
-            await pair.peer.plain.send_eof()
-            with trio.move_on_after(1) as scope:
-                await pair.receive()
-            assert scope.cancelled_caught
-            nursery.start_soon(drain, pair.transport, Outbox(message, taken))
-            nursery.start_soon(pair.peer.text)
-            assert await pair.receive() == ["in", "behind"]
-            assert await pair.receive() == [END_OF_STREAM]
+    async def test_few_at_a_time_take_turns_as_well(self, autojump_clock: MockClock) -> None:
+        passes, reads = Passes(), Counter[int]()
 
-    async def test_a_beat_does_not_wake_a_read_that_wants_to_write(
+        async def read(transport: TLSTransport) -> None:
+            while True:
+                await transport.wait_readable()
+                transport.receive_nowait()
+                reads[passes.count] += 1
+
+        async with crafted(40) as trios, trio.open_nursery() as nursery:
+            for _, _, transport in trios:
+                nursery.start_soon(read, transport)
+            for _ in range(2):
+                await wait_all_tasks_blocked()
+                for client, sock, _ in trios:
+                    sock.sendall(client.key_update())
+                for _ in range(30):
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert sum(reads.values()) == 80
+        # At first nothing is known of them.
+        assert sorted(reads.values())[-2] <= 8
+
+    async def test_two_behind_a_record_that_the_socket_did_not_take_whole(
         self, autojump_clock: MockClock
     ) -> None:
-        async with paired() as pair:
-            sock = pair.transport._socket
-            assert isinstance(sock, Faulty)
-            pair.shrink()
-            pair.transport.write_nowait(message_frame("x" * 10_000))
-            sock.receiving = [ssl.SSLWantWriteError]
-            await pair.peer.send_text("in")
-            assert await pair.receive() == []
-            with trio.move_on_after(1) as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(pair.receive)
-                    await wait_all_tasks_blocked()
-                    assert pair.transport.stirring(0)
-                    await wait_all_tasks_blocked()
-                    assert not pair.transport.stirring(0)
-                    await trio.sleep_forever()
-            assert scope.cancelled_caught
-            assert pair.transport._stuck_reading
+        async with crafted(1) as [(client, sock, transport)], trio.open_nursery() as nursery:
+            transport._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            frame = message_frame("x" * 10_000)
+            taken = transport.write_nowait(frame)
+            assert taken == len(frame) - 1
+            for _ in range(2):
+                sock.sendall(client.key_update(requested=True))
+            sock.sendall(client.data(Frame(Opcode.TEXT, b"in").serialize(mask=True)))
+            await transport.wait_readable()
+            assert list(transport.receive_nowait()) == ["in"]
+            outbox = Outbox(frame, taken)
+            outbox.append(message_frame("more"))
+            nursery.start_soon(drain, transport, outbox)
+            received = b""
+            while len(received) < len(frame) + len(message_frame("more")):
+                await trio.lowlevel.wait_readable(sock)
+                received += client.receive(sock.recv(65536))
+            assert received == frame + message_frame("more")
+            assert client.answers == 2
 
-    async def test_abort_wakes_a_read_that_wants_to_write(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
-            sock = pair.transport._socket
-            assert isinstance(sock, Faulty)
-            pair.shrink()
-            pair.transport.write_nowait(message_frame("x" * 10_000))
-            sock.receiving = [ssl.SSLWantWriteError]
-            await pair.peer.send_text("in")
-            assert await pair.receive() == []
+    async def test_who_takes_no_answer_is_lost(self, autojump_clock: MockClock) -> None:
+        async with crafted(1) as [(client, sock, transport)]:
+            with pytest.raises(ConnectionAbortedError, match="too many answers"):
+                for _ in range(5000):
+                    sock.sendall(client.key_update(requested=True))
+                    await transport.wait_readable()
+                    assert list(transport.receive_nowait()) == []
 
-            async def read() -> None:
-                with pytest.raises(ConnectionAbortedError):
-                    await pair.receive()
-
-            nursery.start_soon(read)
-            await wait_all_tasks_blocked()
-            pair.transport.abort()
-        await read()
+    async def test_answers_that_wait_go_before_the_next_frame(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with crafted(1) as [(client, sock, transport)], trio.open_nursery() as nursery:
+            while not transport._session.unsent:
+                sock.sendall(client.key_update(requested=True))
+                await transport.wait_readable()
+                transport.receive_nowait()
+            frame = message_frame("x" * 100)
+            taken = transport.write_nowait(frame)
+            assert taken == len(frame) - 1
+            nursery.start_soon(drain, transport, Outbox(frame, taken))
+            received = b""
+            while len(received) < len(frame):
+                await trio.lowlevel.wait_readable(sock)
+                received += client.receive(sock.recv(65536))
+            assert received == frame
 
 
 async def test_few_handshakes_go_on_in_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes as long as dozens of messages, and who has lost a server comes back at once."""
     passes, steps = 0, Counter[int]()
 
-    class Counted(ssl.SSLSocket):
-        def do_handshake(self, block: bool = False) -> None:
+    class Counted(ssl.SSLObject):
+        def do_handshake(self) -> None:
             steps[passes] += 1
-            super().do_handshake(block)
+            super().do_handshake()
 
     context, _ = tls_contexts()
-    monkeypatch.setattr(context, "sslsocket_class", Counted)
-    hello, turns = client_hello(), Turns()
+    monkeypatch.setattr(context, "sslobject_class", Counted)
+    hello, bios, turns = client_hello(), Bios(), Turns()
     with contextlib.ExitStack() as stack:
         visitors = []
         for _ in range(50):
@@ -402,7 +447,7 @@ async def test_few_handshakes_go_on_in_a_pass(monkeypatch: pytest.MonkeyPatch) -
             stack.enter_context(ours)
             theirs.setblocking(False)
             ours.sendall(hello)
-            visitors.append(TLSVisitor(theirs, context, turns))
+            visitors.append(TLSVisitor(theirs, context, bios, turns))
         async with trio.open_nursery() as nursery:
             await nursery.start(turns.run)
             for visitor in visitors:

@@ -19,6 +19,7 @@ from tests.serving import ask, deserted, serving, status
 from trio_beat import Limits, Server
 from trio_beat._front_door import TLSVisitor
 from trio_beat._turns import Turns
+from trio_beat.transports._session import Bios
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 #: Bytes that no socket takes at once.
@@ -379,7 +380,7 @@ async def visiting() -> AsyncIterator[tuple[trio.SSLStream[Trickle], TLSVisitor]
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     stream = trio.SSLStream(Trickle(peer.plain), client, server_hostname="localhost")
     turns = Turns()
-    visitor = TLSVisitor(sock, server, turns)
+    visitor = TLSVisitor(sock, server, Bios(), turns)
     async with trio.open_nursery() as nursery:
         await nursery.start(turns.run)
         async with trio.open_nursery() as handshake:
