@@ -528,6 +528,31 @@ async def test_openssl_s_client_updates_its_keys(
 
 
 @pytest.mark.real
+async def test_openssl_s_client_may_not_renegotiate(
+    authority: tuple[ssl.SSLContext, Path],
+) -> None:
+    context, file = authority
+    with trio.fail_after(60):
+        async with serving(echo, ssl_context=context) as server:
+            with openssl(server.port, file, "-tls1_2") as process:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write(HANDSHAKE.format(target="/ws/x", headers="").encode())
+                process.stdin.flush()
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    await trio.lowlevel.wait_readable(process.stdout.fileno())
+                    received += process.stdout.read1(65536)  # type: ignore[attr-defined]
+                await trio.sleep(0.5)
+                process.stdin.write(b"R\n")
+                process.stdin.flush()
+                # It takes the refusal for the end.
+                await trio.to_thread.run_sync(process.wait)
+            await deserted(server)
+            assert server.statistics().accepted == 1
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("ends", ["client", "server"])
 async def test_websockets_own_client(ends: str, version: ssl.TLSVersion) -> None:

@@ -56,8 +56,7 @@ def peer_name(sock: socket.socket) -> str:
 def unread(sock: socket.socket) -> bool:
     """Whether the kernel holds bytes of the peer's, or its end of stream."""
     try:
-        # Past TLS: an `ssl.SSLSocket` takes no flags, and bytes need not be decrypted to be there.
-        socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except OSError:
