@@ -134,23 +134,6 @@ class Watch(Parking[Sequence[Event]]):
         """There may be more to read: the next read comes at once, as soon as it has a turn."""
         self._ready = True
 
-    async def wait_writable(self) -> None:
-        """Wait until the socket takes bytes, in place of `wait`: a read has to write first.
-
-        That is seldom: what the peer sends meanwhile is not told, so that nobody is woken in vain.
-        """
-        epoll, watches = self._poller._epoll, self._poller._watches  # noqa: SLF001
-        if watches.get(self._fd) is not self:
-            raise ConnectionAbortedError("socket was closed")
-        epoll.modify(self._fd, select.EPOLLOUT | select.EPOLLET)
-        self._ready = self._stays = False
-        try:
-            await self.park(awake)
-        finally:
-            if watches.get(self._fd) is self:
-                # All that there is to read is told again, and whether the peer has hung up.
-                epoll.modify(self._fd, _EDGES)
-
     def busy(self) -> None:
         """What was read has brought much work: the next read takes a turn."""
         self._in_turn = True
