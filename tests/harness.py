@@ -25,7 +25,8 @@ from trio_beat._terms import Consumer, SlowPolicy, Terms
 from trio_beat._turns import Turns
 from trio_beat.transports import Transport
 from trio_beat.transports._framing import Wire
-from trio_beat.transports._poller import Poller
+from trio_beat.transports._kernel import set_up
+from trio_beat.transports._polling import Poller
 from trio_beat.transports._session import Bios, Session
 from trio_beat.transports._unfinished import Unfinished
 from trio_beat.transports.native import NativeTransport
@@ -74,12 +75,16 @@ def _tls_contexts(version: ssl.TLSVersion | None) -> tuple[ssl.SSLContext, ssl.S
 
 
 def tcp_pair() -> tuple[Peer, socket.socket]:
-    """Like `socket_pair`, over TCP: for what only TCP can do. Use it with `patient_clock`."""
+    """Like `socket_pair`, over TCP: for what only TCP can do. Use it with `patient_clock`.
+
+    The second socket is set up like those of a server with the default heartbeat.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
     ours.setblocking(False)
     theirs.setblocking(False)
+    set_up(theirs, Heartbeat().patience)
     return Peer(trio.SocketStream(trio.socket.from_stdlib_socket(ours))), theirs
 
 
@@ -231,7 +236,7 @@ async def linked(
                     await peer.aclose()
                 nursery.cancel_scope.cancel()
     assert not any(metronome.seats), "seats left in the metronome"
-    assert not poller._watches, "watches left in the poller"
+    assert not poller.watches, "watches left in the poller"
     assert not wire.unfinished._messages, "messages left that are not finished"
     assert sock.fileno() == -1, "socket left open"
 

@@ -53,6 +53,7 @@ secured = pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 
 
 @secured
+@pytest.mark.needs_epoll
 @pytest.mark.parametrize("message", [None, "--heartbeat--"], ids=["ping", "text"])
 async def test_a_hundred_quiet_intervals_switch_to_no_task(
     secure: bool, message: str | None, autojump_clock: MockClock
@@ -78,6 +79,7 @@ async def test_a_hundred_quiet_intervals_switch_to_no_task(
 
 
 @secured
+@pytest.mark.needs_epoll
 async def test_a_peer_that_is_heard_again_is_quiet_again(
     secure: bool, autojump_clock: MockClock
 ) -> None:
@@ -94,6 +96,7 @@ async def test_a_peer_that_is_heard_again_is_quiet_again(
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.needs_epoll
 async def test_with_one_miss_allowed_each_beat_is_judged(autojump_clock: MockClock) -> None:
     """The first silent one ends the connection, and has to be compared with the one before."""
     async with linked(heartbeat=Heartbeat(INTERVAL, misses=1)) as link:
@@ -107,6 +110,7 @@ async def test_with_one_miss_allowed_each_beat_is_judged(autojump_clock: MockClo
 
 
 @secured
+@pytest.mark.needs_epoll
 async def test_messages_that_a_handler_has_room_for_wake_the_handler_alone(
     secure: bool, autojump_clock: MockClock
 ) -> None:
@@ -121,6 +125,7 @@ async def test_messages_that_a_handler_has_room_for_wake_the_handler_alone(
 
 
 @secured
+@pytest.mark.needs_epoll
 async def test_a_message_without_room_wakes_the_reader(
     secure: bool, autojump_clock: MockClock
 ) -> None:
@@ -153,6 +158,7 @@ class UnexpectedError(Exception):
     """What no part of the package expects."""
 
 
+@pytest.mark.needs_epoll
 @pytest.mark.parametrize(("method", "whose"), [("_took", READER), ("_send_beat", HEARTBEAT)])
 async def test_what_a_function_raises_is_raised_in_its_own_task(
     method: str,

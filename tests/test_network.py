@@ -206,9 +206,9 @@ def _kill(processes: list[subprocess.Popen[str]]) -> None:
         # The heartbeat's verdict.
         ("read", ("missed-beats",), 4),
         # Nobody listens, so silence says nothing: the kernel's verdict on unacknowledged PINGs.
-        ("busy", ("lost",), 6),
+        pytest.param("busy", ("lost",), 6, marks=pytest.mark.needs_tcp_info),
         # And its window is closed: nothing is in flight but probes, seldom.
-        ("stuck", ("lost",), 20),
+        pytest.param("stuck", ("lost",), 20, marks=pytest.mark.needs_tcp_info),
     ],
 )
 def test_peer_behind_a_pulled_cable_is_gone(
@@ -312,6 +312,7 @@ def test_who_is_stopped_goes_though_its_kernel_acknowledges(
     assert max(float(when) for _, when in ends) - stopped <= intervals + 0.5
 
 
+@pytest.mark.needs_tcp_info
 def test_who_answers_late_because_packets_are_lost_lives(
     many: tuple[subprocess.Popen[str], IO[str]], namespaces: tuple[str, str]
 ) -> None:

@@ -57,7 +57,9 @@ def make(kind: str, stack: ExitStack) -> Kind:
         "pipe",
         "pipe of another user",
         "socket",
+        "pipe on another system",
         pytest.param("terminal", marks=pytest.mark.real),
+        pytest.param("terminal on another system", marks=pytest.mark.real),
     ]
 )
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
@@ -67,8 +69,10 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
             raise PermissionError
 
         monkeypatch.setattr("trio_beat._output.os.open", forbidden)
+    if request.param.endswith("on another system"):
+        monkeypatch.setattr("trio_beat._output.sys.platform", "darwin")
     with ExitStack() as stack:
-        yield make(request.param, stack)
+        yield make(request.param.removesuffix(" on another system"), stack)
 
 
 @pytest.fixture
@@ -153,6 +157,22 @@ def test_pipe_that_nobody_could_open_again_fails_when_it_is_written() -> None:
     with pytest.raises(BrokenPipeError):
         out.write_nowait(LINE)
     out.close()
+    os.close(near)
+
+
+def test_where_nothing_tells_a_write_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.delattr(os, "O_NONBLOCK")
+    far, near = os.pipe()
+    out = Descriptor(near)
+    assert out.wait_blocking(0)
+    reader = threading.Thread(target=lambda: [os.read(far, 65536) for _ in range(4)])
+    reader.start()
+    assert out.write_nowait(b"x" * 2**18) == b""
+    reader.join()
+    out.close()
+    os.fstat(near)  # is still open
+    os.close(far)
     os.close(near)
 
 

@@ -18,7 +18,7 @@ from tests.serving import ask, deserted, serving, status
 from trio_beat import Connection, EndReason, Heartbeat, Limits, Server, open_hub, serve
 from trio_beat._front_door import PlainVisitor
 from trio_beat.testing import cancelled_at
-from trio_beat.transports._kernel import retry_often
+from trio_beat.transports._kernel import set_up
 
 REQUEST = HANDSHAKE.format(target="/ws/news", headers="").encode()
 
@@ -207,7 +207,7 @@ async def test_tcp_sends_again_while_the_peer_may_be_silent(misses: int, seconds
     """Linux 6.15 and later."""
     interval = 2.0 if misses == 1 else 4.0
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        retry_often(listener, Heartbeat(interval, misses).patience)
+        set_up(listener, Heartbeat(interval, misses).patience)
         with socket.create_connection(listener.getsockname()):
             sock, _ = listener.accept()
             with sock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import resource
 import signal
 import socket
 import ssl
@@ -15,7 +14,7 @@ from typing import NoReturn
 
 import trio
 
-from ._commands import COMMANDS
+from ._commands import COMMANDS, STOPPING
 from ._exceptions import BackendError
 from ._heartbeat import Heartbeat
 from ._hub import Hub, open_hub
@@ -40,6 +39,8 @@ _PROXY_TIMEOUT = 60.0
 #: everything. The last takes 0.3 s where there are 1,000 HTTP connections, in which nothing else
 #: runs, and finds little: a connection leaves no cycles, and HTTP some.
 _COLLECT = (700, 5, 200)
+#: Signals at which the certificate is read again; Windows has none.
+_RENEWING = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +77,7 @@ async def _run(settings: Settings) -> int:
         )
     # Signals are caught before anybody is told that the server is there.
     with (
-        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
+        trio.open_signal_receiver(*STOPPING, *_RENEWING) as signals,
         contextlib.ExitStack() as stack,
     ):
         try:
@@ -177,7 +178,7 @@ async def _obey_signals(
 ) -> None:
     async for number in signals:
         name = signal.Signals(number).name
-        if number == signal.SIGHUP:
+        if number in _RENEWING:
             _renew_certificate(settings, server)
         elif server.draining:
             _log.warning("%s again, leaving at once", name)
@@ -230,11 +231,22 @@ def _no_password() -> NoReturn:
 
 def _raise_descriptor_limit(peers: int) -> None:
     """Allow this process as many file descriptors as it may have, and say if they are too few."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < peers + _OWN_DESCRIPTORS:
+    if sys.platform == "win32":
+        return  # a socket is no file descriptor there
+    try:
+        import resource
+    except ImportError:
+        return
+    needed = peers + _OWN_DESCRIPTORS
+    allowed, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where there is no limit, macOS wants a number all the same (setrlimit(2)).
+    wanted = max(allowed, needed) if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        allowed = wanted
+    if allowed != resource.RLIM_INFINITY and allowed < needed:
         _log.warning(
-            "file descriptors are limited to %d (ulimit -n), too few for %d peers", hard, peers
+            "file descriptors are limited to %d (ulimit -n), too few for %d peers", allowed, peers
         )
 
 

@@ -52,7 +52,7 @@ from ._metronome import Metronome
 from ._opening import Opened
 from ._plain import Plain, leaves
 from ._terms import SlowPolicy, Terms
-from .transports._kernel import retry_often
+from .transports._kernel import set_up
 from .transports.trio_websocket import Line
 
 _log = get_logger("trio_beat.client")
@@ -190,7 +190,7 @@ class _Visit:
         with trio.move_on_after(self._plan.connect_timeout):
             sock, line = await dial(address)
             sockets.callback(line.abort)
-            retry_often(sock, self._plan.heartbeat.patience)
+            set_up(sock, self._plan.heartbeat.patience)
             return sock, line, await shake_hands(opening, line)
         text = f"{address.place} did not answer within {self._plan.connect_timeout:g} s"
         raise opening.refusal() or ConnectTimeout(text)

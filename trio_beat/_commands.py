@@ -31,6 +31,13 @@ _log = get_logger("trio_beat")
 
 #: Seconds that publishing over HTTP may take.
 _HTTP_TIMEOUT: Final = 10.0
+#: Signals that end a command: on Windows also Control and Break, the only one that another process
+#: can send there.
+STOPPING: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    *((signal.SIGBREAK,) if hasattr(signal, "SIGBREAK") else ()),
+)
 _TOKEN: Final = "TRIO_BEAT_PUBLISH_TOKEN"  # noqa: S105 - the name of it
 #: Bytes of an answer over HTTP that are shown.
 _SHOWN: Final = 1000
@@ -170,7 +177,7 @@ def _run(task: Callable[..., Awaitable[int]], *arguments: object, interrupted: i
 
     async def until_signal() -> None:
         nonlocal code
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(*STOPPING) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, nursery.cancel_scope)
                 nursery.start_soon(standard_error().run)

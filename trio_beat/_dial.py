@@ -202,6 +202,13 @@ async def establish(
     return transport
 
 
+def _error_text(number: int) -> str:
+    """The system's words for an error."""
+    # Windows has a table of its own for sockets, each text with a full stop.
+    texts: dict[int, str] = getattr(socket, "errorTab", {})
+    return texts[number].removesuffix(".") if number in texts else os.strerror(number)
+
+
 def why(exc: BaseException) -> str:
     """The reason in the words of the system: Trio tells of all addresses that it tried."""
     causes = [leaf for leaf in leaves(exc.__cause__ or exc) if isinstance(leaf, OSError)]
@@ -211,5 +218,5 @@ def why(exc: BaseException) -> str:
     if isinstance(first, ssl.SSLError) and first.reason == "WRONG_VERSION_NUMBER":
         return "the server does not speak TLS here"
     if isinstance(first, OSError) and not isinstance(first, ssl.SSLError | socket.gaierror):
-        return os.strerror(first.errno) if first.errno else str(first)
+        return _error_text(first.errno) if first.errno else str(first)
     return getattr(first, "strerror", None) or str(first)

@@ -20,7 +20,7 @@ from ._turns import Turns
 from .transports import Transport
 from .transports._framing import Wire
 from .transports._kernel import peer_name
-from .transports._poller import Poller
+from .transports._polling import Poller
 from .transports._session import RECORD, Bios, Session
 from .transports.native import NativeTransport
 from .transports.tls import TLSTransport

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,8 @@ _BACKLOG: Final = 65535  # as many as the system allows (listen(2))
 _ALL: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - names them
 #: A name, or no name, may stand for addresses of a family that this machine does not have.
 _NO_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+#: Another one has the port; on Windows also, where a range of ports is kept free for the system.
+_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
 #: Attempts to find one port that is free on all addresses.
 _ATTEMPTS: Final = 10
 
@@ -56,7 +59,7 @@ async def open_listeners(port: int, host: str | Sequence[str] | None) -> list[so
             return _listen(places)
         except OSError as exc:
             # The port that was free on one address may be taken on the next.
-            if port or exc.errno != errno.EADDRINUSE or attempt == _ATTEMPTS - 1:
+            if port or exc.errno not in _TAKEN or attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt has raised")
 
@@ -116,7 +119,11 @@ def _open(place: _Place, port: int) -> socket.socket:
     sock = socket.socket(place.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "win32":
+            # There SO_REUSEADDR lets several processes listen at one place, and this forbids it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if place.family == socket.AF_INET6:
             # IPv4 has a socket of its own, so that its peers keep the names they are known by.

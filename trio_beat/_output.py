@@ -6,6 +6,7 @@
 2. Messages (`Descriptor`) wait for their reader. Lines of a log (`Lines`) wait in a queue with a
    bound, and are lost beyond it; the loss is counted, and told once when there is room again.
 3. No thread does any of it: a thread that hangs in a write cannot be ended.
+4. On Windows neither can be told whether it takes more: there a write waits, and all with it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import cache
+from io import FileIO
 from typing import Final
 
 import trio
@@ -48,8 +50,24 @@ def open_missing() -> None:
             os.open(os.devnull, os.O_RDONLY)  # gets the lowest that is free (open(2))
 
 
+def _path(fd: int, mode: int) -> str | None:
+    """What opens a pipe or a terminal once more; None where nothing does."""
+    terminal = os.isatty(fd)
+    if not (terminal or stat.S_ISFIFO(mode)):
+        return None
+    if sys.platform == "linux":
+        return f"/proc/self/fd/{fd}"
+    # What other systems have in /dev/fd is the descriptor again, with the flags that it has.
+    if sys.platform != "win32" and terminal:
+        with contextlib.suppress(OSError):
+            return os.ttyname(fd)
+    return None
+
+
 class Descriptor:
     """A file descriptor that other processes may share, written to without blocking.
+
+    On Windows a write waits.
 
     Args:
         fd: stays open, also when this is closed.
@@ -58,16 +76,20 @@ class Descriptor:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._socket: socket.socket | None = None
+        #: Invariant: None everywhere but on Windows.
+        self._file: FileIO | None = None
         self._shared = True
         mode = os.fstat(fd).st_mode
-        if stat.S_ISSOCK(mode):
+        if sys.platform == "win32" or not hasattr(os, "O_NONBLOCK"):
+            # A file knows that a console takes UTF-8; the descriptor takes the code page's bytes.
+            self._file = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115
+        elif stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(fd))
             self._fd, self._shared = self._socket.fileno(), False
-        elif stat.S_ISFIFO(mode) or os.isatty(fd):
+        elif (path := _path(fd, mode)) is not None:
             # Another user's may not be opened, and a pipe that nobody reads cannot.
             with contextlib.suppress(OSError):
-                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-                self._fd = os.open(f"/proc/self/fd/{fd}", flags)
+                self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
                 self._shared = False
 
     def write_nowait(self, data: bytes) -> bytes:
@@ -88,6 +110,9 @@ class Descriptor:
         return rest
 
     def _write(self, data: bytes) -> int:
+        if sys.platform == "win32" or self._file is not None:
+            assert self._file is not None
+            return self._file.write(data)
         if self._socket is not None:
             return self._socket.send(data, socket.MSG_DONTWAIT)
         if self._shared:
@@ -101,12 +126,14 @@ class Descriptor:
         """Wait until more is taken."""
         try:
             await trio.lowlevel.wait_writable(self._fd)
-        except PermissionError:
-            # No epoll(7) for it: nothing is known that does this and blocks.
+        except OSError:
+            # No epoll(7) for it, and no kqueue(2): nothing is known that does this and blocks.
             await trio.sleep(_PAUSE)
 
     def wait_blocking(self, seconds: float | None) -> bool:
         """Wait in this thread until more is taken, for so long; None: without limit."""
+        if sys.platform == "win32" or self._file is not None:
+            return True
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         return bool(poll.poll(None if seconds is None else seconds * 1000))

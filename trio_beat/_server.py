@@ -50,8 +50,8 @@ from ._terms import Consumer, Terms
 from ._text import without_queries
 from ._turns import Turns
 from .transports._framing import Wire
-from .transports._kernel import retry_often
-from .transports._poller import Poller
+from .transports._kernel import set_up
+from .transports._polling import Poller
 from .transports._session import Bios
 from .transports._unfinished import Unfinished
 from .web._hypercorn import ASGIApp, HTTPFront
@@ -199,7 +199,7 @@ class Server:
         self.addresses = [listener.getsockname()[:2] for listener in listeners]
         with self._poller, contextlib.ExitStack() as listening:
             for listener in listeners:
-                retry_often(listener, self._terms.heartbeat.patience)
+                set_up(listener, self._terms.heartbeat.patience)
                 listening.enter_context(listener)
             try:
                 await self._run(listening, listeners, task_status)

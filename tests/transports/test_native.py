@@ -16,10 +16,11 @@ from tests.harness import HANGS, make_wire, tcp_pair
 from tests.peer import Peer, socket_pair
 from trio_beat._outbox import Outbox
 from trio_beat._turns import Turns
-from trio_beat.transports import END_OF_STREAM, Event
+from trio_beat.transports import END_OF_STREAM, Event, Failure
 from trio_beat.transports._framing import LINGER_BYTES, PARTING_BYTES, message_frame
-from trio_beat.transports._kernel import delivery, peer_name
-from trio_beat.transports._poller import Poller
+from trio_beat.transports._kernel import peer_name
+from trio_beat.transports._polling import Poller
+from trio_beat.transports._tcp_info import delivery
 from trio_beat.transports.native import NativeTransport
 
 BUFFER = 64
@@ -69,7 +70,7 @@ async def paired(
                 with trio.CancelScope(shield=True):
                     await peer.aclose()
             nursery.cancel_scope.cancel()
-    assert not poller._watches
+    assert not poller.watches
 
 
 def masked(text: str) -> bytes:
@@ -151,6 +152,7 @@ class TestReceiving:
 class TestUrgentData:
     """A read stops at an urgent mark (tcp(7)), and what stands behind it is no new edge."""
 
+    @pytest.mark.needs_epoll
     async def test_what_stands_behind_the_mark_is_read(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
             second = masked("2")
@@ -176,6 +178,7 @@ class TestUrgentData:
                     received += await pair.receive()
                 assert received == [str(number)]
 
+    @pytest.mark.needs_epoll
     async def test_an_urgent_byte_alone_leaves_nothing_to_read(
         self, patient_clock: MockClock
     ) -> None:
@@ -241,6 +244,24 @@ class TestWriting:
             nursery.start_soon(drain)
             await wait_all_tasks_blocked()
             pair.transport.abort()
+
+    async def test_a_reader_that_is_woken_leaves_the_writer_waiting(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            pair.fill()
+            nursery.start_soon(pair.transport.drain, Outbox(b"abc"))
+            received: list[Event] = []
+
+            async def read() -> None:
+                received.extend(await pair.receive())
+
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            pair.transport.give_up("too many")
+            await wait_all_tasks_blocked()
+            assert [type(event) for event in received] == [Failure]
+            nursery.cancel_scope.cancel()
 
     async def test_drain_after_abort_is_an_os_error(self, autojump_clock: MockClock) -> None:
         async with paired() as pair:
@@ -373,6 +394,7 @@ class TestEnding:
 
 
 class TestStirring:
+    @pytest.mark.needs_epoll
     async def test_a_reader_that_overlooked_bytes_is_woken(self, autojump_clock: MockClock) -> None:
         async with paired() as pair, trio.open_nursery() as nursery:
             received: list[Event] = []
@@ -411,6 +433,20 @@ class TestStirring:
             await pair.peer.aclose()
             assert pair.transport.stirring(0)
 
+    async def test_output_that_moves_out_of_the_outbox(self, autojump_clock: MockClock) -> None:
+        """Where nothing tells what is acknowledged, the silence is excused while that moves."""
+        async with paired() as pair:
+            outbox = Outbox(b"x" * 2**21)
+            outbox.taken(pair.fill())
+            assert not pair.transport.stirring(outbox.size)
+            assert not pair.transport.stirring(outbox.size)  # nothing has moved
+            with trio.move_on_after(1):
+                await pair.peer.stream.receive_some(2**19)
+                await pair.transport.drain(outbox)
+            assert pair.transport.stirring(outbox.size)
+            assert not pair.transport.stirring(0)
+
+    @pytest.mark.needs_tcp_info
     async def test_output_that_moves(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
             pair.fill()
@@ -436,6 +472,7 @@ class TestStirring:
             await trio.sleep(1)
             assert not pair.transport.unreachable(0)
 
+    @pytest.mark.needs_tcp_info
     async def test_the_kernel_says_how_far_output_has_come(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
             sent = pair.fill()

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.harness import HANGS, Steps
 from trio_beat._turns import Turns
 from trio_beat.transports import Event
-from trio_beat.transports._poller import Poller, Watch
+from trio_beat.transports._polling import Poller, Watch
 
 
 class Watched(NamedTuple):
@@ -90,6 +90,7 @@ async def test_data_that_comes_while_nobody_waits_is_kept(autojump_clock: MockCl
         assert await wakes(it.watch)
 
 
+@pytest.mark.needs_epoll
 async def test_an_edge_is_told_once(autojump_clock: MockClock) -> None:
     async with watched() as it:
         it.ours.send(b"x")
@@ -150,6 +151,7 @@ async def test_busy_readers_wait_for_their_turn(autojump_clock: MockClock) -> No
         theirs.close()
 
 
+@pytest.mark.needs_epoll
 async def test_a_busy_reader_that_is_cancelled_in_its_turn_loses_no_edge(
     autojump_clock: MockClock,
 ) -> None:
@@ -169,6 +171,7 @@ async def test_a_busy_reader_that_is_cancelled_in_its_turn_loses_no_edge(
         watch.close()
 
 
+@pytest.mark.needs_epoll
 async def test_what_stays_ready_does_so_until_a_read_finds_nothing(
     autojump_clock: MockClock,
 ) -> None:
@@ -281,7 +284,7 @@ async def test_many_sockets_wake_their_own_readers(autojump_clock: MockClock) ->
         watch.close()
         ours.close()
         theirs.close()
-    assert not poller._watches
+    assert not poller.watches
 
 
 async def test_watches_may_outlive_the_poller_s_run() -> None:
@@ -292,10 +295,11 @@ async def test_watches_may_outlive_the_poller_s_run() -> None:
             scope.cancel()
             await poller.run()
         watch.close()
-    assert not poller._watches
+    assert not poller.watches
 
 
 class TestAsking:
+    @pytest.mark.needs_epoll
     async def test_a_reader_that_sleeps_on_is_asked_at_each_edge(
         self, autojump_clock: MockClock
     ) -> None:
@@ -336,6 +340,7 @@ class TestAsking:
                 assert not await it.watch.wait(take)
         assert taken == [b"a", b"b", b"c"]
 
+    @pytest.mark.needs_epoll
     async def test_a_reader_that_was_busy_is_not_asked_but_takes_a_turn(
         self, autojump_clock: MockClock
     ) -> None:
@@ -360,6 +365,7 @@ class TestAsking:
             nursery.cancel_scope.cancel()
         assert [name == "reader" for name in where] == [False, True, True]
 
+    @pytest.mark.needs_epoll
     async def test_what_is_read_in_place_is_bounded_over_all_sockets_of_a_pass(
         self, autojump_clock: MockClock
     ) -> None:

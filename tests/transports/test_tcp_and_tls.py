@@ -335,7 +335,8 @@ async def test_no_end_leaves_anything_to_the_cyclic_collector(
 
     async def one() -> None:
         async with AsyncExitStack() as stack:
-            link = await stack.enter_async_context(opened(take_all, way, pair=tcp_pair))
+            options = {"pair": tcp_pair, "outbox": 2**24}
+            link = await stack.enter_async_context(opened(take_all, way, **options))
             await link.peer.send_text("something")
             if end == "peer":
                 await link.peer.plain.send_eof()

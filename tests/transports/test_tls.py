@@ -40,7 +40,7 @@ from trio_beat._outbox import Outbox
 from trio_beat._turns import Turns
 from trio_beat.transports import END_OF_STREAM, Event, Transport
 from trio_beat.transports._framing import message_frame
-from trio_beat.transports._poller import Poller
+from trio_beat.transports._polling import Poller
 from trio_beat.transports._session import Bios
 from trio_beat.transports.tls import TLSTransport
 
@@ -76,7 +76,7 @@ async def paired(received: bytes = b"") -> AsyncIterator[Pair]:
                 with trio.CancelScope(shield=True):
                     await peer.aclose()
             nursery.cancel_scope.cancel()
-    assert not poller._watches
+    assert not poller.watches
     assert sock.fileno() == -1
 
 

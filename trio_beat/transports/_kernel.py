@@ -1,42 +1,64 @@
-"""What the kernel knows of a TCP socket's peer."""
+"""What the kernel knows of a TCP socket's peer.
+
+Linux tells most (`_tcp_info`). Where it does not, only what the socket takes tells of the peer:
+
+1. What lies before a PING waits in the outbox, and little of it in the kernel (`set_up`): while the
+   socket takes some of it, the silence is excused, since the peer has not come to the PING. So no
+   peer is dropped that takes `_LITTLE` bytes within the time that it may be silent; and one that
+   takes nothing goes in its time, since a dead peer's socket is full soon.
+2. Nothing tells that a line loses packets: no beat is granted for that.
+3. Where nobody listens, only TCP itself notices that a peer is gone, when it has sent the PINGs
+   again often enough: a beat's write then fails.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import socket
 import struct
-import termios
+import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from . import Transport
 from ._framing import FramingTransport, Wire
+from ._tcp_info import TELLS, delivery, undelivered
 
-#: A state of a socket's (``net/tcp_states.h``): a peer that sent a FIN leaves it in another.
-_TCP_CLOSE: Final = 7
 #: The longest that TCP waits before it sends again (linux/tcp.h), and the kernel's bounds for it,
 #: in seconds. The connection fails after some more such times (``tcp_retries2``, tcp(7)): as many
 #: as this take as long as the peer may be silent.
 _TCP_RTO_MAX_MS: Final = 44
 _SHORTEST, _LONGEST = 1.0, 120.0
 _RETRIES: Final = 6
+#: Bytes that the kernel holds before a PING where it does not tell of them: with 64 KiB, 600 KiB
+#: a second over a line of 100 ms.
+_LITTLE: Final = 65536
+#: To linger for no time at all: what waits is dropped, and the peer is told by a reset.
+_AT_ONCE: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-def retry_often(sock: socket.socket, patience: float) -> None:
-    """Let TCP send again several times what the line has lost, while the peer may be silent.
+def set_up(sock: socket.socket, patience: float) -> None:
+    """Set what a heartbeat wants of TCP; sockets that are accepted inherit it.
 
-    It waits twice as long each time, and soon for too long. Sockets that are accepted inherit this;
-    kernels before Linux 6.15 do not know it.
+    TCP waits twice as long each time before it sends again what the line has lost, and soon for
+    too long: it is to do that several times while the peer may be silent. Kernels before Linux 6.15
+    do not know it, and to other systems the number means something else.
+
+    Where nobody tells what the peer has acknowledged, the kernel is to hold little.
 
     Args:
         sock: connected, or listening.
         patience: seconds that a peer may be silent.
     """
-    milliseconds = round(min(max(patience / _RETRIES, _SHORTEST), _LONGEST) * 1000)
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, milliseconds)
+    if sys.platform == "linux":
+        milliseconds = round(min(max(patience / _RETRIES, _SHORTEST), _LONGEST) * 1000)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, milliseconds)
+    if not TELLS:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LITTLE)
 
 
 def peer_name(sock: socket.socket) -> str:
@@ -54,9 +76,13 @@ def peer_name(sock: socket.socket) -> str:
 
 
 def unread(sock: socket.socket) -> bool:
-    """Whether the kernel holds bytes of the peer's, or its end of stream."""
+    """Whether the kernel holds bytes of the peer's, or its end of stream.
+
+    Args:
+        sock: non-blocking.
+    """
     try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return False
     except OSError:
@@ -64,58 +90,31 @@ def unread(sock: socket.socket) -> bool:
     return True
 
 
-def was_reset(sock: socket.socket) -> bool:
-    """Whether the peer reset the connection; to be asked once nothing more can be read."""
-    try:
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
-    except OSError:
-        return False
+def first_bytes(buffers: Sequence[bytes | memoryview], size: int) -> Iterator[bytes | memoryview]:
+    """What makes the first so many bytes of some buffers."""
+    for buffer in buffers:
+        yield buffer[:size]
+        size -= len(buffer)
+        if size <= 0:
+            return
 
 
-class Delivery(NamedTuple):
-    """What the kernel knows of the bytes that were sent (``TCP_INFO``, tcp(7))."""
-
-    probes: int  #: of a closed window that were not answered
-    in_flight: int  #: segments that were sent and not acknowledged
-    acknowledged: int  #: bytes so far
-    retransmitted: int  #: segments so far
-    last_ack: float  #: seconds since the last acknowledgement came
-
-
-#: The fields of ``struct tcp_info`` (linux/tcp.h) that make a `Delivery`.
-_TCP_INFO: Final = struct.Struct("=3xB20xI28xI40xI16xQ")
-#: To linger for no time at all: what waits is dropped, and the peer is told by a reset.
-_AT_ONCE: Final = struct.pack("ii", 1, 0)
-
-
-def delivery(sock: socket.socket) -> Delivery | None:
-    """Ask the kernel; None where it is no TCP socket, or closed."""
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    except OSError:
-        return None
-    if len(info) < _TCP_INFO.size:
-        return None
-    probes, in_flight, last_ack, retransmitted, acknowledged = _TCP_INFO.unpack(info)
-    return Delivery(probes, in_flight, acknowledged, retransmitted, last_ack / 1000)
-
-
-def undelivered(sock: socket.socket) -> int:
-    """How many bytes that were sent are not acknowledged (``SIOCOUTQ``, tcp(7))."""
-    try:
-        return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
-    except OSError:
-        return 0
+def send_gathered(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> int:
+    """Write some of the buffers at once; returns how many bytes. Raises `OSError`."""
+    if sys.platform != "win32" and hasattr(sock, "sendmsg"):
+        return sock.sendmsg(buffers)
+    return sock.send(b"".join(first_bytes(buffers, _LITTLE)))
 
 
 class _Look(NamedTuple):
     """What was seen at a beat."""
 
-    acknowledged: int  #: bytes so far
+    acknowledged: int  #: bytes so far; where that is not known, what was taken since
     before_ping: int  #: the PING of that beat comes behind so many bytes
     retransmitted: int  #: segments so far
     unread: bool  #: the kernel held bytes of the peer's
     lossy: bool  #: since the beat before, something was retransmitted and something arrived
+    known: bool = True  #: the kernel told
 
 
 class KernelTransport(Transport):
@@ -152,8 +151,10 @@ class KernelTransport(Transport):
             self._read_on()
         now = delivery(self._socket)
         if now is None:
-            self._looked = _Look(0, 0, 0, held, lossy=False)
-            return held and not again
+            # What stood before the last PING then, and whether some of it has left the outbox.
+            moved = before is not None and min(before.acknowledged, before.before_ping) > 0
+            self._looked = _Look(0, queued, 0, held, lossy=False, known=False)
+            return moved or (held and not again)
         moved = before is not None and before.acknowledged < now.acknowledged
         self._looked = _Look(
             now.acknowledged,
@@ -165,6 +166,12 @@ class KernelTransport(Transport):
         if held and not again:
             return True
         return moved and before is not None and now.acknowledged <= before.before_ping
+
+    def _took(self, count: int) -> None:
+        """The socket took so many bytes that had waited for it."""
+        look = self._looked
+        if look is not None and not look.known:
+            self._looked = look._replace(acknowledged=look.acknowledged + count)
 
     def lossy(self) -> bool:
         return self._looked is not None and self._looked.lossy

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 from collections.abc import Awaitable, Sequence
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import outcome
 import trio
@@ -33,6 +34,8 @@ import trio
 from .._parking import Parking
 from .._turns import Turns
 from . import Event, Take, awake
+
+assert not TYPE_CHECKING or sys.platform == "linux"  # the rest is checked there only
 
 _EDGES: Final = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
 #: Behind a short read there may be more.
@@ -65,6 +68,11 @@ class Poller:
         self._epoll.register(fd, _EDGES)
         watch = self._watches[fd] = Watch(self, fd)
         return watch
+
+    @property
+    def watches(self) -> int:
+        """How many sockets are watched."""
+        return len(self._watches)
 
     def __enter__(self) -> Self:
         return self

@@ -10,8 +10,8 @@ import trio
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event, Take, awake
 from ._framing import LINGER_BYTES, Wire
-from ._kernel import SocketTransport
-from ._poller import Poller
+from ._kernel import SocketTransport, send_gathered
+from ._polling import Poller
 
 
 class NativeTransport(SocketTransport):
@@ -80,12 +80,16 @@ class NativeTransport(SocketTransport):
             raise ConnectionAbortedError("socket was closed")
         try:
             await trio.lowlevel.wait_writable(self._socket)
-        except trio.ClosedResourceError as exc:  # aborted meanwhile
-            raise ConnectionAbortedError("socket was closed") from exc
+        except trio.ClosedResourceError as exc:
+            if self._socket.fileno() == -1:  # aborted meanwhile
+                raise ConnectionAbortedError("socket was closed") from exc
+            return  # it was the reader that was to be woken, see `Watch.wake`
         try:
-            outbox.taken(self._socket.sendmsg(outbox.buffers()))
+            count = send_gathered(self._socket, outbox.buffers())
         except BlockingIOError:
             return
+        outbox.taken(count)
+        self._took(count)
 
     async def _linger(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)

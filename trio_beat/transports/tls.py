@@ -7,24 +7,17 @@ last byte stays in the outbox, which never drops a frame that has begun.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import trio
 
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event
 from ._framing import Wire
-from ._poller import Poller
+from ._kernel import first_bytes
+from ._polling import Poller
 from ._session import MOST_RECORDS, RECORD, Session
 from .native import NativeTransport
-
-
-def _first(buffers: Sequence[bytes | memoryview], size: int) -> Iterator[bytes | memoryview]:
-    for buffer in buffers:
-        yield buffer[:size]
-        size -= len(buffer)
-        if size <= 0:
-            return
 
 
 class TLSTransport(NativeTransport):
@@ -100,18 +93,22 @@ class TLSTransport(NativeTransport):
             if not self._session.send(self._socket):
                 return
             outbox.taken(self._owed)
+            self._took(self._owed)
             self._owed = 0
             if not outbox.size:
                 return
-            outbox.taken(self._write(b"".join(_first(outbox.buffers(), RECORD))))
+            count = self._write(b"".join(first_bytes(outbox.buffers(), RECORD)))
+            outbox.taken(count)
             if self._owed:
                 return
+            self._took(count)
 
     async def _wait_writable(self) -> None:
         try:
             await trio.lowlevel.wait_writable(self._socket)
-        except (trio.ClosedResourceError, ValueError) as exc:  # aborted meanwhile, or before
-            raise ConnectionAbortedError("socket was closed") from exc
+        except (trio.ClosedResourceError, ValueError) as exc:
+            if self._socket.fileno() == -1:  # aborted meanwhile, or before; else see `Watch.wake`
+                raise ConnectionAbortedError("socket was closed") from exc
 
     def stirring(self, queued: int) -> bool:
         return super().stirring(queued + len(self._session.unsent))

@@ -38,6 +38,8 @@ _log = get_logger("trio_beat.frames")
 _MOST_PINGS: Final = 16
 #: PONGs that may wait at a time for a peer that does not read.
 _MOST_PONGS: Final = 64
+#: Bytes after which it is noted that the socket takes some.
+_PIECE: Final = 65536
 #: Seconds that what was sent last may take.
 _LAST_WRITE: Final = 5.0
 #: What is made of trio-websocket's own request for the handshake (RFC 6455, section 4.2.2).
@@ -50,7 +52,7 @@ _CLOSE: Final = 0x80 | Opcode.CLOSE
 _PONG: Final = 0x80 | Opcode.PONG
 
 
-def _nothing() -> None:
+def _nothing(_: object = None) -> None:
     pass
 
 
@@ -112,6 +114,8 @@ class Line(trio.abc.Stream):
         self.flushed, self.closing = trio.Event(), trio.Event()
         self.flushed.set()
         self.note(_nothing)
+        #: Called when the socket has taken so many bytes.
+        self.took: Callable[[int], None] = _nothing
         #: The peer ended the stream, without an error.
         self.eof = False
         #: Why it failed, for people.
@@ -202,8 +206,12 @@ class Line(trio.abc.Stream):
                 self.flushed.set()
 
     async def _write(self, data: bytes) -> None:
+        view = memoryview(data)
         try:
-            await self._stream.send_all(data)
+            for begin in range(0, len(data), _PIECE):
+                piece = view[begin : begin + _PIECE]
+                await self._stream.send_all(piece)
+                self.took(len(piece))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self._failed(exc)
 
@@ -288,6 +296,7 @@ class TrioWebSocketTransport(KernelTransport):
         #: Makes the exception that says why it is over: each is raised once.
         self._aborted: Callable[[], OSError] | None = None
         line.note(self._something_came)
+        line.took = self._took
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take messages and send frames, until cancelled."""
@@ -300,6 +309,7 @@ class TrioWebSocketTransport(KernelTransport):
             finally:
                 self._fail(partial(ConnectionAbortedError, "transport has ended"))
                 self._line.note(_nothing)
+                self._line.took = _nothing
 
     async def _take_messages(self) -> None:
         try:
