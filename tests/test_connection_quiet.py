@@ -185,3 +185,22 @@ async def test_what_a_function_raises_is_raised_in_its_own_task(
         assert link.error.subgroup(UnexpectedError)
         assert first == [{}], "asked in place, and once"
         assert switches.steps[whose] >= 1
+
+
+@secured
+@pytest.mark.needs_epoll
+async def test_an_edge_without_a_byte_is_no_life(secure: bool, autojump_clock: MockClock) -> None:
+    """As EPOLLERR, EPOLLHUP and EPOLLRDHUP are, alone."""
+    async with linked(secure=secure) as link, trio.open_nursery() as nursery:
+        watch = link.connection._transport._watch  # type: ignore[attr-defined]
+
+        async def tell() -> None:
+            while link.running:
+                watch._edge(stays=True)
+                await trio.sleep(INTERVAL / 10)
+
+        nursery.start_soon(tell)
+        closed = await link.ended()
+        assert closed.by is EndReason.MISSED_BEATS
+        assert trio.current_time() <= Heartbeat(INTERVAL).patience
+        nursery.cancel_scope.cancel()
