@@ -15,74 +15,31 @@ import json
 import os
 import random
 import select
-import socket
 import ssl
 import time
 from array import array
 from collections.abc import Callable
 from typing import Any, Final
 
-from ._statistics import percentile
+from ._client import Client, dial, request, response_end, time_opening
+from ._frames import frame
+from ._statistics import median, percentile
 
-_REQUEST: Final = (
-    "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 #: Handshakes under way at once: enough to keep a server busy, and less than any backlog.
 _WINDOW: Final = 256
 _BUFFER: Final = 1 << 18
 _COMMANDS: Final = 0  #: file descriptor of standard input
 #: Seconds that a server may take for anything at all.
 _PATIENCE: Final = 60.0
+#: Seconds after which a server is given up that lets in too few to be ready within `_PATIENCE`.
+_TRIAL: Final = 20.0
 _SEGMENT: Final = 1400  #: bytes, as over Ethernet
 _SEQUENCE: Final = 8  #: digits that number a message, at its beginning
 
 
-class Client:
-    """One connection."""
-
-    __slots__ = (
-        "count",
-        "gone",
-        "incoming",
-        "last_sent",
-        "mute",
-        "open",
-        "outgoing",
-        "sock",
-        "target",
-    )
-
-    def __init__(self, sock: socket.socket, target: str) -> None:
-        self.sock = sock
-        self.target = target
-        self.open = False
-        self.mute = False
-        self.incoming: bytearray | None = None
-        self.outgoing: bytearray | None = None
-        #: When it last sent a byte (`time.monotonic`), and when the server was seen to leave.
-        self.last_sent = 0.0
-        self.gone: float | None = None
-        self.count = 0
-
-
-def frame(opcode: int, payload: bytes) -> bytes:
-    """A client's frame, masked with a key by chance (RFC 6455, section 5.3)."""
-    key = random.randbytes(4)
-    size = len(payload)
-    pad = (key * (size // 4 + 1))[:size]
-    masked = (int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")).to_bytes(size, "big")
-    return frame_head(opcode, size) + key + masked
-
-
-def frame_head(opcode: int, size: int) -> bytes:
-    """First byte and length of a client's frame (RFC 6455, section 5.2)."""
-    first = bytes((0x80 | opcode,))
-    if size < 126:
-        return first + bytes((0x80 | size,))
-    if size < 65536:
-        return first + b"\xfe" + size.to_bytes(2, "big")
-    return first + b"\xff" + size.to_bytes(8, "big")
+def hopeless(done: int, count: int, seconds: float) -> bool:
+    """Whether a server that let in so many in so many seconds cannot let in all in time."""
+    return seconds > _TRIAL and done * _PATIENCE < count * seconds
 
 
 class Generator:
@@ -98,6 +55,7 @@ class Generator:
         self._lost = 0
         self._beats: array[float] | None = None
         self._tls: ssl.SSLContext | None = None
+        self._server_name = ""
         self._line = b""
         self._buffer = memoryview(bytearray(_BUFFER))
 
@@ -114,14 +72,18 @@ class Generator:
         receive_buffer: int | None = None,
     ) -> dict[str, Any]:
         """Open connections, as fast as the server lets them in or spread over some seconds."""
-        if ca is not None:
+        if ca is not None and self._tls is None:
             self._tls = ssl.create_default_context(cafile=ca)
+            self._server_name = host
         waiting: set[int] = set()
         begun, cpu, opened, done = time.monotonic(), time.process_time(), 0, 0
+        ciphers: set[str] = set()
         while done < count:
-            if time.monotonic() - begun > _PATIENCE + spread:
+            took = time.monotonic() - begun
+            if took > _PATIENCE + spread or (not spread and hopeless(done, count, took)):
                 raise TimeoutError(
-                    f"only {done} of {count} connections were let in within {_PATIENCE:g} s"
+                    f"only {done} of {count} connections were let in within {took:.0f} s, "
+                    f"and {_PATIENCE:g} s are not enough"
                 )
             while opened < count and len(waiting) < _WINDOW:
                 if spread and time.monotonic() < begun + spread * opened / count:
@@ -135,8 +97,18 @@ class Generator:
                 raise RuntimeError("the server closed a connection during its handshake")
             waiting -= settled
             done += len(settled)
+            ciphers.update(self._cipher(fd) for fd in settled)
         seconds = time.monotonic() - begun
-        return {"seconds": seconds, "busy": (time.process_time() - cpu) / seconds}
+        busy = (time.process_time() - cpu) / seconds
+        return {"seconds": seconds, "busy": busy, "ciphers": sorted(ciphers - {""})}
+
+    def open_alone(
+        self, host: str, port: int, target: str, count: int, ca: str | None = None
+    ) -> dict[str, Any]:
+        """Open and close connections one at a time, and tell how long one waits in the middle."""
+        context = ssl.create_default_context(cafile=ca) if ca is not None else None
+        seconds = [time_opening((host, port), target, context) for _ in range(count)]
+        return {"seconds": median(seconds)}
 
     def counters(self) -> dict[str, Any]:
         """What has come so far."""
@@ -341,6 +313,9 @@ class Generator:
                 command = True
                 continue
             client = self._clients[fd]
+            if client.shaking:
+                self._shake(client)
+                continue
             if flags & select.EPOLLOUT:
                 self._flush(client)
             if flags & ~select.EPOLLOUT and client.gone is None:
@@ -366,25 +341,42 @@ class Generator:
         heapq.heappush(self._timers, (when, next(self._order), act))
 
     def _dial(self, address: tuple[str, int], target: str, receive_buffer: int | None) -> Client:
-        sock = socket.socket()
-        if receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            # Loopback's segments are so large that the server's kernel would take megabytes.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
-        if self._tls is not None:
-            # One after the other: a handshake costs the load more than waiting for it.
-            sock.settimeout(_PATIENCE)
-            sock.connect(address)
-            sock = self._tls.wrap_socket(sock, server_hostname=address[0])
-        sock.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            if self._tls is None:
-                sock.connect(address)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Loopback's segments are so large that the server's kernel would take megabytes.
+        segment = _SEGMENT if receive_buffer is not None else None
+        sock = dial(address, segment, receive_buffer)
         client = self._clients[sock.fileno()] = Client(sock, target)
-        client.outgoing = bytearray(_REQUEST.format(target=target).encode())
+        client.shaking = self._tls is not None
+        client.outgoing = bytearray(request(target))
         self._epoll.register(sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
         return client
+
+    def _shake(self, client: Client) -> None:
+        """Go on with a TLS handshake; the request follows at once."""
+        fd = client.sock.fileno()
+        try:
+            if not isinstance(client.sock, ssl.SSLSocket):
+                assert self._tls is not None
+                client.sock = self._tls.wrap_socket(
+                    client.sock, server_hostname=self._server_name, do_handshake_on_connect=False
+                )
+            client.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._epoll.modify(fd, select.EPOLLIN)
+        except ssl.SSLWantWriteError:
+            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+        except OSError:
+            self._leave(client)
+        else:
+            client.shaking = False
+            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+            self._flush(client)
+
+    def _cipher(self, fd: int) -> str:
+        """TLS version and cipher of a connection; empty without TLS."""
+        sock = self._clients[fd].sock
+        if not isinstance(sock, ssl.SSLSocket) or (cipher := sock.cipher()) is None:
+            return ""
+        return f"{sock.version()} {cipher[0]}"
 
     def _send(self, client: Client, data: bytes) -> None:
         client.last_sent = time.monotonic()
@@ -470,15 +462,12 @@ class Generator:
             client.incoming = bytearray(data[begin:])
 
     def _handshake(self, client: Client, data: memoryview) -> int:
-        response = bytes(data)
-        end = response.find(b"\r\n\r\n")
-        if end < 0:
+        end = response_end(bytes(data))
+        if not end:
             return 0
-        if not response.startswith(b"HTTP/1.1 101"):
-            raise RuntimeError(f"handshake refused: {response[:200]!r}")
         client.open = True
         client.last_sent = time.monotonic()
-        return end + 4
+        return end
 
     def _pinged(self, client: Client, payload: bytes) -> None:
         self._pings += 1

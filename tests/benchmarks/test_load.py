@@ -1,23 +1,23 @@
-"""The load's frames, held against a parser of somebody else's."""
+"""When the load gives up a server."""
 
 from __future__ import annotations
 
 import pytest
-from websockets.frames import Opcode
-from websockets.protocol import OPEN, SERVER, Protocol
 
-from benchmarks._load import frame
+from benchmarks._load import hopeless
 
 
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
-def test_frames_are_valid_and_carry_their_payload(size: int) -> None:
-    protocol = Protocol(SERVER, state=OPEN, max_size=None)
-    payload = bytes(index % 251 for index in range(size))
-    protocol.receive_data(frame(Opcode.BINARY, payload))
-    (event,) = protocol.events_received()
-    assert event.opcode is Opcode.BINARY  # type: ignore[union-attr]
-    assert bytes(event.data) == payload  # type: ignore[union-attr]
-
-
-def test_frames_are_masked_by_chance() -> None:
-    assert len({frame(Opcode.TEXT, b"the same") for _ in range(8)}) > 1
+@pytest.mark.parametrize(
+    ("done", "count", "seconds", "expected"),
+    [
+        (0, 1000, 19, False),  # too early to tell
+        (0, 1000, 21, True),
+        (332, 1000, 21, True),
+        (400, 1000, 21, False),
+        (999, 1000, 59, False),
+    ],
+)
+def test_who_lets_in_too_few_is_given_up_early(
+    done: int, count: int, seconds: float, expected: bool
+) -> None:
+    assert hopeless(done, count, seconds) is expected
