@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ssl
 
 import trio
 from hypercorn.config import Config
@@ -27,8 +28,18 @@ class Queue:
             raise asyncio.QueueFull from None
 
 
+class SameConfig(Config):
+    """With the TLS context that all other peers have."""
+
+    context: ssl.SSLContext | None = None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return self.context
+
+
 async def main(options: Options) -> None:
-    config = Config()
+    config = SameConfig()
+    config.context = options.ssl_context()
     config.bind = f"{options.host}:0"
     config.backlog = BACKLOG
     config.certfile = options.cert

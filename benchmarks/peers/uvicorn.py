@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 
 import uvicorn
 
@@ -22,6 +23,12 @@ class Server(uvicorn.Server):
 
 
 def main(options: Options) -> None:
+    context = options.ssl_context()
+
+    def make_context(*_: object) -> ssl.SSLContext:
+        assert context is not None
+        return context
+
     config = uvicorn.Config(
         application(options, asyncio.Queue),
         host=options.host,
@@ -40,8 +47,8 @@ def main(options: Options) -> None:
         interface="asgi3",
         proxy_headers=False,
         backlog=BACKLOG,
-        ssl_certfile=options.cert,
-        ssl_keyfile=options.key,
+        # The same context as all other peers have.
+        ssl_context_factory=make_context if context is not None else None,
     )
     Server(config).run()
 
