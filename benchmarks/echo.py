@@ -14,8 +14,8 @@ FIGURES = (
     Figure("large_cpu", "us, 64 KiB"),
 )
 GOALS = (
-    Goal("small_cpu", 0.75, "websockets"),
-    Goal("large_cpu", 1.0, "websockets"),
+    Goal("small_cpu", 0.95, "websockets_uvloop"),
+    Goal("large_cpu", 1.0, "websockets_uvloop"),
     Goal("small_cpu", 0.5, "trio_websocket"),
     Goal("large_cpu", 0.5, "trio_websocket"),
 )
