@@ -51,42 +51,59 @@ def _cell(report: Report, figure: Figure, server: str) -> str:
     return f"{text} ±{_number(around, figure.digits)}" if around and not figure.always else text
 
 
-def figures_table(report: Report) -> Table:
+def _parts(report: Report) -> list[str]:
+    return list(dict.fromkeys(figure.part for figure in report.figures))
+
+
+def figures_table(report: Report, part: str = "") -> Table:
     """Every server's figures: the median, and half the distance between the extremes.
 
     Where it counts what always holds, the worst of all rounds stands alone.
+
+    Args:
+        report: of a command.
+        part: of the figures, see `Figure`; a server that has none of them is left out.
     """
-    rows = [
-        [server, *(_cell(report, figure, server) for figure in report.figures)]
-        for server in report.servers
-    ]
-    return Table(report.title, ("server", *(f.label for f in report.figures)), rows)
-
-
-def ratios_table(report: Report) -> Table:
-    """trio-beat's figures by those of each other server."""
+    figures = [figure for figure in report.figures if figure.part == part]
     rows = []
     for server in report.servers:
+        measured = [value for figure in figures for value in report.values(figure.key, server)]
+        if not part or any(value is not None for value in measured):
+            rows.append([server, *(_cell(report, figure, server) for figure in figures)])
+    headers = ("server", *(figure.label for figure in figures))
+    return Table(part or report.title, headers, rows)
+
+
+def ratios_table(report: Report, part: str = "") -> Table:
+    """trio-beat's figures by those of each other server; of a part, as `figures_table`."""
+    figures = [figure for figure in report.figures if figure.part == part]
+    rows = []
+    for server, *_ in figures_table(report, part).rows:
         if server == "trio_beat":
             continue
-        row: list[str] = [server]
-        for figure in report.figures:
-            ours, theirs = (report.value(figure.key, name) for name in ("trio_beat", server))
+        row: list[str] = [str(server)]
+        for figure in figures:
+            ours, theirs = (report.value(figure.key, str(name)) for name in ("trio_beat", server))
             quotient = ratio(ours, theirs)
             row.append("-" if quotient is None else f"{quotient:.2f}")
         rows.append(row)
-    headers = ("trio_beat by", *(figure.label for figure in report.figures))
+    headers = ("trio_beat by", *(figure.label for figure in figures))
     title = "the same, trio-beat's by each other's (less is better, except of what is a second)"
     return Table(title, headers, rows)
 
 
 def goals_table(report: Report) -> Table:
     """What was to be reached, and whether it was."""
-    labels = {figure.key: figure.label for figure in report.figures}
+    labels = {
+        figure.key: f"{figure.label}, {figure.part}" if figure.part else figure.label
+        for figure in report.figures
+    }
     rows = []
     for goal in report.goals:
         value = report.reached(goal)
         what = labels[goal.figure] + (f", by {goal.peer}" if goal.peer else "")
+        if goal.server != "trio_beat":
+            what += f", of {goal.server}"
         bound = f"{'at least' if goal.at_least else 'at most'} {goal.bound:g}"
         if value is None:
             rows.append([goal.figure, what, bound, "-", "not measured"])
@@ -98,7 +115,12 @@ def goals_table(report: Report) -> Table:
 
 def tables(report: Report) -> list[Table]:
     """All of a report."""
-    return [figures_table(report), ratios_table(report), *report.tables, goals_table(report)]
+    figures = [
+        table
+        for part in _parts(report)
+        for table in (figures_table(report, part), ratios_table(report, part))
+    ]
+    return [*figures, *report.tables, goals_table(report)]
 
 
 def render(table: Table, form: str = "simple") -> str:

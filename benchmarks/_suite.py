@@ -65,12 +65,14 @@ class Figure(NamedTuple):
         label: heading of its column.
         digits: that are shown behind the point.
         always: what counts is the worst of the rounds, and not their median.
+        part: title of the table that it stands in; empty: the report's first.
     """
 
     key: str
     label: str
     digits: int = 1
     always: bool = False
+    part: str = ""
 
 
 class Goal(NamedTuple):
@@ -81,12 +83,14 @@ class Goal(NamedTuple):
         bound: at most so much, or at least.
         peer: of whose figure it is a ratio; None: the figure itself.
         at_least: more is better.
+        server: which of trio-beat's servers must reach it.
     """
 
     figure: str
     bound: float
     peer: str | None = None
     at_least: bool = False
+    server: str = "trio_beat"
 
 
 #: By figure and server, a value for each round; None: not measured, or never reached.
@@ -146,7 +150,7 @@ class Report:
 
     def reached(self, goal: Goal) -> float | None:
         """What was reached of a goal; None where it was not measured."""
-        ours = self.value(goal.figure, "trio_beat")
+        ours = self.value(goal.figure, goal.server)
         if goal.peer is None:
             return ours
         return ratio(ours, self.value(goal.figure, goal.peer))
@@ -294,9 +298,9 @@ def missing(peer: str) -> str | None:
 
 @contextlib.contextmanager
 def certificate() -> Iterator[Certificate]:
-    """A certificate for 127.0.0.1, by an authority of the run's own."""
+    """A certificate for 127.0.0.1 (ECDSA, P-256), by an authority of the run's own."""
     authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
+    issued = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = Certificate(*(str(folder / part) for part in ("cert.pem", "key.pem", "ca.pem")))

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._report import figures_table, goals_table, ratios_table, render, write_json
+from benchmarks._report import (
+    figures_table,
+    goals_table,
+    ratios_table,
+    render,
+    tables,
+    write_json,
+)
 from benchmarks._suite import Figure, Goal, Options, Report
 
 _FIGURES = (Figure("cpu", "us"), Figure("dead", "s", 2, always=True))
@@ -70,3 +77,41 @@ def test_json_has_every_round(report: Report, tmp_path: Path) -> None:
     assert one["figures"]["cpu"]["trio_beat"] == [30.0, 10.0, 20.0]
     assert one["figures"]["dead"]["hypercorn"] == [None, None, None]
     assert one["goals"][0]["reached"] == pytest.approx(1 / 3)
+
+
+@pytest.fixture
+def parted() -> Report:
+    figures = (Figure("cpu", "us"), Figure("cpu_tls", "us", part="over TLS"))
+    goals = (Goal("cpu", 9, server="trio_beat_handler"), Goal("cpu_tls", 0.5, "picows"))
+    made = Report("idle", "a title", Options(), figures, goals)
+    made.add("trio_beat", {"cpu": 1.0, "cpu_tls": 2.0})
+    made.add("trio_beat_handler", {"cpu": 8.0, "cpu_tls": 3.0})
+    made.add("picows", {"cpu": 2.0, "cpu_tls": 8.0})
+    made.add("floor", {"cpu": 0.5})
+    return made
+
+
+def test_figures_of_a_part_have_a_table_of_their_own(parted: Report) -> None:
+    titles = [table.title for table in tables(parted)]
+    assert titles[0] == "a title"
+    assert titles[2] == "over TLS"
+    assert [row[0] for row in figures_table(parted).rows][-1] == "floor"
+
+
+def test_a_part_leaves_out_who_has_none_of_it(parted: Report) -> None:
+    assert figures_table(parted, "over TLS").rows == [
+        ["trio_beat", "2.0"],
+        ["trio_beat_handler", "3.0"],
+        ["picows", "8.0"],
+    ]
+    assert ratios_table(parted, "over TLS").rows == [
+        ["trio_beat_handler", "0.67"],
+        ["picows", "0.25"],
+    ]
+
+
+def test_a_goal_says_whose_it_is_and_over_what(parted: Report) -> None:
+    assert [row[1:] for row in goals_table(parted).rows] == [
+        ["us, of trio_beat_handler", "at most 9", "8.000", "met"],
+        ["us, over TLS, by picows", "at most 0.5", "0.250", "met"],
+    ]
