@@ -73,6 +73,7 @@ def _peers(text: str) -> tuple[str, ...]:
 _FLAGS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "connections": (_at_least(4, int), "to each server"),
     "interval": (_at_least(0.1, float), "seconds between PINGs"),
+    "spread": (_at_least(0, float), "seconds over which connections come; 0: at once"),
     "seconds": (_at_least(0.1, float), "that a measurement lasts"),
     "messages": (_at_least(1, int), "that are published in a round"),
     "sizes": (_sizes, "connections to measure at, such as 1000,4000,16000"),

@@ -16,12 +16,20 @@ _THEIRS: Final = "#9db4c0"
 _TOP: Final = 10
 _INK: Final = "#253237"
 _LINES: Final = ("#253237", "#5c6b73", "#2a6f97", "#61a5c2", "#6a994e", "#bc8034", "#7b5ea7")
+#: Inches: of bars, and of histograms below them.
+_BARS_HEIGHT: Final = 3.2
+_HISTOGRAMS_HEIGHT: Final = 1.7
+#: Bars of a row.
+_COLUMNS: Final = 3
 #: The figures that are drawn as bars, with a title; all others are in the tables.
 _BARS: Final = {
     "idle": {
         "memory": "memory for a connection, KiB",
         "cpu": "processor time for a beat, us",
-        "accepted": "connections accepted a second",
+        "accept": "to accept a connection, us",
+        "memory_tls": "memory for a connection over TLS, KiB",
+        "cpu_tls": "processor time for a beat over TLS, us",
+        "handshake_tls": "for a TLS handshake, ms",
     },
     "fanout": {
         "small_cpu": "processor time for a delivery of 100 B, us",
@@ -124,20 +132,23 @@ def plot(report: Report, path: str) -> None:
 
 
 def _figure_of_bars(report: Report, pyplot: Any) -> Any:
-    bars = _BARS[report.command]
-    heights = [3.2, 1.7] if report.histograms else [3.2]
+    bars = list(_BARS[report.command].items())
+    rows = [bars[begin : begin + _COLUMNS] for begin in range(0, len(bars), _COLUMNS)]
+    heights = [_BARS_HEIGHT] * len(rows) + [_HISTOGRAMS_HEIGHT] * bool(report.histograms)
     figure = pyplot.figure(figsize=(11, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    axes = parts[0].subplots(1, len(bars), sharey=True, squeeze=False)[0]
-    for part, (key, title) in zip(axes, bars.items(), strict=True):
-        _bars(part, title, report, key)
-        if part is not axes[0]:
-            part.tick_params(left=False)
+    for part, row in zip(parts, rows, strict=False):
+        axes = part.subplots(1, len(row), sharey=True, squeeze=False)[0]
+        for place, (key, title) in zip(axes, row, strict=True):
+            _bars(place, title, report, key)
+            if place is not axes[0]:
+                place.tick_params(left=False)
     if report.histograms:
-        parts[1].suptitle(
+        last = parts[-1]
+        last.suptitle(
             "when beats fall, over one interval (dotted: evenly)", x=0.01, ha="left", fontsize=10
         )
-        small = parts[1].subplots(1, len(report.histograms), sharey=False, squeeze=False)[0]
-        for part, (server, histogram) in zip(small, report.histograms.items(), strict=True):
-            _histogram(part, server, histogram)
+        small = last.subplots(1, len(report.histograms), sharey=False, squeeze=False)[0]
+        for place, (server, histogram) in zip(small, report.histograms.items(), strict=True):
+            _histogram(place, server, histogram)
     return figure

@@ -13,8 +13,11 @@ from ._suite import Report, Table
 #: Columns of the summary: heading, command, the figures whose worst is shown, and digits.
 _SUMMARY: Final = (
     ("memory, KiB", "idle", ("memory",), 1),
+    ("over TLS", "idle", ("memory_tls",), 1),
     ("us a beat", "idle", ("cpu",), 0),
-    ("accepted/s", "idle", ("accepted",), 0),
+    ("over TLS", "idle", ("cpu_tls",), 0),
+    ("us to accept", "idle", ("accept",), 0),
+    ("ms, TLS handshake", "idle", ("handshake_tls",), 1),
     ("us a delivery", "fanout", ("small_cpu",), 1),
     ("us an echo", "echo", ("small_cpu",), 0),
     ("dead noticed, s", "detect", ("silent_worst", "cut_worst"), 1),
@@ -74,5 +77,5 @@ def write_results(path: Path, environment: str, command: str, reports: Sequence[
 
 def _chosen(report: Report) -> dict[str, object]:
     options = report.options
-    names = ("rounds", "connections", "sizes", "interval", "messages", "seconds", "hold")
+    names = ("rounds", "connections", "sizes", "interval", "spread", "messages", "seconds", "hold")
     return {name: getattr(options, name) for name in names if getattr(options, name)}

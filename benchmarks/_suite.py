@@ -36,6 +36,7 @@ class Options:
         rounds: how often all servers are measured, in turn.
         connections: to each server.
         interval: seconds between PINGs.
+        spread: seconds over which connections come; 0: as fast as they are let in.
         seconds: that one measurement lasts.
         messages: that are published.
         sizes: connections to measure at, ascending.
@@ -48,6 +49,7 @@ class Options:
     rounds: int = 3
     connections: int = 0
     interval: float = 4.0
+    spread: float = 0.0
     seconds: float = 0.0
     messages: int = 0
     sizes: tuple[int, ...] = ()

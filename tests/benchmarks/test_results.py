@@ -38,15 +38,15 @@ def test_the_summary_has_a_row_for_each_server(reports: list[Report]) -> None:
     table = summary(reports)
     assert [row[0] for row in table.rows] == list(PEERS)
     # The median of two rounds, or the worst of them where that is what counts.
-    assert table.rows[0][1:] == ["2.5", "2", "2", "2.5", "2", "3.0", "3"]
+    assert table.rows[0][1:] == ["2.5", "2.5", "2", "2", "2", "2.5", "2.5", "2", "3.0", "3"]
     # Measured by one of the commands only.
-    assert table.rows[1][1:] == ["2.5", "2", "2", "-", "-", "-", "-"]
+    assert table.rows[1][1:] == ["2.5", "2.5", "2", "2", "2", "2.5", "-", "-", "-", "-"]
 
 
 def test_who_never_noticed_says_so(reports: list[Report]) -> None:
     detect = next(report for report in reports if report.command == "detect")
     detect.results["cut_worst"]["hypercorn"] = [None, None]
-    assert _row(reports, "hypercorn")[6] == "never"
+    assert _row(reports, "hypercorn")[9] == "never"
 
 
 def test_what_was_not_measured_is_not_never(reports: list[Report]) -> None:
@@ -54,7 +54,7 @@ def test_what_was_not_measured_is_not_never(reports: list[Report]) -> None:
     for key in ("cut", "cut_worst", "cut_missed"):
         detect.results[key]["websockets"] = [None, None]
     detect.results["silent_missed"]["websockets"] = [0, 0]
-    assert _row(reports, "websockets")[6] == "-"
+    assert _row(reports, "websockets")[9] == "-"
 
 
 def _row(reports: list[Report], server: str) -> list[str]:
