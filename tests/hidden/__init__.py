@@ -29,16 +29,18 @@ REASONS: Final = {
     "needs_epoll": "about the watches of epoll",
     "needs_tcp_info": "about what only TCP_INFO tells",
 }
-#: Tests of the commands and of measurements, which need some of the hidden modules.
+#: Tests of the commands and of measurements, which need some of the hidden modules, and those that
+#: say nothing of liveness and take long.
 _NOT_HERE: Final = frozenset(
     {
         "benchmarks",
-        "test_app.py",
         "test_commands.py",
         "test_elsewhere.py",
+        "test_leftovers.py",
         "test_main.py",
         "test_output.py",
         "test_standard_streams.py",
+        "web",
     }
 )
 
