@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -142,6 +143,27 @@ async def test_a_message_without_room_wakes_the_reader(
             # It waits for the handler, and so does not listen: the peer is not judged.
             await trio.sleep(10 * INTERVAL)
             assert link.running
+
+
+async def test_a_message_that_the_reader_took_is_not_kept(autojump_clock: MockClock) -> None:
+    """What comes later may all be taken in place, and puts no other one there."""
+    taken: list[str | bytes] = []
+    size = 1000
+
+    async def late(connection: Connection) -> None:
+        await trio.sleep(INTERVAL)
+        async for message in connection:
+            taken.append(message)
+            del message
+
+    async with linked(late, inbound=1) as link, trio.open_nursery() as nursery:
+        nursery.start_soon(link.answer)
+        for _ in range(2):
+            await link.peer.send_text("x" * size)
+        await trio.sleep(3 * INTERVAL)
+        own = ["x" * size, "y" * size]
+        assert [sys.getrefcount(text) for text in taken] == [sys.getrefcount(text) for text in own]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_beat_with_something_queued_is_the_heartbeat_s(autojump_clock: MockClock) -> None:

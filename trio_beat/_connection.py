@@ -150,6 +150,8 @@ class Connection:
                             break
                         for event in events:
                             await self._take(event)
+                            del event  # others may never come here
+                        del events
                     self._nursery.cancel_scope.cancel()
             except BaseException as exc:
                 await self._interrupted(exc)
