@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import outcome
@@ -86,6 +87,28 @@ async def test_what_a_function_raises_is_raised_in_its_task_alone(exc: BaseExcep
         parking.offer(0)
         assert not parking.parked
     assert raised == [exc]
+
+
+def test_an_interrupt_waits_until_the_task_is_woken() -> None:
+    """It is raised where Trio raises it; neither the task nor what it gets is lost."""
+
+    def interrupt(_: int) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return "x"
+
+    sleeper = Sleeper(interrupt)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleeper.sleep)
+            await wait_all_tasks_blocked()
+            sleeper.parking.offer(0)
+            assert not sleeper.parking.parked
+            with pytest.raises(KeyboardInterrupt):
+                await trio.sleep_forever()
+
+    trio.run(main)
+    assert sleeper.got == ["x"]
 
 
 async def test_a_task_that_is_cancelled_is_parked_no_more() -> None:

@@ -6,6 +6,7 @@ by the task that would wake the other one:
 1. It returns None: what was to do is done, and the task sleeps on.
 2. It returns anything else: the task is woken, and gets it.
 3. It raises: the task is woken, and the exception is raised there. The one who asks goes on.
+   An interrupt waits until then: between two steps it would leave a task that nobody can wake.
 4. The task is cancelled meanwhile, perhaps by the function: it is woken when the function is done.
 """
 
@@ -51,6 +52,7 @@ class Parking(Generic[_Answer, *_Asked]):
         self._task, self._ask = trio.lowlevel.current_task(), ask
         return trio.lowlevel.wait_task_rescheduled(self)  # noqa: ASYNC105
 
+    @trio.lowlevel.enable_ki_protection
     def offer(self, *asked: *_Asked) -> None:
         """Ask the function of the task that is parked, and wake the task unless it sleeps on."""
         task, ask = self._task, self._ask
@@ -59,7 +61,7 @@ class Parking(Generic[_Answer, *_Asked]):
         self._ask = None
         try:
             answer = ask(*asked)
-        except BaseException as exc:  # an interrupt may come anywhere, and must not be lost either
+        except BaseException as exc:
             self._task = None
             trio.lowlevel.reschedule(task, outcome.Error(exc))
             return
@@ -72,6 +74,7 @@ class Parking(Generic[_Answer, *_Asked]):
         else:
             trio.lowlevel.reschedule(task, outcome.Value(answer))
 
+    @trio.lowlevel.enable_ki_protection
     def resume(self, left: outcome.Outcome[_Answer]) -> None:
         """Wake the task that is parked, without asking.
 
