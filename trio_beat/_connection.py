@@ -207,13 +207,11 @@ class Connection:
             seat.leave()
 
     def _beat_on(self, beat: Beat) -> Beat | None:
-        """Send the next beat where there is nothing to judge; else give it back."""
+        """Go on in place where the last beat is easily judged; else give this one back."""
         going = self.closed is None and self._outbox is None
         if not (going and beat.whole and self._verdict.clear):
             return beat
-        self._transport.rest(heard=True, listening=True)
-        self._verdict.beat()
-        self._send_beat(beat)
+        self._judge(beat)
         return None
 
     def _judge(self, beat: Beat) -> None:
