@@ -5,7 +5,7 @@ by the task that would wake the other one:
 
 1. It returns None: what was to do is done, and the task sleeps on.
 2. It returns anything else: the task is woken, and gets it.
-3. It raises: the task is woken, and the exception is raised there. The one who asks goes on.
+3. It raises: the task is woken, and the exception is raised there. The task that asked goes on.
    An interrupt waits until then: between two steps it would leave a task that nobody can wake.
 4. The task is cancelled meanwhile, perhaps by the function: it is woken when the function is done.
 """
@@ -28,7 +28,7 @@ class Parking(Generic[_Answer, *_Asked]):
     __slots__ = ("_ask", "_task")
 
     def __init__(self) -> None:
-        #: Who is parked here.
+        #: The task that is parked here.
         self._task: trio.lowlevel.Task | None = None
         #: The function that it left; None also while that is asked.
         self._ask: Callable[[*_Asked], _Answer | None] | None = None

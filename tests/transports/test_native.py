@@ -19,7 +19,7 @@ from trio_beat._turns import Turns
 from trio_beat.transports import END_OF_STREAM, Event, Failure
 from trio_beat.transports._framing import LINGER_BYTES, PARTING_BYTES, message_frame
 from trio_beat.transports._kernel import peer_name
-from trio_beat.transports._polling import Poller
+from trio_beat.transports._polling import Poller, Watch
 from trio_beat.transports._tcp_info import delivery
 from trio_beat.transports.native import NativeTransport
 
@@ -54,6 +54,7 @@ class Pair(NamedTuple):
 async def paired(
     received: bytes = b"",
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
+    buffer_size: int = BUFFER,
 ) -> AsyncIterator[Pair]:
     peer, sock = pair()
     turns = Turns()
@@ -61,7 +62,7 @@ async def paired(
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             await nursery.start(turns.run)
-            wire = make_wire(10**6, turns, buffer_size=BUFFER)
+            wire = make_wire(10**6, turns, buffer_size=buffer_size)
             transport = NativeTransport(sock, wire, poller, received)
             try:
                 yield Pair(peer, sock, transport)
@@ -147,6 +148,21 @@ class TestReceiving:
     async def test_nothing_to_receive_is_no_event(self, autojump_clock: MockClock) -> None:
         async with paired() as pair:
             assert pair.transport.receive_nowait() is None
+
+
+@pytest.mark.needs_epoll
+async def test_a_large_read_is_told_to_the_poller(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Watch] = []
+    monkeypatch.setattr(Watch, "large", lambda watch: told.append(watch))
+    async with paired(buffer_size=2**17) as pair:
+        await pair.peer.send(masked("x" * 16_000))
+        await pair.receive()
+        assert not told
+        await pair.peer.send(masked("x" * 17_000))
+        await pair.receive()
+        assert told
 
 
 class TestUrgentData:

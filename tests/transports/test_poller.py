@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -366,8 +366,9 @@ class TestAsking:
         assert [name == "reader" for name in where] == [False, True, True]
 
     @pytest.mark.needs_epoll
+    @pytest.mark.parametrize("told", [Watch.busy, Watch.large], ids=["frames", "bytes"])
     async def test_what_is_read_in_place_is_bounded_over_all_sockets_of_a_pass(
-        self, autojump_clock: MockClock
+        self, told: Callable[[Watch], None], autojump_clock: MockClock
     ) -> None:
         pairs = [socket.socketpair() for _ in range(40)]
         taken = most = 0
@@ -382,7 +383,7 @@ class TestAsking:
                 nonlocal taken
                 taken += 1
                 sock.recv(100)
-                watch.busy()
+                told(watch)
                 return []
 
             await watch.wait(take)

@@ -54,6 +54,8 @@ _FEW: Final = 8
 #: for longer than it takes to read our close frame is not heard to the end.
 PARTING_BYTES: Final = 2**22
 LINGER_BYTES: Final = 2**18
+#: Bytes of a read that takes a while, as much as many small ones.
+LARGE: Final = 2**14
 #: Seconds in which such a peer may still read the close frame, before the connection is reset.
 _PAUSE: Final = 1.0
 #: After these nothing more counts.

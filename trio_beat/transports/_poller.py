@@ -42,7 +42,7 @@ _EDGES: Final = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EP
 _STAYS: Final = select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 #: Readers that are asked before other tasks get a turn, for the reason of the metronome's `_TURN`.
 _MOST_EVENTS: Final = 64
-#: Reads that brought much work, the same.
+#: Reads that brought much work, or many bytes, the same.
 _MOST_PIECES: Final = 4
 
 
@@ -145,6 +145,10 @@ class Watch(Parking[Sequence[Event]]):
     def busy(self) -> None:
         """What was read has brought much work: the next read takes a turn."""
         self._in_turn = True
+        self.large()
+
+    def large(self) -> None:
+        """What was read has taken a while: others are not kept waiting for more than a few such."""
         self._poller._pieces += 1  # noqa: SLF001
 
     def empty(self) -> None:

@@ -119,6 +119,9 @@ class Watch:
         """What was read has brought much work: the next read takes a turn."""
         self._in_turn = True
 
+    def large(self) -> None:
+        """What was read has taken a while: it was read in the reader's own step."""
+
     def empty(self) -> None:
         """A read found nothing: the reader waits for the socket."""
         self._ready = False

@@ -9,7 +9,7 @@ import trio
 
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event, Take, awake
-from ._framing import LINGER_BYTES, Wire
+from ._framing import LARGE, LINGER_BYTES, Wire
 from ._kernel import SocketTransport, send_gathered
 from ._polling import Poller
 
@@ -52,6 +52,8 @@ class NativeTransport(SocketTransport):
             self._let_go()
             return (END_OF_STREAM,)
         wire.size = count
+        if count >= LARGE:
+            self._watch.large()
         if count == len(wire.buffer):
             self._watch.more()
         return self._parse(wire.view[:count])

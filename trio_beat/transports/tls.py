@@ -13,7 +13,7 @@ import trio
 
 from .._outbox import Outbox
 from . import END_OF_STREAM, Event
-from ._framing import Wire
+from ._framing import LARGE, Wire
 from ._kernel import first_bytes
 from ._polling import Poller
 from ._session import MOST_RECORDS, RECORD, Session
@@ -70,6 +70,8 @@ class TLSTransport(NativeTransport):
             self._watch.more()
         if bios.empty:
             self._watch.busy()
+        elif bios.size >= LARGE:
+            self._watch.large()
         return self._parse(wire.view[:count]) if count else ()
 
     def write_nowait(self, data: bytes) -> int:
