@@ -306,6 +306,7 @@ class Connection:
             self._lost(exc)
             return
         if outbox.size:
+            outbox.keep()
             self._start_flushing()
         else:
             self._outbox = None

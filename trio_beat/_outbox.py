@@ -104,6 +104,10 @@ class Outbox:
             self._keep = False
         self._taken = count
 
+    def keep(self) -> None:
+        """Never drop the first frame: its first byte may be on its way, though not taken."""
+        self._keep = True
+
     def drop_oldest(self, limit: int) -> int:
         """Drop messages, oldest first, until less than `limit` bytes wait.
 

@@ -138,6 +138,22 @@ class TestWriting:
             nursery.start_soon(drain, pair.transport, outbox)
             assert [await pair.peer.text() for _ in "ac"] == ["a" * 10_000, "c" * 10_000]
 
+    async def test_a_frame_whose_first_byte_ends_a_record_is_not_dropped(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with paired() as pair, trio.open_nursery() as nursery:
+            pair.shrink()
+            outbox = Outbox(message_frame("a" * (RECORD - 5)))
+            outbox.append(message_frame("begun"))
+            await pair.transport.drain(outbox)
+            assert outbox.size == len(message_frame("begun"))
+            outbox.drop_all()
+            outbox.append(message_frame(b"behind"))
+            nursery.start_soon(drain, pair.transport, outbox)
+            assert await pair.peer.text() == "a" * (RECORD - 5)
+            assert await pair.peer.text() == "begun"
+            assert await pair.peer.frame() == Frame(Opcode.BINARY, b"behind")
+
     async def test_of_a_large_message_no_more_than_one_record_is_under_way(
         self, autojump_clock: MockClock
     ) -> None:

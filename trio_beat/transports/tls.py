@@ -1,7 +1,7 @@
 """TLS on the road of plain TCP: its sockets and its poller, and a `Session` between.
 
 A record that the socket did not take whole is encrypted already. So the session keeps it, and its
-last byte stays in the outbox, which never drops a frame that has begun.
+last byte stays in the outbox, which never drops a frame that has begun, be it with this byte.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class TLSTransport(NativeTransport):
             count = self._write(b"".join(first_bytes(outbox.buffers(), RECORD)))
             outbox.taken(count)
             if self._owed:
+                outbox.keep()
                 return
             self._took(count)
 
