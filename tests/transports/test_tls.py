@@ -5,6 +5,7 @@ What holds for TCP as well is in `test_tcp_and_tls`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -19,8 +20,8 @@ import pytest
 import trio
 import trustme
 import websockets.exceptions
-import websockets.sync.client
 from trio.testing import MockClock, wait_all_tasks_blocked
+from websockets.asyncio.client import connect
 from websockets.frames import Close, Frame, Opcode
 
 from tests.harness import (
@@ -581,26 +582,27 @@ async def test_websockets_own_client(ends: str, version: ssl.TLSVersion) -> None
                 await connection.aclose(4000, "as you wish")
             await connection.send(message)
 
-    def talk(port: int) -> int | None:
+    # The one with threads reads and writes one TLS session in two of them.
+    async def talk(port: int) -> int | None:
         url = f"wss://localhost:{port}/"
-        with websockets.sync.client.connect(url, ssl=for_client, proxy=None) as websocket:
+        async with connect(url, ssl=for_client, proxy=None) as websocket, asyncio.timeout(50):
             for size in sizes:
-                websocket.send("x" * size)
-                assert websocket.recv(10) == "x" * size
+                await websocket.send("x" * size)
+                assert await websocket.recv() == "x" * size
             for index in range(100):
-                websocket.send(str(index))
-            assert [websocket.recv(10) for _ in range(100)] == [str(i) for i in range(100)]
+                await websocket.send(str(index))
+            assert [await websocket.recv() for _ in range(100)] == [str(i) for i in range(100)]
             if ends == "client":
-                websocket.close(4001, "enough")
+                await websocket.close(4001, "enough")
             else:
-                websocket.send("close")
+                await websocket.send("close")
                 with pytest.raises(websockets.exceptions.ConnectionClosed):
-                    websocket.recv(10)
+                    await websocket.recv()
             return websocket.close_code
 
     with trio.fail_after(60):
         async with serving(handler, host="localhost", ssl_context=for_server) as server:
-            code = await trio.to_thread.run_sync(talk, server.port)
+            code = await trio.to_thread.run_sync(lambda: asyncio.run(talk(server.port)))
             await deserted(server)
             ended = server.statistics().ended
     by_client = ends == "client"
