@@ -7,7 +7,8 @@ microseconds for each of them. Here OpenSSL never sees more than one record at a
 1. A record's header tells its length (RFC 8446, section 5.1). OpenSSL gets a record, or what has
    come of it, and takes all of that: what waits for it waits here.
 2. So nothing is in a memory BIO between two calls, and all sessions of a server share one pair. (A
-   memory BIO of its own would keep the size of the handshake's certificates for ever.)
+   memory BIO of its own would keep the size of the handshake's certificates for ever.) An
+   interrupt has to wait meanwhile.
 3. What OpenSSL has encrypted must be sent, or the stream is broken for good: it stays in `unsent`
    until the socket takes it, and goes before anything else.
 4. A FIN without a close_notify ends the peer's stream as over TCP: whether the peer was done is
@@ -20,6 +21,8 @@ import contextlib
 import socket
 import ssl
 from typing import Final, cast
+
+import trio
 
 #: Bytes of one record's content at most (RFC 8446, section 5.1).
 RECORD: Final = 16384
@@ -85,6 +88,7 @@ class Session:
         """There is something to receive without the socket."""
         return len(self._left) >= _HEAD or self._over is not None
 
+    @trio.lowlevel.enable_ki_protection
     def handshake(self, data: bytes) -> bool:
         """Go on with the handshake; what is to be sent then, if only an alert, is in `unsent`.
 
@@ -141,6 +145,7 @@ class Session:
             self._answer(sock)
         return count
 
+    @trio.lowlevel.enable_ki_protection
     def _decrypt(self, view: memoryview, end: int) -> int | None:
         bios, begin, count = self.bios, _LEAD, 0
         self._left, bios.empty = b"", 0
@@ -186,6 +191,7 @@ class Session:
         if len(self.unsent) > _MOST_UNSENT:
             raise ConnectionAbortedError("too many answers to KeyUpdates wait")
 
+    @trio.lowlevel.enable_ki_protection
     def encrypt(self, data: bytes | memoryview) -> None:
         """Put bytes behind `unsent`. Raises `ssl.SSLError`."""
         try:
@@ -204,6 +210,7 @@ class Session:
                 self.unsent = self.unsent[sock.send(self.unsent) :]
         return not self.unsent
 
+    @trio.lowlevel.enable_ki_protection
     def notify(self) -> None:
         """Put a close_notify behind `unsent`, where TLS has not failed; no more may be written.
 
