@@ -26,8 +26,8 @@ from ._processes import (
 from ._statistics import unevenness
 from ._suite import TARGET, Command, Figure, Goal, Options, Run, Table, warm_up
 
-#: Intervals in which beats are counted.
-_BEATS: Final = 2
+#: Intervals in which beats are counted: over two, one server's figures differed by a third.
+_BEATS: Final = 4
 #: With TLS there are so many fewer: enough for its figures, and its handshakes take long.
 _TLS_SHARE: Final = 2
 #: Of the histogram: far more than any server has turns in an interval.
