@@ -22,8 +22,8 @@ from trio_beat import (
     connect,
     reconnecting,
 )
-from trio_beat._handshake import accept, find_head
 from trio_beat._metronome import Metronome
+from trio_beat._protocol.handshake import accept, find_head
 
 __all__ = ["door"]  # a fixture
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._handshake import (
+from trio_beat._protocol.handshake import (
     MAX_HEADERS,
     MAX_TARGET,
     SECURITY_HEADERS,

@@ -25,7 +25,7 @@ from trio_beat import (
     connect,
     reconnecting,
 )
-from trio_beat._opening import Opened, Opening
+from trio_beat._protocol.client_handshake import Opened, Opening
 
 __all__ = ["door"]  # a fixture
 

@@ -1,12 +1,10 @@
-"""The README's examples run as they stand, and its map is that of the package."""
+"""The README's examples run as they stand."""
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,42 +101,3 @@ def test_names_every_reason_for_an_end() -> None:
 def test_names_what_is_public(name: str) -> None:
     assert name in trio_beat.__all__
     assert re.search(rf"\b{name}\b", README)
-
-
-PACKAGE = Path(trio_beat.__file__).parent
-#: The rows of the map of modules and packages, from the top.
-ROWS = [
-    row.replace("/", "").split()
-    for row in re.findall(r"^    ((?:\w+/?  ?)+) ", README.partition("How it is built")[2], re.M)
-]
-
-
-def imported(path: Path) -> Iterator[str]:
-    """What a module imports from the package, but for its types."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body.clear()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            inner = path.relative_to(PACKAGE).parts[: -node.level]
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            yield from (".".join([*inner, name]).partition(".")[0] for name in names)
-
-
-def test_the_map_has_every_module() -> None:
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert sorted(name for row in ROWS for name in row) == sorted(modules | packages)
-
-
-def test_each_module_imports_only_from_below_itself() -> None:
-    rank = {name: index for index, row in enumerate(ROWS) for name in row}
-    upward = [
-        f"{path.relative_to(PACKAGE)} imports {name}"
-        for path in PACKAGE.glob("**/*.py")
-        if path != PACKAGE / "__init__.py"
-        for name in imported(path)
-        if rank[name] < rank[path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
-    ]
-    assert upward == []

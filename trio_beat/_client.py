@@ -49,8 +49,8 @@ from ._handler import InboxConsumer
 from ._heartbeat import Heartbeat
 from ._log import get_logger
 from ._metronome import Metronome
-from ._opening import Opened
 from ._plain import Plain, leaves
+from ._protocol.client_handshake import Opened
 from ._terms import SlowPolicy, Terms
 from .transports._kernel import set_up
 from .transports.trio_websocket import Line

@@ -21,9 +21,9 @@ from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from ._heartbeat import Heartbeat
 from ._log import get_logger
 from ._logging import set_up_logging
-from ._opening import name_status
 from ._output import complain, say, standard_error, standard_output
 from ._plain import leaves
+from ._protocol.client_handshake import name_status
 from ._settings import ConfigurationError, Parser
 from ._text import printable, public_url, utf8
 

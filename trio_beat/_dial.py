@@ -22,8 +22,8 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from ._checks import TOKEN, check_kind, check_subprotocols
 from ._exceptions import TLSFailed, Unreachable
-from ._opening import Opened, Opening
 from ._plain import leaves
+from ._protocol.client_handshake import Opened, Opening
 from ._text import public_url
 from .transports.trio_websocket import Line, Tap, TrioWebSocketTransport
 

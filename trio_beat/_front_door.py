@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from ._handshake import Head, Refusal, find_head
+from ._protocol.handshake import Head, Refusal, find_head
 from ._turns import Turns
 from .transports import Transport
 from .transports._framing import Wire

@@ -38,13 +38,13 @@ from ._connection import Connection
 from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
 from ._handler import Handler, HandlerConsumer, HandlerErrors
-from ._handshake import Head, Refusal, accept
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubConsumer
 from ._limits import Limits, ServerStatistics
 from ._listeners import open_listeners
 from ._log import get_logger
 from ._metronome import Metronome
+from ._protocol.handshake import Head, Refusal, accept
 from ._summary import Summary
 from ._terms import Consumer, Terms
 from ._text import without_queries

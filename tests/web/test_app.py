@@ -22,7 +22,7 @@ from tests.peer import HANDSHAKE, Peer, dial
 from tests.serving import ask
 from tests.test_hub_consumer import Away
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
-from trio_beat._handshake import SECURITY_HEADERS
+from trio_beat._protocol.handshake import SECURITY_HEADERS
 from trio_beat.backends import Backend
 from trio_beat.web._app import Site, make_app
 

@@ -29,9 +29,9 @@ except ImportError:  # where it is not compiled
     from websockets.utils import apply_mask
 
 from .._checks import check_kind, check_text, check_whole, encode
+from .._protocol.parser import Parser, Pieces
 from .._turns import Turns
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply, Transport
-from ._parser import Parser, Pieces
 from ._unfinished import Unfinished
 
 #: The payload of our PINGs is a number of this many bytes.

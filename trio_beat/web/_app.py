@@ -22,9 +22,9 @@ from starlette.websockets import WebSocket
 
 from .._channels import ChannelError, below, channel_key, parse_facility
 from .._exceptions import BackendError
-from .._handshake import SECURITY_HEADERS
 from .._heartbeat import Heartbeat
 from .._hub import Hub
+from .._protocol.handshake import SECURITY_HEADERS
 
 _PUBLISH: Final = "/api/publish/"
 #: Read once: a request must be answered without a free file descriptor.

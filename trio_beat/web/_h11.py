@@ -13,7 +13,7 @@ from hypercorn.events import Closed, RawData
 from hypercorn.protocol.events import EndBody, Event, Response
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 
-from .._handshake import (
+from .._protocol.handshake import (
     SECURITY_HEADERS,
     Refusal,
     check_framing,

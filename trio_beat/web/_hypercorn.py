@@ -31,8 +31,8 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr, wrap_app
 
 from .._front_door import LINGER, Visitor
-from .._handshake import Refusal
 from .._log import get_logger
+from .._protocol.handshake import Refusal
 from .._turns import Turns
 from ._h11 import Protocol
 from ._pace import BYTES, PATIENCE, REQUESTS, SLOWEST, Bucket, Pace, Patience, pay

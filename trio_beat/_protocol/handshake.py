@@ -20,7 +20,7 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
 
-from ._plain import bare
+from .._plain import bare
 
 #: Bytes that a request's target and its header block may have.
 MAX_TARGET: Final = 8 * 1024

@@ -18,9 +18,9 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from ._exceptions import ConnectFailed, HandshakeFailed, HandshakeRefused, ServerUnavailable
-from ._plain import bare
-from ._text import printable
+from .._exceptions import ConnectFailed, HandshakeFailed, HandshakeRefused, ServerUnavailable
+from .._plain import bare
+from .._text import printable
 
 #: Bytes that an answer may have; a refusal's body is cut off there.
 _MOST_ANSWER: Final = 65536

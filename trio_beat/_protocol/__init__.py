@@ -1,0 +1,1 @@
+"""The protocol, decided from bytes alone: handshakes and frames. No I/O."""
