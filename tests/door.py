@@ -14,7 +14,7 @@ from tests.peer import Peer
 from trio_beat import _client
 from trio_beat._dial import Address
 from trio_beat._protocol.handshake import accept, find_head
-from trio_beat.transports.trio_websocket import Line
+from trio_beat._transports.trio_websocket import Line
 
 URL = "ws://localhost/ws/news?subscribe-broadcast"
 

@@ -22,15 +22,15 @@ from trio_beat._handler import Handler, HandlerConsumer, HandlerErrors
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
 from trio_beat._terms import Consumer, SlowPolicy, Terms
+from trio_beat._transports import Transport
+from trio_beat._transports.framing import Wire
+from trio_beat._transports.kernel import set_up
+from trio_beat._transports.polling import Poller
+from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tls import TLSTransport
+from trio_beat._transports.tls_session import Bios, Session
+from trio_beat._transports.unfinished import Unfinished
 from trio_beat._turns import Turns
-from trio_beat.transports import Transport
-from trio_beat.transports._framing import Wire
-from trio_beat.transports._kernel import set_up
-from trio_beat.transports._polling import Poller
-from trio_beat.transports._session import Bios, Session
-from trio_beat.transports._unfinished import Unfinished
-from trio_beat.transports.native import NativeTransport
-from trio_beat.transports.tls import TLSTransport
 
 INTERVAL = 4.0
 #: Seconds after which the first connection of a metronome has its first beat: the width of a slot.

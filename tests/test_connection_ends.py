@@ -19,7 +19,7 @@ from tests.harness import FIRST_BEAT, INTERVAL, Link, echo, idle, linked, take_a
 from trio_beat._connection import CLOSE_TIMEOUT, Connection
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._handler import HandlerConsumer, HandlerErrors
-from trio_beat.transports._framing import FramingTransport
+from trio_beat._transports.framing import FramingTransport
 
 LIMIT = 1000
 LATEST_DEATH = FIRST_BEAT + 3 * INTERVAL

@@ -20,9 +20,9 @@ from trio_beat._handler import HandlerConsumer
 from trio_beat._heartbeat import Verdict
 from trio_beat._hub import HubConsumer
 from trio_beat._metronome import Seat
-from trio_beat._outbox import Outbox
-from trio_beat.transports.native import NativeTransport
-from trio_beat.transports.tls import TLSTransport
+from trio_beat._transports.outbox import Outbox
+from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tls import TLSTransport
 
 INTERVAL = 4.0
 TARGET = "/ws/{}?subscribe-broadcast&publish-broadcast&echo"

@@ -15,7 +15,7 @@ import pytest
 
 from trio_beat import Unreachable, _commands, _dial, _listeners, connect
 from trio_beat.__main__ import _raise_descriptor_limit
-from trio_beat.transports import _kernel
+from trio_beat._transports import kernel
 
 from .command import clean_environment
 
@@ -29,7 +29,7 @@ import trio, trio.testing
 import trio_beat
 
 for module in pkgutil.walk_packages(trio_beat.__path__, "trio_beat."):
-    if module.name != "trio_beat.transports._poller":
+    if module.name != "trio_beat._transports.epoll":
         importlib.import_module(module.name)
 assert not hasattr(select, "epoll")
 
@@ -177,16 +177,16 @@ def test_the_longest_wait_of_tcp_is_set_on_linux_only(monkeypatch: pytest.Monkey
     with socket.socket() as sock:
         before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         monkeypatch.setattr(sys, "platform", "darwin")
-        monkeypatch.setattr(_kernel, "TELLS", False)
-        monkeypatch.setattr(_kernel, "_TCP_RTO_MAX_MS", socket.TCP_KEEPIDLE)
-        _kernel.set_up(sock, 60.0)
+        monkeypatch.setattr(kernel, "TELLS", False)
+        monkeypatch.setattr(kernel, "_TCP_RTO_MAX_MS", socket.TCP_KEEPIDLE)
+        kernel.set_up(sock, 60.0)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7200
         # Twice as much as was asked for (socket(7)).
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 131072 != before
 
 
 def test_to_linger_for_no_time_has_each_system_s_layout() -> None:
-    assert struct.unpack("ii", _kernel._AT_ONCE) == (1, 0)
+    assert struct.unpack("ii", kernel._AT_ONCE) == (1, 0)
 
 
 class TestDescriptors:
@@ -231,6 +231,6 @@ class TestGathering:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             buffers: list[bytes | memoryview] = [b"abc", memoryview(b"defg"), b"h" * 100_000]
-            sent = _kernel.send_gathered(ours, buffers)
+            sent = kernel.send_gathered(ours, buffers)
             assert sent == 65536
             assert theirs.recv(100_000)[:8] == b"abcdefgh"

@@ -15,10 +15,10 @@ from websockets.frames import Opcode
 
 from trio_beat import BackendError, Hub, HubStatistics, open_hub
 from trio_beat._subscriptions import Channel
+from trio_beat._transports.framing import message_frame
 from trio_beat.backends import Deliver, Last
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import cancelled_at
-from trio_beat.transports._framing import message_frame
 
 #: More than one turn of a fan-out.
 MANY = 600

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from trio_beat._listeners import describe, open_listeners
-from trio_beat.transports._kernel import peer_name
+from trio_beat._transports.kernel import peer_name
 
 from .serving import ask, serving
 

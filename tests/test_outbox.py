@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
-from trio_beat._outbox import _TOGETHER, Outbox
-from trio_beat.transports._framing import message_frame
+from trio_beat._transports.framing import message_frame
+from trio_beat._transports.outbox import _TOGETHER, Outbox
 
 #: Lengths of payloads around those at which a frame's header grows (RFC 6455, section 5.2).
 SIZES = st.sampled_from([1, 2, 10, 125, 126, 300, 65535, 65536])

@@ -17,8 +17,8 @@ from tests.peer import HANDSHAKE, Peer, dial
 from tests.serving import ask, deserted, serving, status
 from trio_beat import Connection, EndReason, Heartbeat, Limits, Server, open_hub, serve
 from trio_beat._front_door import PlainVisitor
+from trio_beat._transports.kernel import set_up
 from trio_beat.testing import cancelled_at
-from trio_beat.transports._kernel import set_up
 
 REQUEST = HANDSHAKE.format(target="/ws/news", headers="").encode()
 

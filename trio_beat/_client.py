@@ -52,8 +52,8 @@ from ._metronome import Metronome
 from ._plain import Plain, leaves
 from ._protocol.client_handshake import Opened
 from ._terms import SlowPolicy, Terms
-from .transports._kernel import set_up
-from .transports.trio_websocket import Line
+from ._transports.kernel import set_up
+from ._transports.trio_websocket import Line
 
 _log = get_logger("trio_beat.client")
 

@@ -35,11 +35,11 @@ from ._exceptions import Closed, EndReason, ended, split_unexpected
 from ._heartbeat import Verdict
 from ._log import get_logger
 from ._metronome import Beat
-from ._outbox import Outbox
 from ._terms import Consumer, SlowPolicy, Statistics, Terms
 from ._text import public_url
-from .transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
-from .transports._framing import beat_frames, check_close, message_frame
+from ._transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
+from ._transports.framing import beat_frames, check_close, message_frame
+from ._transports.outbox import Outbox
 
 _log = get_logger("trio_beat.connection")
 

@@ -25,7 +25,7 @@ from ._exceptions import TLSFailed, Unreachable
 from ._plain import leaves
 from ._protocol.client_handshake import Opened, Opening
 from ._text import public_url
-from .transports.trio_websocket import Line, Tap, TrioWebSocketTransport
+from ._transports.trio_websocket import Line, Tap, TrioWebSocketTransport
 
 TARGET: Final = re.compile(r"[!-~]+")
 _HOST: Final = re.compile(r"[^\x00-\x20\x7f]+")

@@ -48,12 +48,12 @@ from ._protocol.handshake import Head, Refusal, accept
 from ._summary import Summary
 from ._terms import Consumer, Terms
 from ._text import without_queries
+from ._transports.framing import Wire
+from ._transports.kernel import set_up
+from ._transports.polling import Poller
+from ._transports.tls_session import Bios
+from ._transports.unfinished import Unfinished
 from ._turns import Turns
-from .transports._framing import Wire
-from .transports._kernel import set_up
-from .transports._polling import Poller
-from .transports._session import Bios
-from .transports._unfinished import Unfinished
 from .web._hypercorn import ASGIApp, HTTPFront
 from .web._lifespan import Lifespan
 

@@ -16,14 +16,14 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.utils import apply_mask
 
 from tests.harness import make_wire
-from trio_beat._outbox import Outbox
-from trio_beat.transports import Event, Failure, PeerClose, Pong, Reply, Take, awake
-from trio_beat.transports._framing import (
+from trio_beat._transports import Event, Failure, PeerClose, Pong, Reply, Take, awake
+from trio_beat._transports.framing import (
     FramingTransport,
     beat_frames,
     check_close,
     message_frame,
 )
+from trio_beat._transports.outbox import Outbox
 
 LIMIT = 1000
 

@@ -14,14 +14,14 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.harness import HANGS, make_wire, tcp_pair
 from tests.peer import Peer, socket_pair
-from trio_beat._outbox import Outbox
+from trio_beat._transports import END_OF_STREAM, Event, Failure
+from trio_beat._transports.framing import LINGER_BYTES, PARTING_BYTES, message_frame
+from trio_beat._transports.kernel import peer_name
+from trio_beat._transports.outbox import Outbox
+from trio_beat._transports.polling import Poller, Watch
+from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tcp_info import delivery
 from trio_beat._turns import Turns
-from trio_beat.transports import END_OF_STREAM, Event, Failure
-from trio_beat.transports._framing import LINGER_BYTES, PARTING_BYTES, message_frame
-from trio_beat.transports._kernel import peer_name
-from trio_beat.transports._polling import Poller, Watch
-from trio_beat.transports._tcp_info import delivery
-from trio_beat.transports.native import NativeTransport
 
 BUFFER = 64
 

@@ -12,9 +12,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.harness import HANGS, Steps
+from trio_beat._transports import Event
+from trio_beat._transports.polling import Poller, Watch
 from trio_beat._turns import Turns
-from trio_beat.transports import Event
-from trio_beat.transports._polling import Poller, Watch
 
 
 class Watched(NamedTuple):

@@ -12,9 +12,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.harness import HANGS
+from trio_beat._transports import Event
+from trio_beat._transports.readiness import Poller, Watch
 from trio_beat._turns import Turns
-from trio_beat.transports import Event
-from trio_beat.transports._readiness import Poller, Watch
 
 
 class Watched(NamedTuple):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.harness import tls_contexts
 from tests.transports.tls13 import Client, shake_hands
-from trio_beat.transports._session import Bios, Session
+from trio_beat._transports.tls_session import Bios, Session
 
 #: Bytes of a KeyUpdate's record.
 UPDATE = 27

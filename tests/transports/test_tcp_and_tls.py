@@ -20,9 +20,9 @@ from trio_beat._connection import Connection
 from trio_beat._exceptions import Closed, EndReason
 from trio_beat._handler import Handler
 from trio_beat._terms import SlowPolicy
-from trio_beat.transports._session import Session
-from trio_beat.transports.native import NativeTransport
-from trio_beat.transports.tls import TLSTransport
+from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tls import TLSTransport
+from trio_beat._transports.tls_session import Session
 
 Way = bool | ssl.TLSVersion
 

@@ -37,13 +37,13 @@ from tests.test_front_door import client_hello
 from tests.transports.tls13 import Client, shake_hands
 from trio_beat import Connection, EndReason
 from trio_beat._front_door import TLSVisitor
-from trio_beat._outbox import Outbox
+from trio_beat._transports import END_OF_STREAM, Event, Transport
+from trio_beat._transports.framing import message_frame
+from trio_beat._transports.outbox import Outbox
+from trio_beat._transports.polling import Poller
+from trio_beat._transports.tls import TLSTransport
+from trio_beat._transports.tls_session import Bios
 from trio_beat._turns import Turns
-from trio_beat.transports import END_OF_STREAM, Event, Transport
-from trio_beat.transports._framing import message_frame
-from trio_beat.transports._polling import Poller
-from trio_beat.transports._session import Bios
-from trio_beat.transports.tls import TLSTransport
 
 RECORD = 16384
 
@@ -188,7 +188,7 @@ class TestWriting:
     ) -> None:
         asked = []
         monkeypatch.setattr(
-            "trio_beat.transports.native.NativeTransport.stirring",
+            "trio_beat._transports.tcp.NativeTransport.stirring",
             lambda _, queued: asked.append(queued),
         )
         async with paired() as pair:

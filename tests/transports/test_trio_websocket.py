@@ -12,9 +12,9 @@ from trio.testing import MockClock
 from trio_websocket import WebSocketConnection
 
 from tests.peer import Peer
-from trio_beat._outbox import Outbox
-from trio_beat.transports._framing import close_frame, message_frame
-from trio_beat.transports.trio_websocket import Line, TrioWebSocketTransport
+from trio_beat._transports.framing import close_frame, message_frame
+from trio_beat._transports.outbox import Outbox
+from trio_beat._transports.trio_websocket import Line, TrioWebSocketTransport
 
 #: RFC 6455, section 1.3.
 REQUEST = b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_beat.transports._unfinished import SLOWEST, Unfinished
+from trio_beat._transports.unfinished import SLOWEST, Unfinished
 
 
 class Holder:

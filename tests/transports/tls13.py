@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.harness import tls_contexts
-from trio_beat.transports._session import Bios, Session
+from trio_beat._transports.tls_session import Bios, Session
 
 #: Content types (RFC 8446, section 5.1).
 ALERT, HANDSHAKE, DATA = 21, 22, 23

@@ -18,8 +18,8 @@ from tests.peer import Trickle, socket_pair
 from tests.serving import ask, deserted, serving, status
 from trio_beat import Limits, Server
 from trio_beat._front_door import TLSVisitor
+from trio_beat._transports.tls_session import Bios
 from trio_beat._turns import Turns
-from trio_beat.transports._session import Bios
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 #: Bytes that no socket takes at once.

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import trio
 
-from .._outbox import Outbox
 from . import END_OF_STREAM, Event
-from ._framing import LARGE, Wire
-from ._kernel import first_bytes
-from ._polling import Poller
-from ._session import MOST_RECORDS, RECORD, Session
-from .native import NativeTransport
+from .framing import LARGE, Wire
+from .kernel import first_bytes
+from .outbox import Outbox
+from .polling import Poller
+from .tcp import NativeTransport
+from .tls_session import MOST_RECORDS, RECORD, Session
 
 
 class TLSTransport(NativeTransport):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-from .._outbox import Outbox
+from .outbox import Outbox
 
 
 class Pong(NamedTuple):

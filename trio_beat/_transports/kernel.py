@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from . import Transport
-from ._framing import FramingTransport, Wire
-from ._tcp_info import TELLS, delivery, undelivered
+from .framing import FramingTransport, Wire
+from .tcp_info import TELLS, delivery, undelivered
 
 #: The longest that TCP waits before it sends again (linux/tcp.h), and the kernel's bounds for it,
 #: in seconds. The connection fails after some more such times (``tcp_retries2``, tcp(7)): as many

@@ -26,10 +26,10 @@ from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
 from websockets.utils import accept_key
 
 from .._log import get_logger
-from .._outbox import Outbox
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Take, awake
-from ._framing import PARTING_BYTES, close_frame
-from ._kernel import KernelTransport
+from .framing import PARTING_BYTES, close_frame
+from .kernel import KernelTransport
+from .outbox import Outbox
 
 _log = get_logger("trio_beat.frames")
 

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Sequence
 
 import trio
 
-from .._outbox import Outbox
 from . import END_OF_STREAM, Event, Take, awake
-from ._framing import LARGE, LINGER_BYTES, Wire
-from ._kernel import SocketTransport, send_gathered
-from ._polling import Poller
+from .framing import LARGE, LINGER_BYTES, Wire
+from .kernel import SocketTransport, send_gathered
+from .outbox import Outbox
+from .polling import Poller
 
 
 class NativeTransport(SocketTransport):

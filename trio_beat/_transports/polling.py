@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # each system's own is checked
     if sys.platform == "linux":
-        from ._poller import Poller, Watch
+        from .epoll import Poller, Watch
     else:
-        from ._readiness import Poller, Watch
+        from .readiness import Poller, Watch
 elif hasattr(select, "epoll"):
-    from ._poller import Poller, Watch
+    from .epoll import Poller, Watch
 else:
-    from ._readiness import Poller, Watch
+    from .readiness import Poller, Watch
 
 __all__ = ["Poller", "Watch"]

@@ -32,7 +32,7 @@ from .._checks import check_kind, check_text, check_whole, encode
 from .._protocol.parser import Parser, Pieces
 from .._turns import Turns
 from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply, Transport
-from ._unfinished import Unfinished
+from .unfinished import Unfinished
 
 #: The payload of our PINGs is a number of this many bytes.
 PING_SIZE: Final = 4
