@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from trio_beat import Heartbeat, Server, open_hub, serve
-from trio_beat._handler import Handler
+from trio_beat._connection.handler import Handler
 
 #: Every beat is a moment of real time for a virtual clock that is patient.
 RARELY: Final = Heartbeat(3600)

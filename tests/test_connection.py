@@ -9,7 +9,7 @@ from websockets.frames import Frame, Opcode
 
 from tests.harness import FIRST_BEAT, INTERVAL, echo, idle, linked, take_all
 from tests.peer import Peer
-from trio_beat._connection import Connection
+from trio_beat._connection.connection import Connection
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._transports.framing import message_frame

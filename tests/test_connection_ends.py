@@ -16,9 +16,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.harness import FIRST_BEAT, INTERVAL, Link, echo, idle, linked, take_all, tcp_pair
-from trio_beat._connection import CLOSE_TIMEOUT, Connection
+from trio_beat._connection.connection import CLOSE_TIMEOUT, Connection
+from trio_beat._connection.handler import HandlerConsumer, HandlerErrors
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
-from trio_beat._handler import HandlerConsumer, HandlerErrors
 from trio_beat._transports.framing import FramingTransport
 
 LIMIT = 1000

@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Frame, Opcode
 
 from tests.harness import INTERVAL, Link, idle, linked, take_all
-from trio_beat._connection import Connection
+from trio_beat._connection.connection import Connection
 from trio_beat._exceptions import EndReason
 from trio_beat._heartbeat import Heartbeat
 
@@ -122,7 +122,7 @@ async def test_messages_that_a_handler_has_room_for_wake_the_handler_alone(
                 await link.peer.send_text(str(number))
                 await link.peer.send(Frame(Opcode.PING, b"x").serialize(mask=True))
                 await wait_all_tasks_blocked()
-            assert set(switches.steps) == {"trio_beat._handler.HandlerConsumer._run"}
+            assert set(switches.steps) == {"trio_beat._connection.handler.HandlerConsumer._run"}
 
 
 @secured

@@ -17,10 +17,10 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.harness import FIRST_BEAT, INTERVAL, Link, echo, idle, linked, take_all, tcp_pair
 from tests.peer import socket_pair
-from trio_beat._connection import PARTING_TIMEOUT, Connection
+from trio_beat._connection.connection import PARTING_TIMEOUT, Connection
+from trio_beat._connection.terms import SlowPolicy
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
-from trio_beat._terms import SlowPolicy
 from trio_beat._transports.framing import message_frame
 
 IMPATIENT = Heartbeat(INTERVAL, misses=1)

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
-from trio_beat._inbox import Inbox
+from trio_beat._connection.inbox import Inbox
 
 
 async def test_messages_keep_their_order() -> None:

@@ -9,7 +9,8 @@ plainly, too, where it comes alone.
 """
 
 from ._client import connect, reconnecting
-from ._connection import Connection
+from ._connection.connection import Connection
+from ._connection.terms import SlowPolicy, Statistics
 from ._exceptions import (
     BackendError,
     Closed,
@@ -33,7 +34,6 @@ from ._heartbeat import Heartbeat
 from ._hub import Hub, HubStatistics, open_hub
 from ._limits import Limits, ServerStatistics
 from ._server import Server, serve
-from ._terms import SlowPolicy, Statistics
 
 __all__ = [
     # serving

@@ -15,6 +15,7 @@ from typing import NoReturn
 import trio
 
 from ._commands import COMMANDS, STOPPING
+from ._connection.terms import SlowPolicy
 from ._exceptions import BackendError
 from ._heartbeat import Heartbeat
 from ._hub import Hub, open_hub
@@ -25,7 +26,6 @@ from ._logging import set_up_logging
 from ._output import complain, encoded, open_missing, standard_error, standard_output
 from ._server import Server
 from ._settings import ConfigurationError, Settings, load_settings
-from ._terms import SlowPolicy
 from .backends import backend_from_url
 from .web._app import Site, make_app
 

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import trio
 
 from ._client import connect, reconnecting
-from ._connection import CLOSE_TIMEOUT, Connection
+from ._connection.connection import CLOSE_TIMEOUT, Connection
 from ._dial import TARGET, check_fields, why
 from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from ._heartbeat import Heartbeat

@@ -26,7 +26,7 @@ from websockets.frames import Opcode
 
 from ._channels import Channels
 from ._checks import check_kind, check_seconds, check_text, encode
-from ._connection import Connection
+from ._connection.connection import Connection
 from ._exceptions import BackendError, EndReason, HubClosed
 from ._log import get_logger
 from ._plain import Plain

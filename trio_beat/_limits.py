@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ._checks import check_kind, check_seconds, check_whole
+from ._connection.terms import SlowPolicy
 from ._exceptions import EndReason
-from ._terms import SlowPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,10 +34,11 @@ from ._checks import (
     check_server_context,
     check_subprotocols,
 )
-from ._connection import Connection
+from ._connection.connection import Connection
+from ._connection.handler import Handler, HandlerConsumer, HandlerErrors
+from ._connection.terms import Consumer, Terms
 from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
-from ._handler import Handler, HandlerConsumer, HandlerErrors
 from ._heartbeat import Heartbeat
 from ._hub import Hub, HubConsumer
 from ._limits import Limits, ServerStatistics
@@ -46,7 +47,6 @@ from ._log import get_logger
 from ._metronome import Metronome
 from ._protocol.handshake import Head, Refusal, accept
 from ._summary import Summary
-from ._terms import Consumer, Terms
 from ._text import without_queries
 from ._transports.framing import Wire
 from ._transports.kernel import set_up

@@ -16,10 +16,10 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.harness import FIRST_BEAT, HANGS, INTERVAL, Link, echo, idle, linked, take_all, tcp_pair
 from tests.peer import Peer, Trickle, socket_pair
-from trio_beat._connection import Connection
+from trio_beat._connection.connection import Connection
+from trio_beat._connection.handler import Handler
+from trio_beat._connection.terms import SlowPolicy
 from trio_beat._exceptions import Closed, EndReason
-from trio_beat._handler import Handler
-from trio_beat._terms import SlowPolicy
 from trio_beat._transports.tcp import NativeTransport
 from trio_beat._transports.tls import TLSTransport
 from trio_beat._transports.tls_session import Session

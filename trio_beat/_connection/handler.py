@@ -9,10 +9,10 @@ from typing import Literal
 
 import trio
 
-from ._connection import Connection
-from ._exceptions import ConnectionClosed, EndReason, split
-from ._inbox import Inbox
-from ._log import get_logger
+from .._exceptions import ConnectionClosed, EndReason, split
+from .._log import get_logger
+from .connection import Connection
+from .inbox import Inbox
 
 _log = get_logger("trio_beat.connection")
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
-from ._exceptions import EndReason
-from ._heartbeat import Heartbeat
-from ._log import get_logger
-from ._metronome import Metronome
-from ._summary import Summary
+from .._exceptions import EndReason
+from .._heartbeat import Heartbeat
+from .._log import get_logger
+from .._metronome import Metronome
+from .._summary import Summary
 
 if TYPE_CHECKING:
-    from ._connection import Connection
+    from .connection import Connection
 
 _log = get_logger("trio_beat.connection")
 

@@ -31,15 +31,15 @@ from typing import Final
 
 import trio
 
-from ._exceptions import Closed, EndReason, ended, split_unexpected
-from ._heartbeat import Verdict
-from ._log import get_logger
-from ._metronome import Beat
-from ._terms import Consumer, SlowPolicy, Statistics, Terms
-from ._text import public_url
-from ._transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
-from ._transports.framing import beat_frames, check_close, message_frame
-from ._transports.outbox import Outbox
+from .._exceptions import Closed, EndReason, ended, split_unexpected
+from .._heartbeat import Verdict
+from .._log import get_logger
+from .._metronome import Beat
+from .._text import public_url
+from .._transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
+from .._transports.framing import beat_frames, check_close, message_frame
+from .._transports.outbox import Outbox
+from .terms import Consumer, SlowPolicy, Statistics, Terms
 
 _log = get_logger("trio_beat.connection")
 

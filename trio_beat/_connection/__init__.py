@@ -1,0 +1,1 @@
+"""One connection: its nursery of reader and heartbeat, and its application side."""
