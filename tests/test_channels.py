@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._channels import (
+from trio_beat._channels.grammar import (
     ChannelError,
     Channels,
     _parse_shared,

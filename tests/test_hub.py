@@ -14,7 +14,7 @@ import trio.testing
 from websockets.frames import Opcode
 
 from trio_beat import BackendError, Hub, HubStatistics, open_hub
-from trio_beat._subscriptions import Channel
+from trio_beat._channels.subscriptions import Channel
 from trio_beat._transports.framing import message_frame
 from trio_beat.backends import Deliver, Last
 from trio_beat.backends.memory import MemoryBackend

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.test_hub import AskedBackend, Listener
 from trio_beat import BackendError, open_hub
-from trio_beat._subscriptions import LastMessages
+from trio_beat._channels.subscriptions import LastMessages
 
 CHANNELS = ("a", "b", "c")
 WHO = 4

@@ -11,7 +11,7 @@ import trio.testing
 
 from tests.test_hub import AskedBackend, Listener, settled
 from trio_beat import BackendError, Hub, HubClosed, open_hub
-from trio_beat._subscriptions import HEADER, Channel, LastMessages
+from trio_beat._channels.subscriptions import HEADER, Channel, LastMessages
 from trio_beat.testing import cancelled_at
 
 ID = HEADER.pack(1, b"12345678", 1)

@@ -8,6 +8,7 @@ was, and never in a group. What one of their own tasks raises cancels the block 
 plainly, too, where it comes alone.
 """
 
+from ._channels.hub import Hub, HubStatistics, open_hub
 from ._client import connect, reconnecting
 from ._connection.connection import Connection
 from ._connection.terms import SlowPolicy, Statistics
@@ -31,7 +32,6 @@ from ._exceptions import (
     Unreachable,
 )
 from ._heartbeat import Heartbeat
-from ._hub import Hub, HubStatistics, open_hub
 from ._limits import Limits, ServerStatistics
 from ._server import Server, serve
 

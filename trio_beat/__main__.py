@@ -14,11 +14,11 @@ from typing import NoReturn
 
 import trio
 
+from ._channels.hub import Hub, open_hub
 from ._commands import COMMANDS, STOPPING
 from ._connection.terms import SlowPolicy
 from ._exceptions import BackendError
 from ._heartbeat import Heartbeat
-from ._hub import Hub, open_hub
 from ._limits import Limits
 from ._listeners import describe, open_listeners
 from ._log import get_logger

@@ -26,7 +26,8 @@ from typing import Final, Literal
 
 import trio
 
-from ._channels import ChannelError, below, parse_target
+from ._channels.grammar import ChannelError, below, parse_target
+from ._channels.hub import Hub, HubConsumer
 from ._checks import (
     check_kind,
     check_prefix,
@@ -40,7 +41,6 @@ from ._connection.terms import Consumer, Terms
 from ._exceptions import EndReason, split_unexpected
 from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
 from ._heartbeat import Heartbeat
-from ._hub import Hub, HubConsumer
 from ._limits import Limits, ServerStatistics
 from ._listeners import open_listeners
 from ._log import get_logger

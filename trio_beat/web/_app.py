@@ -20,10 +20,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from .._channels import ChannelError, below, channel_key, parse_facility
+from .._channels.grammar import ChannelError, below, channel_key, parse_facility
+from .._channels.hub import Hub
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
-from .._hub import Hub
 from .._protocol.handshake import SECURITY_HEADERS
 
 _PUBLISH: Final = "/api/publish/"

@@ -24,14 +24,14 @@ from typing import Final, NamedTuple
 import trio
 from websockets.frames import Opcode
 
-from ._channels import Channels
-from ._checks import check_kind, check_seconds, check_text, encode
-from ._connection.connection import Connection
-from ._exceptions import BackendError, EndReason, HubClosed
-from ._log import get_logger
-from ._plain import Plain
-from ._subscriptions import HEADER, Channel, LastMessages, Subscriber, frame_of
-from .backends import Backend, backend_from_url
+from .._checks import check_kind, check_seconds, check_text, encode
+from .._connection.connection import Connection
+from .._exceptions import BackendError, EndReason, HubClosed
+from .._log import get_logger
+from .._plain import Plain
+from ..backends import Backend, backend_from_url
+from .grammar import Channels
+from .subscriptions import HEADER, Channel, LastMessages, Subscriber, frame_of
 
 _log = get_logger("trio_beat.hub")
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import trio
 from websockets.frames import Frame, Opcode
 
-from ._exceptions import BackendError
+from .._exceptions import BackendError
 
 #: What stands before a message in a backend: text or binary, the hub that published it, and its
 #: number there. It is the message's id.
