@@ -19,9 +19,9 @@ from trio_beat._connection.connection import Connection
 from trio_beat._connection.handler import Handler, HandlerConsumer, HandlerErrors
 from trio_beat._connection.terms import Consumer, SlowPolicy, Terms
 from trio_beat._exceptions import Closed
-from trio_beat._front_door import TLSVisitor
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
+from trio_beat._server.pending import TLSVisitor
 from trio_beat._transports import Transport
 from trio_beat._transports.framing import Wire
 from trio_beat._transports.kernel import set_up

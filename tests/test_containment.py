@@ -17,9 +17,9 @@ from tests.serving import deserted, serving
 from trio_beat import Connection, EndReason, Heartbeat, Limits
 from trio_beat._channels.hub import HubConsumer
 from trio_beat._connection.handler import HandlerConsumer
-from trio_beat._front_door import PlainVisitor, TLSVisitor
 from trio_beat._heartbeat import Verdict
 from trio_beat._metronome import Seat
+from trio_beat._server.pending import PlainVisitor, TLSVisitor
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.tcp import NativeTransport
 from trio_beat._transports.tls import TLSTransport

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from trio_beat import Unreachable, _commands, _dial, _listeners, connect
+from trio_beat import Unreachable, _commands, _dial, connect
 from trio_beat.__main__ import _raise_descriptor_limit
+from trio_beat._server import listeners
 from trio_beat._transports import kernel
 
 from .command import clean_environment
@@ -153,8 +154,8 @@ class TestWindows:
         monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", ~4, raising=False)
         monkeypatch.setattr(socket, "socket", Socket)
         monkeypatch.setattr(sys, "platform", "win32")
-        place = _listeners._Place(socket.AF_INET, ("127.0.0.1", 0), "127.0.0.1")
-        _listeners._open(place, 0).close()
+        place = listeners._Place(socket.AF_INET, ("127.0.0.1", 0), "127.0.0.1")
+        listeners._open(place, 0).close()
         assert (socket.SOL_SOCKET, ~4, 1) in options
         assert (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1) not in options
 

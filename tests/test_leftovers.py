@@ -16,7 +16,7 @@ from websockets.http11 import Request
 from tests.peer import HANDSHAKE, Peer, dial
 from tests.serving import ask, deserted, serving, status
 from trio_beat import Connection, Heartbeat, Limits
-from trio_beat._front_door import PlainVisitor
+from trio_beat._server.pending import PlainVisitor
 
 INTERVAL = 4.0
 LIMIT = 10_000

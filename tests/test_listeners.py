@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import trio
 
-from trio_beat._listeners import describe, open_listeners
+from trio_beat._server.listeners import describe, open_listeners
 from trio_beat._transports.kernel import peer_name
 
 from .serving import ask, serving
@@ -126,7 +126,7 @@ def test_ipv4_peer_of_a_socket_for_both_families_has_its_own_name() -> None:
 #: Prints where it listens; in a network namespace where IPv6 is switched off.
 _WITHOUT_IPV6 = """
 import trio
-from trio_beat._listeners import open_listeners
+from trio_beat._server.listeners import open_listeners
 for host in ("localhost", ["127.0.0.1", "::1"]):
     try:
         print([s.getsockname()[0] for s in trio.run(open_listeners, 0, host)])
@@ -168,7 +168,7 @@ class _IPv4Alone(socket.socket):
 async def test_where_there_is_no_ipv6_no_host_stands_for_ipv4_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trio_beat._listeners.socket.socket", _IPv4Alone)
+    monkeypatch.setattr("trio_beat._server.server.listeners.socket.socket", _IPv4Alone)
     with closed(await open_listeners(0, "")) as listeners:
         assert [listener.getsockname()[0] for listener in listeners] == ["0.0.0.0"]
     with pytest.raises(OSError, match="not supported") as caught:

@@ -16,7 +16,7 @@ from tests.harness import tls_contexts
 from tests.peer import HANDSHAKE, Peer, dial
 from tests.serving import ask, deserted, serving, status
 from trio_beat import Connection, EndReason, Heartbeat, Limits, Server, open_hub, serve
-from trio_beat._front_door import PlainVisitor
+from trio_beat._server.pending import PlainVisitor
 from trio_beat._transports.kernel import set_up
 from trio_beat.testing import cancelled_at
 

@@ -32,8 +32,8 @@ from ._exceptions import (
     Unreachable,
 )
 from ._heartbeat import Heartbeat
-from ._limits import Limits, ServerStatistics
-from ._server import Server, serve
+from ._server.limits import Limits, ServerStatistics
+from ._server.server import Server, serve
 
 __all__ = [
     # serving

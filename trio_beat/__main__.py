@@ -19,12 +19,12 @@ from ._commands import COMMANDS, STOPPING
 from ._connection.terms import SlowPolicy
 from ._exceptions import BackendError
 from ._heartbeat import Heartbeat
-from ._limits import Limits
-from ._listeners import describe, open_listeners
 from ._log import get_logger
 from ._logging import set_up_logging
 from ._output import complain, encoded, open_missing, standard_error, standard_output
-from ._server import Server
+from ._server.limits import Limits
+from ._server.listeners import describe, open_listeners
+from ._server.server import Server
 from ._settings import ConfigurationError, Settings, load_settings
 from .backends import backend_from_url
 from .web._app import Site, make_app

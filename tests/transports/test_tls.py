@@ -36,7 +36,7 @@ from tests.serving import deserted, serving
 from tests.test_front_door import client_hello
 from tests.transports.tls13 import Client, shake_hands
 from trio_beat import Connection, EndReason
-from trio_beat._front_door import TLSVisitor
+from trio_beat._server.pending import TLSVisitor
 from trio_beat._transports import END_OF_STREAM, Event, Transport
 from trio_beat._transports.framing import message_frame
 from trio_beat._transports.outbox import Outbox

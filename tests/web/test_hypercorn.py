@@ -17,7 +17,7 @@ from tests.harness import tls_contexts
 from tests.peer import Trickle, socket_pair
 from tests.serving import ask, deserted, serving, status
 from trio_beat import Limits, Server
-from trio_beat._front_door import TLSVisitor
+from trio_beat._server.pending import TLSVisitor
 from trio_beat._transports.tls_session import Bios
 from trio_beat._turns import Turns
 

@@ -9,9 +9,18 @@ import trio
 import trio.testing
 
 from tests.serving import serving
+from trio_beat._server import http_pace
+from trio_beat._server.http_pace import (
+    BYTES,
+    PATIENCE,
+    REQUESTS,
+    SLOWEST,
+    STEPS,
+    Bucket,
+    Pace,
+    Patience,
+)
 from trio_beat._turns import Turns
-from trio_beat.web import _pace
-from trio_beat.web._pace import BYTES, PATIENCE, REQUESTS, SLOWEST, STEPS, Bucket, Pace, Patience
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n"
@@ -119,7 +128,7 @@ async def test_bytes_of_a_connection_beyond_the_rate_are_read_later(
 async def test_a_large_head_takes_more_steps(
     patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_pace, "STEPS", (10.0, 0.0))
+    monkeypatch.setattr(http_pace, "STEPS", (10.0, 0.0))
     large = GET.replace(b"Host: x", b"Host: x" + b"\r\nA: b" * 120 + b"\r\nB: " + b"b" * 15000)
     async with serving(app=app) as server:
         took = []
@@ -169,7 +178,7 @@ async def test_in_a_pass_there_are_few_steps_however_many_connections(
 
     monkeypatch.setattr(Pace, "step", step_counted)
     # It is the turns that are looked at.
-    monkeypatch.setattr(_pace, "STEPS", (1e9, 1e9))
+    monkeypatch.setattr(http_pace, "STEPS", (1e9, 1e9))
     async with serving(app=app) as server:
         streams = [await trio.open_tcp_stream("127.0.0.1", server.port) for _ in range(100)]
         trio.lowlevel.add_instrument(passes)
@@ -185,6 +194,6 @@ async def test_in_a_pass_there_are_few_steps_however_many_connections(
 
 
 def test_the_rates_are_those_that_are_documented() -> None:
-    assert _pace.REQUESTS == (100, 100)
-    assert _pace.BYTES == (4 * 2**20, 2**20)
-    assert _pace.STEPS == (4000, 400)
+    assert http_pace.REQUESTS == (100, 100)
+    assert http_pace.BYTES == (4 * 2**20, 2**20)
+    assert http_pace.STEPS == (4000, 400)

@@ -11,8 +11,8 @@ import trio
 
 from tests.serving import serving
 from trio_beat import Limits, Server
-from trio_beat._front_door import LINGER_BYTES
-from trio_beat.web import _pace
+from trio_beat._server import http_pace
+from trio_beat._server.pending import LINGER_BYTES
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n"
@@ -128,7 +128,7 @@ async def test_a_body_in_tiny_pieces_holds_no_slot(
     leaves: bool, patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if others took most of the steps.
-    monkeypatch.setattr(_pace, "STEPS", (10.0, 10.0))
+    monkeypatch.setattr(http_pace, "STEPS", (10.0, 10.0))
 
     async def leave(stream: trio.SocketStream) -> None:
         if leaves:

@@ -30,13 +30,13 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr, wrap_app
 
-from .._front_door import LINGER, Visitor
 from .._log import get_logger
 from .._protocol.handshake import Refusal
 from .._turns import Turns
-from ._h11 import Protocol
-from ._pace import BYTES, PATIENCE, REQUESTS, SLOWEST, Bucket, Pace, Patience, pay
-from ._tasks import Tasks
+from .http_pace import BYTES, PATIENCE, REQUESTS, SLOWEST, Bucket, Pace, Patience, pay
+from .http_protocol import Protocol
+from .http_tasks import Tasks
+from .pending import LINGER, Visitor
 
 _log = get_logger("trio_beat.http")
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
-from ._checks import check_hosts, check_port
+from .._checks import check_hosts, check_port
 
 _BACKLOG: Final = 65535  # as many as the system allows (listen(2))
 #: The addresses that stand for all of a family.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ._checks import check_kind, check_seconds, check_whole
-from ._connection.terms import SlowPolicy
-from ._exceptions import EndReason
+from .._checks import check_kind, check_seconds, check_whole
+from .._connection.terms import SlowPolicy
+from .._exceptions import EndReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,36 +26,36 @@ from typing import Final, Literal
 
 import trio
 
-from ._channels.grammar import ChannelError, below, parse_target
-from ._channels.hub import Hub, HubConsumer
-from ._checks import (
+from .._channels.grammar import ChannelError, below, parse_target
+from .._channels.hub import Hub, HubConsumer
+from .._checks import (
     check_kind,
     check_prefix,
     check_seconds,
     check_server_context,
     check_subprotocols,
 )
-from ._connection.connection import Connection
-from ._connection.handler import Handler, HandlerConsumer, HandlerErrors
-from ._connection.terms import Consumer, Terms
-from ._exceptions import EndReason, split_unexpected
-from ._front_door import PlainVisitor, Request, TLSVisitor, Visitor
-from ._heartbeat import Heartbeat
-from ._limits import Limits, ServerStatistics
-from ._listeners import open_listeners
-from ._log import get_logger
-from ._metronome import Metronome
-from ._protocol.handshake import Head, Refusal, accept
-from ._summary import Summary
-from ._text import without_queries
-from ._transports.framing import Wire
-from ._transports.kernel import set_up
-from ._transports.polling import Poller
-from ._transports.tls_session import Bios
-from ._transports.unfinished import Unfinished
-from ._turns import Turns
-from .web._hypercorn import ASGIApp, HTTPFront
-from .web._lifespan import Lifespan
+from .._connection.connection import Connection
+from .._connection.handler import Handler, HandlerConsumer, HandlerErrors
+from .._connection.terms import Consumer, Terms
+from .._exceptions import EndReason, split_unexpected
+from .._heartbeat import Heartbeat
+from .._log import get_logger
+from .._metronome import Metronome
+from .._protocol.handshake import Head, Refusal, accept
+from .._summary import Summary
+from .._text import without_queries
+from .._transports.framing import Wire
+from .._transports.kernel import set_up
+from .._transports.polling import Poller
+from .._transports.tls_session import Bios
+from .._transports.unfinished import Unfinished
+from .._turns import Turns
+from .http import ASGIApp, HTTPFront
+from .lifespan import Lifespan
+from .limits import Limits, ServerStatistics
+from .listeners import open_listeners
+from .pending import PlainVisitor, Request, TLSVisitor, Visitor
 
 _log = get_logger("trio_beat.server")
 

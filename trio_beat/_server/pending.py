@@ -15,15 +15,15 @@ from typing import Final, NamedTuple
 
 import trio
 
-from ._protocol.handshake import Head, Refusal, find_head
-from ._transports import Transport
-from ._transports.framing import Wire
-from ._transports.kernel import peer_name
-from ._transports.polling import Poller
-from ._transports.tcp import NativeTransport
-from ._transports.tls import TLSTransport
-from ._transports.tls_session import RECORD, Bios, Session
-from ._turns import Turns
+from .._protocol.handshake import Head, Refusal, find_head
+from .._transports import Transport
+from .._transports.framing import Wire
+from .._transports.kernel import peer_name
+from .._transports.polling import Poller
+from .._transports.tcp import NativeTransport
+from .._transports.tls import TLSTransport
+from .._transports.tls_session import RECORD, Bios, Session
+from .._turns import Turns
 
 _CHUNK: Final = 16384
 #: Empty lines that may stand before a request.

@@ -1,0 +1,1 @@
+"""The server: listeners, admission, draining; HTTP by Hypercorn."""
