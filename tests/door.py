@@ -11,8 +11,8 @@ from websockets.frames import Opcode
 from websockets.protocol import SERVER
 
 from tests.peer import Peer
-from trio_beat import _client
-from trio_beat._dial import Address
+from trio_beat._client import client
+from trio_beat._client.dial import Address
 from trio_beat._protocol.handshake import accept, find_head
 from trio_beat._transports.trio_websocket import Line
 
@@ -32,7 +32,7 @@ class Door:
         self.errors: list[Exception] = []
         #: The last request.
         self.request = ""
-        monkeypatch.setattr(_client, "dial", self._dial)
+        monkeypatch.setattr(client, "dial", self._dial)
 
     async def _dial(self, address: Address) -> tuple[socket.socket, Line]:
         await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._backoff import Backoff, asks_for_time, forbids
+from trio_beat._client.backoff import Backoff, asks_for_time, forbids
 
 INTERVAL = 5.0
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from trio_beat import Unreachable, _commands, _dial, connect
+from trio_beat import Unreachable, _commands, connect
 from trio_beat.__main__ import _raise_descriptor_limit
+from trio_beat._client import dial
 from trio_beat._server import listeners
 from trio_beat._transports import kernel
 
@@ -166,7 +167,7 @@ class TestWindows:
             with pytest.raises(Unreachable, match=r"Nobody is there$"):
                 async with connect(f"ws://127.0.0.1:{nobody.getsockname()[1]}/"):
                     pass
-        assert _dial._error_text(2) == "No such file or directory"
+        assert dial._error_text(2) == "No such file or directory"
 
     def test_break_ends_a_command(self) -> None:
         expected = {"SIGINT", "SIGTERM"} | ({"SIGBREAK"} if hasattr(signal, "SIGBREAK") else set())

@@ -24,7 +24,7 @@ from trio_beat import (
     _client,
     reconnecting,
 )
-from trio_beat._backoff import Backoff
+from trio_beat._client.backoff import Backoff
 
 __all__ = ["door"]  # a fixture
 

@@ -9,7 +9,7 @@ plainly, too, where it comes alone.
 """
 
 from ._channels.hub import Hub, HubStatistics, open_hub
-from ._client import connect, reconnecting
+from ._client.client import connect, reconnecting
 from ._connection.connection import Connection
 from ._connection.terms import SlowPolicy, Statistics
 from ._exceptions import (

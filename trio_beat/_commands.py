@@ -14,9 +14,9 @@ from urllib.parse import SplitResult, urlsplit
 
 import trio
 
-from ._client import connect, reconnecting
+from ._client.client import connect, reconnecting
+from ._client.dial import TARGET, check_fields, why
 from ._connection.connection import CLOSE_TIMEOUT, Connection
-from ._dial import TARGET, check_fields, why
 from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from ._heartbeat import Heartbeat
 from ._log import get_logger

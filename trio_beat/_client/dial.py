@@ -20,12 +20,12 @@ from websockets.exceptions import InvalidURI
 from websockets.headers import build_host
 from websockets.uri import WebSocketURI, parse_uri
 
-from ._checks import TOKEN, check_kind, check_subprotocols
-from ._exceptions import TLSFailed, Unreachable
-from ._plain import leaves
-from ._protocol.client_handshake import Opened, Opening
-from ._text import public_url
-from ._transports.trio_websocket import Line, Tap, TrioWebSocketTransport
+from .._checks import TOKEN, check_kind, check_subprotocols
+from .._exceptions import TLSFailed, Unreachable
+from .._plain import leaves
+from .._protocol.client_handshake import Opened, Opening
+from .._text import public_url
+from .._transports.trio_websocket import Line, Tap, TrioWebSocketTransport
 
 TARGET: Final = re.compile(r"[!-~]+")
 _HOST: Final = re.compile(r"[^\x00-\x20\x7f]+")

@@ -30,13 +30,11 @@ from typing import Final, Self
 import trio
 from wsproto.utilities import LocalProtocolError
 
-from ._backoff import Backoff, forbids
-from ._checks import check_kind, check_seconds, check_whole
-from ._connection.connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection
-from ._connection.handler import InboxConsumer
-from ._connection.terms import SlowPolicy, Terms
-from ._dial import Address, dial, establish, make_address, shake_hands
-from ._exceptions import (
+from .._checks import check_kind, check_seconds, check_whole
+from .._connection.connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection
+from .._connection.handler import InboxConsumer
+from .._connection.terms import SlowPolicy, Terms
+from .._exceptions import (
     Closed,
     ConnectFailed,
     ConnectionClosed,
@@ -47,13 +45,15 @@ from ._exceptions import (
     TLSFailed,
     ended,
 )
-from ._heartbeat import Heartbeat
-from ._log import get_logger
-from ._metronome import Metronome
-from ._plain import Plain, leaves
-from ._protocol.client_handshake import Opened
-from ._transports.kernel import set_up
-from ._transports.trio_websocket import Line
+from .._heartbeat import Heartbeat
+from .._log import get_logger
+from .._metronome import Metronome
+from .._plain import Plain, leaves
+from .._protocol.client_handshake import Opened
+from .._transports.kernel import set_up
+from .._transports.trio_websocket import Line
+from .backoff import Backoff, forbids
+from .dial import Address, dial, establish, make_address, shake_hands
 
 _log = get_logger("trio_beat.client")
 

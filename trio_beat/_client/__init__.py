@@ -1,0 +1,1 @@
+"""The Trio client: its contexts, its way in, and the pauses between attempts."""
