@@ -26,8 +26,8 @@ from ._server.limits import Limits
 from ._server.listeners import describe, open_listeners
 from ._server.server import Server
 from ._settings import ConfigurationError, Settings, load_settings
+from ._site.app import Site, make_app
 from .backends import backend_from_url
-from .web._app import Site, make_app
 
 _log = get_logger("trio_beat")
 

@@ -23,8 +23,8 @@ from tests.serving import ask
 from tests.test_hub_consumer import Away
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
 from trio_beat._protocol.handshake import SECURITY_HEADERS
+from trio_beat._site.app import Site, make_app
 from trio_beat.backends import Backend
-from trio_beat.web._app import Site, make_app
 
 TOKEN = {"Authorization": "Bearer s3cret"}
 
@@ -426,7 +426,7 @@ def test_health_is_told_without_a_free_descriptor(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_pages_are_utf_8_whatever_the_locale() -> None:
     script = (
-        "import pathlib, trio_beat.web._app as app; from trio_beat import Heartbeat;"
+        "import pathlib, trio_beat._site.app as app; from trio_beat import Heartbeat;"
         "page = (pathlib.Path(app.__file__).parent / 'static/index.html').read_bytes();"
         "assert not page.isascii(), 'it shows nothing';"
         "site = app.Site(hub=None, statistics=dict, heartbeat=Heartbeat(), path_prefix='/ws/',"

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.real
 
-_STATIC = Path(str(files("trio_beat.web"))) / "static"
+_STATIC = Path(str(files("trio_beat._site"))) / "static"
 _TOOLS = Path(__file__).parent.parent.parent / ".venv-node" / "node_modules" / ".bin"
 _USE = """\
 import { TrioBeat, type TrioBeatOptions, type TrioBeatState } from "./trio-beat.js";

@@ -70,7 +70,7 @@ class Site:
 
 def make_app(site: Site) -> ASGIApp:
     """Make the ASGI application."""
-    static = files("trio_beat.web") / "static"
+    static = files("trio_beat._site") / "static"
     routes: list[Route | WebSocketRoute] = [
         Route("/", _page(site, (static / "index.html").read_text("utf-8"))),
         Route("/healthz", _health(site)),

@@ -1,1 +1,0 @@
-"""What is not a native WebSocket: pages, the publish API and health, as an ASGI application."""
