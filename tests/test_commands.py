@@ -31,7 +31,7 @@ PUBLISH = "news?publish-broadcast"
 _FREEZING = """
 import os, signal, sys
 import trio_beat
-from trio_beat._commands import publish
+from trio_beat._command.clients import publish
 send = trio_beat.Connection.send
 
 async def freeze(connection, message):

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from trio_beat import Unreachable, _commands, connect
-from trio_beat.__main__ import _raise_descriptor_limit
+from trio_beat import Unreachable, connect
 from trio_beat._client import dial
+from trio_beat._command import clients
+from trio_beat._command.serve import _raise_descriptor_limit
 from trio_beat._server import listeners
 from trio_beat._transports import kernel
 
@@ -88,7 +89,7 @@ _COMMAND = """
 import tests.hidden
 import os, select, signal, sys, trio
 del signal.SIGHUP, os.O_NONBLOCK, os.O_NOCTTY, select.PIPE_BUF
-from trio_beat.__main__ import main
+from trio_beat._command.serve import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -171,7 +172,7 @@ class TestWindows:
 
     def test_break_ends_a_command(self) -> None:
         expected = {"SIGINT", "SIGTERM"} | ({"SIGBREAK"} if hasattr(signal, "SIGBREAK") else set())
-        assert {number.name for number in _commands.STOPPING} == expected
+        assert {number.name for number in clients.STOPPING} == expected
 
 
 def test_the_longest_wait_of_tcp_is_set_on_linux_only(monkeypatch: pytest.MonkeyPatch) -> None:

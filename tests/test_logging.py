@@ -12,7 +12,7 @@ from .command import clean_environment
 
 _PROGRAM = """
 import logging, warnings
-from trio_beat._logging import set_up_logging
+from trio_beat._command.logs import set_up_logging
 set_up_logging("info", "{}")
 
 class Broken:

@@ -21,7 +21,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_beat._output import Descriptor, Lines
+from trio_beat._command.streams import Descriptor, Lines
 
 LINE = b"x" * 99 + b"\n"
 
@@ -68,9 +68,9 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         def forbidden(*_: object) -> int:
             raise PermissionError
 
-        monkeypatch.setattr("trio_beat._output.os.open", forbidden)
+        monkeypatch.setattr("trio_beat._command.streams.os.open", forbidden)
     if request.param.endswith("on another system"):
-        monkeypatch.setattr("trio_beat._output.sys.platform", "darwin")
+        monkeypatch.setattr("trio_beat._command.streams.sys.platform", "darwin")
     with ExitStack() as stack:
         yield make(request.param.removesuffix(" on another system"), stack)
 
@@ -300,7 +300,7 @@ def test_full_device_loses_all() -> None:
 def test_missing_descriptors_become_such_as_fail() -> None:
     program = """
 import os
-from trio_beat._output import open_missing
+from trio_beat._command.streams import open_missing
 os.closerange(0, 3)
 open_missing()
 failed = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_beat._settings import ConfigurationError, Settings, load_settings
+from trio_beat._command.settings import ConfigurationError, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@
    everybody in and ends them at once is left alone for longer and longer.
 3. A server that asks to come later (1012, 1013) is given more time.
 
-The browser's client (``web/static/trio-beat.js``) follows the same rules.
+The browser's client (``_site/static/trio-beat.js``) follows the same rules.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from typing import Final
 
 import trio
 
-from ._text import printable
+from .._text import printable
 
 #: Bytes of lines that wait for their reader, and what the object of a line takes beside them.
 _WAITING: Final = 2**16

@@ -23,9 +23,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from ._checks import LONGEST, MOST_MISSES, check_prefix
-from ._output import say
-from ._text import utf8, without_userinfo
+from .._checks import LONGEST, MOST_MISSES, check_prefix
+from .._text import utf8, without_userinfo
+from .streams import say
 
 _PREFIX: Final = "TRIO_BEAT_"
 

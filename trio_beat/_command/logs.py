@@ -9,8 +9,8 @@ from typing import Final
 
 from pythonjsonlogger.json import JsonFormatter
 
-from ._log import Escaping, get_logger
-from ._output import Lines, encoded, standard_error
+from .._log import Escaping, get_logger
+from .streams import Lines, encoded, standard_error
 
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(message)s"
 

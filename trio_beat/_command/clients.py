@@ -14,18 +14,18 @@ from urllib.parse import SplitResult, urlsplit
 
 import trio
 
-from ._client.client import connect, reconnecting
-from ._client.dial import TARGET, check_fields, why
-from ._connection.connection import CLOSE_TIMEOUT, Connection
-from ._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
-from ._heartbeat import Heartbeat
-from ._log import get_logger
-from ._logging import set_up_logging
-from ._output import complain, say, standard_error, standard_output
-from ._plain import leaves
-from ._protocol.client_handshake import name_status
-from ._settings import ConfigurationError, Parser
-from ._text import printable, public_url, utf8
+from .._client.client import connect, reconnecting
+from .._client.dial import TARGET, check_fields, why
+from .._connection.connection import CLOSE_TIMEOUT, Connection
+from .._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
+from .._heartbeat import Heartbeat
+from .._log import get_logger
+from .._plain import leaves
+from .._protocol.client_handshake import name_status
+from .._text import printable, public_url, utf8
+from .logs import set_up_logging
+from .settings import ConfigurationError, Parser
+from .streams import complain, say, standard_error, standard_output
 
 _log = get_logger("trio_beat")
 
