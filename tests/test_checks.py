@@ -16,10 +16,10 @@ import trio
 import trio.testing
 from websockets.frames import Opcode
 
-from tests.door import URL, Door, door
-from tests.harness import idle, linked
-from tests.serving import serving
-from tests.test_hub import Listener
+from tests.channels.test_hub import Listener
+from tests.support.door import URL, Door, door
+from tests.support.harness import idle, linked
+from tests.support.serving import serving
 from trio_beat import Connection, Heartbeat, Limits, connect, open_hub, reconnecting, serve
 
 __all__ = ["door"]  # a fixture

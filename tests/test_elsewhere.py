@@ -20,13 +20,13 @@ from trio_beat._command.serve import _raise_descriptor_limit
 from trio_beat._server import listeners
 from trio_beat._transports import kernel
 
-from .command import clean_environment
+from .support.command import clean_environment
 
 _ROOT = Path(__file__).parent.parent
 
 #: Imports every module, lets a peer in over TCP and over TLS, and tells how a silent one ended.
 _PROGRAM = """
-import tests.hidden
+import tests.support.hidden
 import importlib, pkgutil, select, sys
 import trio, trio.testing
 import trio_beat
@@ -36,8 +36,8 @@ for module in pkgutil.walk_packages(trio_beat.__path__, "trio_beat."):
         importlib.import_module(module.name)
 assert not hasattr(select, "epoll")
 
-from tests.harness import tls_contexts
-from tests.peer import dial
+from tests.support.harness import tls_contexts
+from tests.support.peer import dial
 from trio_beat import Heartbeat, connect
 
 async def handler(connection):
@@ -86,7 +86,7 @@ for secure in (False, True):
 
 #: The command, without what Windows lacks beside.
 _COMMAND = """
-import tests.hidden
+import tests.support.hidden
 import os, select, signal, sys, trio
 del signal.SIGHUP, os.O_NONBLOCK, os.O_NOCTTY, select.PIPE_BUF
 from trio_beat._command.serve import main

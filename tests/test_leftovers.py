@@ -13,8 +13,8 @@ from trio.testing import MockClock
 from websockets.frames import Opcode
 from websockets.http11 import Request
 
-from tests.peer import HANDSHAKE, Peer, dial
-from tests.serving import ask, deserted, serving, status
+from tests.support.peer import HANDSHAKE, Peer, dial
+from tests.support.serving import ask, deserted, serving, status
 from trio_beat import Connection, Heartbeat, Limits
 from trio_beat._server.pending import PlainVisitor
 

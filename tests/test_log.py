@@ -14,8 +14,8 @@ import trio
 from trio_beat import EndReason, connect
 from trio_beat._log import get_logger
 
-from .peer import dial
-from .serving import ask, deserted, serving
+from .support.peer import dial
+from .support.serving import ask, deserted, serving
 
 #: What would pass for a record of its own, and what would command a terminal.
 FORGED = "a\r\n2026-01-01 ERROR forged\x1b[2J\x9b\u2028\u202e"

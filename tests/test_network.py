@@ -19,9 +19,9 @@ from websockets.frames import Opcode
 
 from trio_beat import EndReason, Heartbeat, Limits
 
-from .command import clean_environment
-from .peer import dial
-from .serving import serving
+from .support.command import clean_environment
+from .support.peer import dial
+from .support.serving import serving
 
 pytestmark = pytest.mark.real
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from tests.harness import Steps
+from tests.support.harness import Steps
 from trio_beat._parking import Parking
 
 Ask = Callable[[int], str | None]

@@ -13,9 +13,9 @@ import trio
 import trio_beat
 from trio_beat import open_hub
 
-from .command import clean_environment
-from .peer import dial
-from .serving import serving
+from .support.command import clean_environment
+from .support.peer import dial
+from .support.serving import serving
 
 README = (Path(__file__).parent.parent / "README.rst").read_text()
 EXAMPLES = [

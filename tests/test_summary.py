@@ -11,8 +11,8 @@ from trio.testing import MockClock
 from trio_beat._log import get_logger
 from trio_beat._summary import ALONE, Summary
 
-from .peer import dial
-from .serving import ask, deserted, serving
+from .support.peer import dial
+from .support.serving import ask, deserted, serving
 
 
 @pytest.fixture

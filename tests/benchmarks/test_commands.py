@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.peers import PEERS
 
-from ..command import clean_environment
+from ..support.command import clean_environment
 
 _ROOT = Path(__file__).parent.parent.parent
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.utils import apply_mask
 
-from tests.harness import make_wire
+from tests.support.harness import make_wire
 from trio_beat._transports import Event, Failure, PeerClose, Pong, Reply, Take, awake
 from trio_beat._transports.framing import (
     FramingTransport,

@@ -14,8 +14,18 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.harness import FIRST_BEAT, HANGS, INTERVAL, Link, echo, idle, linked, take_all, tcp_pair
-from tests.peer import Peer, Trickle, socket_pair
+from tests.support.harness import (
+    FIRST_BEAT,
+    HANGS,
+    INTERVAL,
+    Link,
+    echo,
+    idle,
+    linked,
+    take_all,
+    tcp_pair,
+)
+from tests.support.peer import Peer, Trickle, socket_pair
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.handler import Handler
 from trio_beat._connection.terms import SlowPolicy

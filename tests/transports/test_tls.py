@@ -24,17 +24,17 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.asyncio.client import connect
 from websockets.frames import Close, Frame, Opcode
 
-from tests.harness import (
+from tests.server.test_pending import client_hello
+from tests.support.harness import (
     HANGS,
     echo,
     make_wire,
     tls_contexts,
     tls_pair,
 )
-from tests.peer import HANDSHAKE, Peer
-from tests.serving import deserted, serving
-from tests.test_front_door import client_hello
-from tests.transports.tls13 import Client, shake_hands
+from tests.support.peer import HANDSHAKE, Peer
+from tests.support.serving import deserted, serving
+from tests.support.tls13 import Client, shake_hands
 from trio_beat import Connection, EndReason
 from trio_beat._server.pending import TLSVisitor
 from trio_beat._transports import END_OF_STREAM, Event, Transport

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 from trio_websocket import WebSocketConnection
 
-from tests.peer import Peer
+from tests.support.peer import Peer
 from trio_beat._transports.framing import close_frame, message_frame
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.trio_websocket import Line, TrioWebSocketTransport

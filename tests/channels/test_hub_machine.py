@@ -1,0 +1,143 @@
+"""A hub against a model of it, whatever is done in whatever order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.channels.test_hub import AskedBackend, Listener
+from trio_beat import BackendError, open_hub
+from trio_beat._channels.subscriptions import LastMessages
+
+CHANNELS = ("a", "b", "c")
+WHO = 4
+
+who = st.integers(0, WHO - 1)
+channel = st.sampled_from(CHANNELS)
+step = st.one_of(
+    st.tuples(st.just("join"), who, channel),
+    st.tuples(st.just("join twice"), who, channel),
+    st.tuples(st.just("leave"), who, channel),
+    st.tuples(st.just("publish"), who, channel),
+    st.tuples(st.just("broker"), st.just(0), channel),
+)
+
+
+class Model:
+    """What a hub has to do, step by step."""
+
+    def __init__(self, *, forgets: bool) -> None:
+        self.forgets = forgets
+        #: Each as often as it has subscribed.
+        self.joined: dict[str, Counter[int]] = {channel: Counter() for channel in CHANNELS}
+        self.last: dict[str, str] = {}
+        self.heard: list[list[str]] = [[] for _ in range(WHO)]
+        self.away = False
+
+    def join(self, who: int, channel: str) -> bool:
+        # A channel that is heard already needs no broker, where the hub knows its last message.
+        forgotten = self.forgets and channel in self.last
+        if self.away and (forgotten or not self.joined[channel]):
+            return False
+        self.joined[channel][who] += 1
+        if channel in self.last and self.joined[channel][who] == 1:
+            self.heard[who].append(self.last[channel])
+        return True
+
+    def leave(self, who: int, channel: str) -> None:
+        self.joined[channel] -= Counter([who])
+
+    def publish(self, who: int, channel: str, text: str) -> None:
+        if not self.away:
+            self.last[channel] = text
+            for other in self.joined[channel].keys() - {who}:
+                self.heard[other].append(text)
+
+
+async def _play(steps: list[tuple[str, int, str]], keep: int) -> None:
+    backend, model = AskedBackend(), Model(forgets=not keep)
+    listeners = [Listener() for _ in range(WHO)]
+    async with open_hub(backend) as hub:
+        hub._last = LastMessages(keep)
+        for number, (what, who, channel) in enumerate(steps):
+            listener = listeners[who]
+            if what in ("join", "join twice"):
+                channels = [channel] * (1 + (what == "join twice"))
+                joined = await _succeeds(partial(hub.subscribe, listener, channels))
+                assert [joined] * len(channels) == [model.join(who, name) for name in channels]
+            elif what == "leave":
+                hub.unsubscribe(listener, [channel])
+                model.leave(who, channel)
+            elif what == "publish":
+                publish = partial(hub.publish, channel, f"{number}", sender=listener)
+                assert await _succeeds(publish) == (not model.away)
+                model.publish(who, channel, f"{number}")
+            elif what == "broker":
+                backend.away = model.away = not model.away
+            await trio.testing.wait_all_tasks_blocked()
+            listened = [subscribers for subscribers in model.joined.values() if subscribers]
+            assert hub.statistics()[:2] == (len(listened), sum(map(len, listened)))
+            assert backend._subscribed == {name for name in CHANNELS if model.joined[name]}
+    assert [listener.texts for listener in listeners] == model.heard
+
+
+async def _succeeds(call: Callable[[], Awaitable[object]]) -> bool:
+    try:
+        await call()
+    except BackendError:
+        return False
+    return True
+
+
+@settings(deadline=None)
+@given(st.lists(step, max_size=40), st.sampled_from([0, 2**20]))
+def test_one_thing_after_the_other(steps: list[tuple[str, int, str]], keep: int) -> None:
+    trio.run(_play, steps, keep)
+
+
+async def _play_at_once(steps: list[tuple[str, int, str]]) -> None:
+    """Nothing waits for what was begun before it; what must hold in the end is less."""
+    backend = AskedBackend()
+    listeners = [Listener() for _ in range(WHO)]
+    joined: Counter[tuple[int, str]] = Counter()
+    sent: dict[str, int] = {}
+    async with open_hub(backend) as hub:
+        async with trio.open_nursery() as nursery:
+            for number, (what, who, channel) in enumerate(steps):
+                if what in ("join", "join twice"):
+                    channels = [channel] * (1 + (what == "join twice"))
+                    joined[who, channel] += len(channels)
+                    await hub.subscribe(listeners[who], channels)
+                elif what == "leave":
+                    joined -= Counter([(who, channel)])
+                    hub.unsubscribe(listeners[who], [channel])
+                elif what == "publish":
+                    sent[f"{channel}{number}"] = who
+                    message = f"{channel}{number}"
+                    publish = partial(hub.publish, channel, message, sender=listeners[who])
+                    nursery.start_soon(publish)
+        await trio.testing.wait_all_tasks_blocked()
+        assert hub.statistics().subscriptions == len(joined)
+        assert backend._subscribed == {channel for _, channel in joined}
+        asked = {name: [ask for ask in backend.asked if ask[1:] == name] for name in CHANNELS}
+        for name, asks in asked.items():
+            in_turns = [ask[0] for ask in asks if ask[0] in "+-"]
+            assert in_turns == ["+-"[index % 2] for index in range(len(in_turns))], name
+        for name in CHANNELS:
+            await hub.publish(name, f"{name}end")
+    for index, listener in enumerate(listeners):
+        ends = {text[0] for text in listener.texts if text.endswith("end")}
+        assert ends == {channel for who, channel in joined if who == index}
+        assert set(listener.texts) <= {*sent, *(f"{name}end" for name in CHANNELS)}
+
+
+@settings(deadline=None)
+@given(st.lists(step, max_size=40))
+def test_all_at_once(steps: list[tuple[str, int, str]]) -> None:
+    trio.run(_play_at_once, steps)

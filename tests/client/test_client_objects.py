@@ -1,0 +1,163 @@
+"""What a client's connection leaves behind, where the cyclic collector does not come."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+from websockets.frames import Frame, Opcode
+
+from tests.support.door import URL, Door, answer_pings, door
+from trio_beat import (
+    ConnectFailed,
+    ConnectionClosed,
+    Heartbeat,
+    Unreachable,
+    connect,
+    reconnecting,
+)
+
+__all__ = ["door"]  # a fixture
+
+VISITS = 5
+#: Bytes of a message of which the rest never comes.
+UNFINISHED = 500_000
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def ours() -> Counter[str]:
+    """Objects of this package, and of those that work for one connection of it."""
+    kinds = [type(thing) for thing in gc.get_objects()]
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
+    parts = ("trio_beat", "trio_websocket", "h11", "wsproto.connection", "trio._socket", "socket")
+    # Not `websockets`, which plays the server.
+    more = {"websockets.client.ClientProtocol", "trio.Nursery", "trio.lowlevel.Task"}
+    return Counter(name for name in names if name.startswith(parts) or name in more)
+
+
+async def serve(door: Door, kind: str) -> None:
+    """Be the server of one visit."""
+    if kind == "refused":
+        return await door.refuse(403, "no")
+    if kind == "failed":
+        peer = await door.knock()
+        await peer.send(b"garbage\r\n\r\n")
+        return await peer.aclose()
+    peer = await door.accept()
+    match kind:
+        case "closed by the server":
+            await peer.send_close(1001)
+            await peer.closed()
+        case "lost" | "in a loop":
+            pass
+        case "broken":
+            await peer.send(b"\xff" * 10)
+            await peer.closed()
+        case "unfinished":
+            frame = Frame(Opcode.BINARY, bytes(2 * UNFINISHED)).serialize(mask=False)
+            await peer.send(frame[:UNFINISHED])
+        case "silent":
+            await trio.sleep(60)
+        case _:
+            return await answer_pings(peer)
+    await peer.aclose()
+    return None
+
+
+async def visit(door: Door, kind: str) -> None:
+    async with trio.open_nursery() as nursery:
+        if kind == "unreachable":
+            door.errors = [Unreachable("nobody")]
+        else:
+            nursery.start_soon(serve, door, kind)
+        try:
+            if kind == "in a loop":
+                async with reconnecting(URL) as connections:
+                    async for connection in connections:
+                        async for _ in connection:
+                            pass
+                        break
+            else:
+                await use(kind)
+        except (ConnectFailed, ConnectionClosed, ZeroDivisionError):
+            pass
+    for sock in door.sockets:
+        sock.close()
+    for kept in (door.sockets, door.times):
+        kept.clear()
+
+
+async def use(kind: str) -> None:
+    with trio.CancelScope() as scope:
+        async with connect(URL, heartbeat=Heartbeat(4), message_size=2 * UNFINISHED) as connection:
+            match kind:
+                case "left":
+                    await connection.send("hello")
+                case "cancelled":
+                    scope.cancel()
+                    await trio.sleep_forever()
+                case "raised":
+                    raise ZeroDivisionError
+                case _:
+                    async for _ in connection:
+                        pass
+
+
+KINDS = [
+    "unreachable",
+    "failed",
+    "refused",
+    "left",
+    "cancelled",
+    "raised",
+    "closed by the server",
+    "lost",
+    "broken",
+    "unfinished",
+    "silent",
+    "in a loop",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_nothing_waits_for_the_collector(
+    door: Door, autojump_clock: MockClock, kind: str
+) -> None:
+    await visit(door, kind)
+    with without_collector():
+        before = ours()
+        for _ in range(VISITS):
+            await visit(door, kind)
+        left = ours() - before
+    assert {name: count for name, count in left.items() if count >= VISITS} == {}
+
+
+async def test_the_bytes_of_an_unfinished_message_come_back(
+    door: Door, autojump_clock: MockClock
+) -> None:
+    await visit(door, "unfinished")
+    with without_collector():
+        tracemalloc.start()
+        try:
+            begin, _ = tracemalloc.get_traced_memory()
+            for _ in range(VISITS):
+                await visit(door, "unfinished")
+            held = tracemalloc.get_traced_memory()[0] - begin
+        finally:
+            tracemalloc.stop()
+    assert held < VISITS * UNFINISHED / 10

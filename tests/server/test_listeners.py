@@ -1,0 +1,176 @@
+"""Where a server listens."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import trio
+
+from trio_beat._server.listeners import describe, open_listeners
+from trio_beat._transports.kernel import peer_name
+
+from ..support.serving import ask, serving
+
+LOCAL = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+@contextmanager
+def closed(listeners: list[socket.socket]) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(listener)
+        yield listeners
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("::1", ["::1"]),
+        ("[::1]", ["::1"]),
+        ("::", ["::", "0.0.0.0"]),
+        ("[::]", ["::", "0.0.0.0"]),
+        ("0.0.0.0", ["0.0.0.0"]),
+        (["127.0.0.1", "::1"], ["127.0.0.1", "::1"]),
+        (["127.0.0.1", "127.0.0.1"], ["127.0.0.1"]),
+        (["127.0.0.2", "127.0.0.1"], ["127.0.0.2", "127.0.0.1"]),
+        (["127.0.0.1", "0.0.0.0"], ["0.0.0.0"]),
+        (["127.0.0.1", "::"], ["::", "0.0.0.0"]),
+        (["::1", "127.0.0.1", "::1", "0.0.0.0"], ["::1", "0.0.0.0"]),
+    ],
+)
+async def test_each_address_has_one_listener_and_all_have_one_port(
+    host: str | Sequence[str], addresses: list[str]
+) -> None:
+    with closed(await open_listeners(0, host)) as listeners:
+        assert [listener.getsockname()[0] for listener in listeners] == addresses
+        assert len({listener.getsockname()[1] for listener in listeners}) == 1
+        for listener in listeners:
+            assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert not listener.getblocking()
+
+
+@pytest.mark.parametrize("host", [None, "", "::", ["", "127.0.0.1"]])
+async def test_no_host_is_all_of_both_families(
+    host: str | None, patient_clock: trio.testing.MockClock
+) -> None:
+    async with serving(host=host) as server:
+        assert {address for address, _ in server.addresses} == {"0.0.0.0", "::"}
+        for family, address in LOCAL.items():
+            sock = trio.socket.socket(family)
+            await sock.connect((address, server.port))
+            sock.close()
+        assert (await ask(server.port, b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 4")
+
+
+async def test_name_and_address_of_the_same_are_one() -> None:
+    with closed(await open_listeners(0, ["localhost", "127.0.0.1"])) as listeners:
+        addresses = [listener.getsockname()[0] for listener in listeners]
+        assert addresses.count("127.0.0.1") == 1
+
+
+@pytest.mark.parametrize(
+    ("hosts", "named", "why"),
+    [
+        (["127.0.0.1", "192.0.2.1"], "192.0.2.1:0", "Cannot assign"),
+        (["127.0.0.1", "2001:db8::1"], "[2001:db8::1]:0", "Cannot assign"),
+        (["127.0.0.1", "no such host"], "no such host:0", None),
+        (["a..b"], "a..b:0", "no host can have this name"),
+        (["a" * 64], f"{'a' * 64}:0", None),
+        (["[::1"], "[::1:0", None),
+    ],
+)
+async def test_what_cannot_be_listened_on_is_named_and_nothing_stays_open(
+    hosts: list[str], named: str, why: str | None
+) -> None:
+    with pytest.raises(OSError, match=why) as caught:
+        await open_listeners(0, hosts)
+    assert caught.value.filename == named
+    assert caught.value.strerror
+
+
+async def test_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match="already in use") as caught:
+            await open_listeners(port, ["::1", "127.0.0.1"])
+    assert caught.value.filename == f"127.0.0.1:{port}"
+
+
+async def test_what_stands_for_all_is_described_by_what_can_be_opened() -> None:
+    with closed(await open_listeners(0, "::")) as listeners:
+        port = listeners[0].getsockname()[1]
+        assert describe(listeners) == (
+            [f"[::1]:{port}", f"127.0.0.1:{port}"],
+            [f"[::]:{port}", f"0.0.0.0:{port}"],
+        )
+    with closed(await open_listeners(0, ["127.0.0.1", "::1"])) as listeners:
+        port = listeners[0].getsockname()[1]
+        assert describe(listeners) == ([f"127.0.0.1:{port}", f"[::1]:{port}"], [])
+
+
+def test_ipv4_peer_of_a_socket_for_both_families_has_its_own_name() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        with socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as near:
+            far, _ = listener.accept()
+            with far:
+                assert peer_name(far) == f"127.0.0.1:{near.getsockname()[1]}"
+
+
+#: Prints where it listens; in a network namespace where IPv6 is switched off.
+_WITHOUT_IPV6 = """
+import trio
+from trio_beat._server.listeners import open_listeners
+for host in ("localhost", ["127.0.0.1", "::1"]):
+    try:
+        print([s.getsockname()[0] for s in trio.run(open_listeners, 0, host)])
+    except OSError as exc:
+        print(exc.filename, exc.strerror)
+"""
+
+
+@pytest.mark.real
+def test_where_ipv6_is_switched_off_a_name_stands_for_ipv4_alone() -> None:
+    line = (
+        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; "
+        f"ip link set lo up && exec {sys.executable} -W ignore -c '{_WITHOUT_IPV6}'"
+    )
+    done = subprocess.run(
+        ["unshare", "--net", "--map-root-user", "/bin/sh", "-c", line],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    if "unshare" in done.stderr:
+        pytest.skip("no network namespace of one's own: " + done.stderr)
+    assert done.stdout.splitlines() == [
+        "['127.0.0.1']",
+        "[::1]:0 Cannot assign requested address",
+    ], done.stderr
+
+
+class _IPv4Alone(socket.socket):
+    """As with a kernel that has no IPv6 at all."""
+
+    def __init__(self, family: int = -1, *args: int, **options: int) -> None:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        super().__init__(family, *args, **options)
+
+
+async def test_where_there_is_no_ipv6_no_host_stands_for_ipv4_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trio_beat._server.server.listeners.socket.socket", _IPv4Alone)
+    with closed(await open_listeners(0, "")) as listeners:
+        assert [listener.getsockname()[0] for listener in listeners] == ["0.0.0.0"]
+    with pytest.raises(OSError, match="not supported") as caught:
+        await open_listeners(0, "::")
+    assert caught.value.filename == "[::]:0"

@@ -1,0 +1,1 @@
+"""What several tests need: peers, servers, commands, browsers, and less of Linux."""

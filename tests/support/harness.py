@@ -1,0 +1,251 @@
+"""A connection over a socket pair, with everything that a server would give it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from typing import Literal
+
+import trio
+import trio.testing
+import trustme
+from websockets.frames import Opcode
+
+from tests.support.peer import Peer, Trickle, socket_pair
+from trio_beat._connection.connection import Connection
+from trio_beat._connection.handler import Handler, HandlerConsumer, HandlerErrors
+from trio_beat._connection.terms import Consumer, SlowPolicy, Terms
+from trio_beat._exceptions import Closed
+from trio_beat._heartbeat import Heartbeat
+from trio_beat._metronome import Metronome
+from trio_beat._server.pending import TLSVisitor
+from trio_beat._transports import Transport
+from trio_beat._transports.framing import Wire
+from trio_beat._transports.kernel import set_up
+from trio_beat._transports.polling import Poller
+from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tls import TLSTransport
+from trio_beat._transports.tls_session import Bios, Session
+from trio_beat._transports.unfinished import Unfinished
+from trio_beat._turns import Turns
+
+INTERVAL = 4.0
+#: Seconds after which the first connection of a metronome has its first beat: the width of a slot.
+FIRST_BEAT = 1 / 4
+#: Virtual seconds after which a test hangs.
+HANGS = 1000.0
+
+
+def tls_contexts(version: ssl.TLSVersion | None = None) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context, and that of a client that trusts it and speaks this version."""
+    return _tls_contexts(version)
+
+
+def make_wire(
+    message_size: int,
+    turns: Turns | None = None,
+    *,
+    buffer_size: int = 131072,
+    message_timeout: float = 60.0,
+    unfinished: int = 2**26,
+    clock: Callable[[], float] = trio.current_time,
+) -> Wire:
+    """What the transports of one server share."""
+    return Wire(
+        message_size,
+        turns or Turns(),
+        Unfinished(message_timeout, unfinished, clock),
+        buffer_size=buffer_size,
+    )
+
+
+@cache
+def _tls_contexts(version: ssl.TLSVersion | None) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    if version is not None:
+        client.minimum_version = client.maximum_version = version
+    return server, client
+
+
+def tcp_pair() -> tuple[Peer, socket.socket]:
+    """Like `socket_pair`, over TCP: for what only TCP can do. Use it with `patient_clock`.
+
+    The second socket is set up like those of a server with the default heartbeat.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    set_up(theirs, Heartbeat().patience)
+    return Peer(trio.SocketStream(trio.socket.from_stdlib_socket(ours))), theirs
+
+
+async def tls_pair(
+    pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
+    version: ssl.TLSVersion | None = None,
+) -> tuple[Peer, socket.socket, Session]:
+    """A peer and a socket, their TLS handshake done, and the socket's session.
+
+    The peer's TLS goes over a `Trickle`.
+    """
+    server, client = tls_contexts(version)
+    plain, sock = pair()
+    ours = trio.SSLStream(Trickle(plain.plain), client, server_hostname="localhost")
+    turns = Turns()
+    visitor = TLSVisitor(sock, server, Bios(), turns)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(turns.run)
+        async with trio.open_nursery() as handshake:
+            handshake.start_soon(ours.do_handshake)
+            handshake.start_soon(visitor.greet)
+        nursery.cancel_scope.cancel()
+    assert visitor._session is not None
+    return Peer(ours), sock, visitor._session
+
+
+class Link:
+    """A connection that runs, and its peer."""
+
+    def __init__(
+        self, peer: Peer, transport: Transport, terms: Terms, consumer: Consumer, greeting: bytes
+    ) -> None:
+        self.peer = peer
+        self.terms = terms
+        self.connection = Connection(transport, terms, consumer, path="/ws/x", greeting=greeting)
+        #: Cancels the connection, and nothing else.
+        self.scope = trio.CancelScope()
+        #: What `Connection.run` raised.
+        self.error: BaseException | None = None
+        self.ended_at: float | None = None
+        self._ended = trio.Event()
+        #: Whose descendants are the connection's tasks.
+        self.task: trio.lowlevel.Task | None = None
+
+    async def run(self) -> None:
+        self.task = trio.lowlevel.current_task()
+        try:
+            with self.scope:
+                await self.connection.run()
+        except Exception as exc:  # for the test to look at
+            self.error = exc
+        finally:
+            self.ended_at = trio.current_time()
+            self._ended.set()
+
+    async def ended(self) -> Closed:
+        """Wait until the connection has ended."""
+        await self._ended.wait()
+        assert self.connection.closed is not None
+        return self.connection.closed
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.is_set()
+
+    def clog(self) -> int:
+        """Send until something waits in the outbox; returns how many messages it took."""
+        count = 0
+        while not self.connection.statistics().outbox:
+            self.connection.send_nowait(b"\0" * 10_000)
+            count += 1
+        return count
+
+    async def answer(self, after: float = 0.0) -> None:
+        """Be a peer that is alive: answer every PING, some seconds later."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while (frame := await self.peer.frame()) is not None:
+                if frame.opcode is Opcode.PING:
+                    await trio.sleep(after)
+                    await self.peer.pong(frame)
+
+
+async def idle(_: Connection) -> None:
+    """A handler that does not care."""
+    await trio.sleep_forever()
+
+
+async def take_all(connection: Connection) -> None:
+    """A handler that reads until the peer closes."""
+    async for _ in connection:
+        pass
+
+
+async def echo(connection: Connection) -> None:
+    """A handler that sends back what comes."""
+    async for message in connection:
+        await connection.send(message)
+
+
+@asynccontextmanager
+async def linked(
+    handler: Handler = idle,
+    *,
+    consumer: Consumer | None = None,
+    heartbeat: Heartbeat = Heartbeat(INTERVAL),  # noqa: B008 - immutable
+    outbox: int = 2**20,
+    slow_policy: SlowPolicy = SlowPolicy.DISCONNECT,
+    inbound: int = 16,
+    message_size: int = 2**20,
+    message_timeout: float = 60.0,
+    unfinished: int = 2**26,
+    greeting: bytes = b"",
+    received: bytes = b"",
+    pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
+    handler_errors: Literal["raise", "close"] = "raise",
+    secure: bool | ssl.TLSVersion = False,
+) -> AsyncIterator[Link]:
+    """Run a connection while the context lasts, and check that nothing of it is left behind.
+
+    Args:
+        secure: whether there is TLS; a version of it.
+    """
+    metronome, turns = Metronome(heartbeat.interval), Turns()
+    wire = make_wire(message_size, turns, message_timeout=message_timeout, unfinished=unfinished)
+    terms = Terms(heartbeat, metronome, outbox, slow_policy)
+    consumer = consumer or HandlerConsumer(handler, inbound, HandlerErrors(handler_errors))
+    with trio.fail_after(HANGS), Poller(turns) as poller:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(metronome.run)
+            await nursery.start(poller.run)
+            await nursery.start(turns.run)
+            transport: Transport
+            sock: socket.socket
+            if secure:
+                version = secure if isinstance(secure, ssl.TLSVersion) else None
+                peer, sock, session = await tls_pair(pair, version)
+                transport = TLSTransport(sock, session, wire, poller, received)
+            else:
+                peer, sock = pair()
+                transport = NativeTransport(sock, wire, poller, received)
+            link = Link(peer, transport, terms, consumer, greeting)
+            nursery.start_soon(link.run)
+            try:
+                yield link
+            finally:
+                link.scope.cancel()
+                with trio.fail_after(HANGS, shield=True):
+                    await link.ended()
+                    await peer.aclose()
+                nursery.cancel_scope.cancel()
+    assert not any(metronome.seats), "seats left in the metronome"
+    assert not poller.watches, "watches left in the poller"
+    assert not wire.unfinished._messages, "messages left that are not finished"
+    assert sock.fileno() == -1, "socket left open"
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of one task."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.count = name, 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task.name == self.name

@@ -1,0 +1,3 @@
+"""Found by each Python process that is started with this directory in its path."""
+
+import tests.support.hidden  # noqa: F401
