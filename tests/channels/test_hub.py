@@ -15,7 +15,7 @@ from websockets.frames import Opcode
 
 from trio_beat import BackendError, Hub, HubStatistics, open_hub
 from trio_beat._channels.subscriptions import Channel
-from trio_beat._transports.framing import message_frame
+from trio_beat._protocol.frames import message_frame
 from trio_beat.backends import Deliver, Last
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import cancelled_at

@@ -12,7 +12,7 @@ from tests.support.peer import Peer
 from trio_beat._connection.connection import Connection
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
-from trio_beat._transports.framing import message_frame
+from trio_beat._protocol.frames import message_frame
 
 HEARTBEAT = Heartbeat(INTERVAL, misses=3, message="--heartbeat--")
 

@@ -21,7 +21,7 @@ from trio_beat._connection.connection import PARTING_TIMEOUT, Connection
 from trio_beat._connection.terms import SlowPolicy
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
-from trio_beat._transports.framing import message_frame
+from trio_beat._protocol.frames import message_frame
 
 IMPATIENT = Heartbeat(INTERVAL, misses=1)
 PONG = Frame(Opcode.PONG, b"").serialize(mask=True)

@@ -16,13 +16,10 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.utils import apply_mask
 
 from tests.support.harness import make_wire
-from trio_beat._transports import Event, Failure, PeerClose, Pong, Reply, Take, awake
-from trio_beat._transports.framing import (
-    FramingTransport,
-    beat_frames,
-    check_close,
-    message_frame,
-)
+from trio_beat._protocol.events import Event, Failure, PeerClose, Pong, Reply
+from trio_beat._protocol.frames import beat_frames, check_close, message_frame
+from trio_beat._transports import Take, awake
+from trio_beat._transports.framing import FramingTransport
 from trio_beat._transports.outbox import Outbox
 
 LIMIT = 1000

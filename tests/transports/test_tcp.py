@@ -14,8 +14,9 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import HANGS, make_wire, tcp_pair
 from tests.support.peer import Peer, socket_pair
-from trio_beat._transports import END_OF_STREAM, Event, Failure
-from trio_beat._transports.framing import LINGER_BYTES, PARTING_BYTES, message_frame
+from trio_beat._protocol.events import END_OF_STREAM, Event, Failure
+from trio_beat._protocol.frames import message_frame
+from trio_beat._transports.framing import LINGER_BYTES, PARTING_BYTES
 from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Poller, Watch

@@ -36,9 +36,10 @@ from tests.support.peer import HANDSHAKE, Peer
 from tests.support.serving import deserted, serving
 from tests.support.tls13 import Client, shake_hands
 from trio_beat import Connection, EndReason
+from trio_beat._protocol.events import END_OF_STREAM, Event
+from trio_beat._protocol.frames import message_frame
 from trio_beat._server.pending import TLSVisitor
-from trio_beat._transports import END_OF_STREAM, Event, Transport
-from trio_beat._transports.framing import message_frame
+from trio_beat._transports import Transport
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Poller
 from trio_beat._transports.tls import TLSTransport

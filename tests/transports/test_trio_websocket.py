@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from trio_websocket import WebSocketConnection
 
 from tests.support.peer import Peer
-from trio_beat._transports.framing import close_frame, message_frame
+from trio_beat._protocol.frames import close_frame, message_frame
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.trio_websocket import Line, TrioWebSocketTransport
 

@@ -35,9 +35,10 @@ from .._exceptions import Closed, EndReason, ended, split_unexpected
 from .._heartbeat import Verdict
 from .._log import get_logger
 from .._metronome import Beat
+from .._protocol.events import EndOfStream, Event, Failure, PeerClose, Pong, Reply
+from .._protocol.frames import beat_frames, check_close, message_frame
 from .._text import public_url
-from .._transports import EndOfStream, Event, Failure, PeerClose, Pong, Reply, Transport
-from .._transports.framing import beat_frames, check_close, message_frame
+from .._transports import Transport
 from .._transports.outbox import Outbox
 from .terms import Consumer, SlowPolicy, Statistics, Terms
 

@@ -32,8 +32,9 @@ import outcome
 import trio
 
 from .._parking import Parking
+from .._protocol.events import Event
 from .._turns import Turns
-from . import Event, Take, awake
+from . import Take, awake
 
 assert not TYPE_CHECKING or sys.platform == "linux"  # the rest is checked there only
 

@@ -16,35 +16,30 @@ import codecs
 import struct
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final, cast
 
 import trio
-from websockets.exceptions import PayloadTooBig, ProtocolError
-from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import CloseCode, Frame, Opcode
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # where it is not compiled
     from websockets.utils import apply_mask
 
-from .._checks import check_kind, check_text, check_whole, encode
+from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply
+from .._protocol.frames import MOST_CONTROL, PING_SIZE, close_frame
 from .._protocol.parser import Parser, Pieces
 from .._turns import Turns
-from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply, Transport
+from . import Transport
 from .unfinished import Unfinished
 
-#: The payload of our PINGs is a number of this many bytes.
-PING_SIZE: Final = 4
 #: A PONG that answers one: its head, the mask, and the masked number.
 _ANSWER: Final = struct.Struct("!HII")
 _ANSWER_HEAD: Final = (0x80 | Opcode.PONG) << 8 | 0x80 | PING_SIZE
 #: The first bytes of the frames that are taken without the parser (RFC 6455, section 5.2): the
 #: last of their message, no extension, and an opcode.
 _TEXT, _BINARY, _PONG = (0x80 | code for code in (Opcode.TEXT, Opcode.BINARY, Opcode.PONG))
-#: A control frame's payload is no longer than this (RFC 6455, section 5.5), and neither is that of
-#: a message whose length takes 7 bits (section 5.2).
-_MOST_CONTROL: Final = 125
 #: Frames that are parsed before others get a turn: a read full of tiny ones takes tens of
 #: milliseconds.
 _MOST_FRAMES: Final = 64
@@ -63,32 +58,7 @@ _ENDS: Final = frozenset({PeerClose, Failure})
 #: Bytes of the smallest frame of a client: its head and the mask; and of the longest whose length
 #: takes 7 bits.
 _SMALLEST: Final = 6
-_SHORT: Final = _SMALLEST + _MOST_CONTROL
-
-
-def message_frame(message: str | bytes) -> bytes:
-    """Serialize a message as one frame (RFC 6455, section 5.6).
-
-    Raises:
-        TypeError: it is neither text nor bytes.
-        ValueError: it is a text with surrogates, which cannot be encoded.
-    """
-    if isinstance(message, str):
-        return Frame(Opcode.TEXT, encode("message", message)).serialize(mask=False)
-    check_kind("message", message, (bytes, bytearray, memoryview), "text or bytes")
-    return Frame(Opcode.BINARY, message).serialize(mask=False)
-
-
-@lru_cache(maxsize=64)
-def beat_frames(number: int, message: str | None) -> bytes:
-    """The frames of one beat; all connections of a metronome's slot send the same ones.
-
-    Args:
-        number: the PING's payload, below 2**32.
-        message: the text heartbeat, or None.
-    """
-    ping = Frame(Opcode.PING, number.to_bytes(PING_SIZE, "big")).serialize(mask=False)
-    return ping if message is None else ping + message_frame(message)
+_SHORT: Final = _SMALLEST + MOST_CONTROL
 
 
 class Wire:
@@ -168,7 +138,7 @@ class FramingTransport(Transport):
         if self._protocol is None:
             # The layer counts a control frame that comes between fragments against the message;
             # the allowance keeps that from failing a message at the limit. `_frame` checks it.
-            self._protocol = Parser(self._wire.max_message_size + _MOST_CONTROL)
+            self._protocol = Parser(self._wire.max_message_size + MOST_CONTROL)
         return self._protocol
 
     def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
@@ -402,30 +372,5 @@ def _size(data: bytearray | memoryview | bytes, begin: int, count: int) -> int:
     return end - begin
 
 
-def close_frame(code: int, reason: str) -> bytes:
-    """The close frame of a code and reason; an empty one for 1005 (RFC 6455, section 5.5.1)."""
-    empty = code == CloseCode.NO_STATUS_RCVD
-    payload = b"" if empty else Close(code, reason).serialize()
-    return Frame(Opcode.CLOSE, payload).serialize(mask=False)
-
-
 def _failure(code: int, reason: str) -> Failure:
     return Failure(code, reason, close_frame(code, reason))
-
-
-def check_close(code: int, reason: str) -> None:
-    """Check a close code and reason before they are needed.
-
-    Raises:
-        TypeError: the code is no whole number, or the reason no text.
-        ValueError: the code may not be sent (RFC 6455, section 7.4), or the reason is longer
-            than 123 bytes of UTF-8, or cannot be encoded.
-    """
-    check_whole("close code", code)
-    check_text("close reason", reason)
-    try:
-        payload = Close(code, reason).serialize()
-    except ProtocolError as exc:
-        raise ValueError(f"close code {code} may not be sent; 1000 to 4999, see RFC 6455") from exc
-    if len(payload) > _MOST_CONTROL:
-        raise ValueError(f"close reason takes {len(payload) - 2} bytes; at most 123 are allowed")

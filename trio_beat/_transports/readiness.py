@@ -20,8 +20,9 @@ from typing import Self
 
 import trio
 
+from .._protocol.events import Event
 from .._turns import Turns
-from . import Event, Take, awake
+from . import Take, awake
 
 
 class Poller:

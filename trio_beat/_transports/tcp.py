@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Sequence
 
 import trio
 
-from . import END_OF_STREAM, Event, Take, awake
+from .._protocol.events import END_OF_STREAM, Event
+from . import Take, awake
 from .framing import LARGE, LINGER_BYTES, Wire
 from .kernel import SocketTransport, send_gathered
 from .outbox import Outbox

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import trio
 
-from . import END_OF_STREAM, Event
+from .._protocol.events import END_OF_STREAM, Event
 from .framing import LARGE, Wire
 from .kernel import first_bytes
 from .outbox import Outbox

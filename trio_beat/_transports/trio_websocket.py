@@ -26,8 +26,10 @@ from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
 from websockets.utils import accept_key
 
 from .._log import get_logger
-from . import END_OF_STREAM, Event, Failure, PeerClose, Pong, Take, awake
-from .framing import PARTING_BYTES, close_frame
+from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
+from .._protocol.frames import close_frame
+from . import Take, awake
+from .framing import PARTING_BYTES
 from .kernel import KernelTransport
 from .outbox import Outbox
 
