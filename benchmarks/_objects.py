@@ -104,7 +104,7 @@ async def _main() -> None:
     async with open_hub() as hub, trio.open_nursery() as nursery:
 
         async def run(task_status: trio.TaskStatus[object]) -> None:
-            limits = Limits(visitors=4096, connections=20_000)
+            limits = Limits(pending=4096, connections=20_000)
             heartbeat = Heartbeat(_INTERVAL)
             await serve(
                 None, 0, hub=hub, heartbeat=heartbeat, limits=limits, task_status=task_status

@@ -64,7 +64,7 @@ class TestHeartbeat:
 
 class TestServe:
     @pytest.mark.parametrize(
-        "name", ["connections", "visitors", "message_size", "unfinished", "inbound", "outbox"]
+        "name", ["connections", "pending", "message_size", "unfinished", "inbound", "outbox"]
     )
     @pytest.mark.parametrize("value", WHOLE)
     def test_limits(self, name: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from websockets.http11 import Request
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, deserted, serving, status
 from trio_beat import Connection, Heartbeat, Limits
-from trio_beat._server.pending import PlainVisitor
+from trio_beat._server.pending import PendingTCP
 
 INTERVAL = 4.0
 LIMIT = 10_000
@@ -162,4 +162,4 @@ async def test_nothing_of_a_visitor_who_is_refused_is_left(
         for _ in range(3):
             assert status(await ask(server.port, request.encode())) >= 400
         await deserted(server)
-        assert not [it for it in gc.get_objects() if isinstance(it, PlainVisitor | Request)]
+        assert not [it for it in gc.get_objects() if isinstance(it, PendingTCP | Request)]

@@ -43,7 +43,7 @@ async def main(options: Options, handlers: Mapping[str, Handler] = HANDLERS) -> 
                 heartbeat=Heartbeat(options.interval, options.misses),
                 hub=hub if handler is None else None,
                 ssl_context=options.ssl_context(),
-                limits=Limits(visitors=4096, connections=2**20),
+                limits=Limits(pending=4096, connections=2**20),
             )
         )
         announce(server.port)

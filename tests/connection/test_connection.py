@@ -48,7 +48,7 @@ class TestMessages:
             assert [await link.peer.text(), await link.peer.text()] == ["early", "late"]
 
     async def test_behind_the_handshake_s_response(self, autojump_clock: MockClock) -> None:
-        async with linked(echo, greeting=b"HTTP/1.1 101 ...\r\n\r\n") as link:
+        async with linked(echo, response=b"HTTP/1.1 101 ...\r\n\r\n") as link:
             await link.peer.send_text("x")
             await wait_all_tasks_blocked()
             received = await link.peer.stream.receive_some()

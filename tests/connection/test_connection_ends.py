@@ -362,7 +362,7 @@ class TestPeerCloses:
     async def test_a_peer_that_is_gone_before_it_was_let_in_is_lost(
         self, autojump_clock: MockClock
     ) -> None:
-        async with linked(greeting=b"HTTP/1.1 101 ...\r\n\r\n") as link:
+        async with linked(response=b"HTTP/1.1 101 ...\r\n\r\n") as link:
             assert isinstance(link.peer.stream, trio.SocketStream)
             link.peer.stream.socket.close()
             assert (await link.ended()).by is EndReason.LOST
@@ -689,7 +689,7 @@ async def _cancelled(link: Link) -> None:
     link.scope.cancel()
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 @pytest.mark.parametrize(
     "end",
     [
@@ -714,11 +714,11 @@ async def test_what_was_not_finished_goes_with_the_connection(
         transport = link.connection._transport
         assert isinstance(transport, FramingTransport)
         parser = weakref.ref(transport._parser())
-        assert transport._wire.unfinished.held == 100_000
+        assert transport._reads.unfinished.held == 100_000
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await end(link)
             await link.peer.closed()
         await link.peer.aclose()
         await link.ended()
         assert parser() is None
-        assert transport._wire.unfinished.held == 0
+        assert transport._reads.unfinished.held == 0

@@ -430,7 +430,7 @@ class TestSlowReaders:
 
 
 class TestMessagesThatAreNotFinished:
-    @pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+    @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
     @pytest.mark.parametrize("opcode", [Opcode.CONT, Opcode.PONG, Opcode.PING])
     async def test_have_a_time_limit(
         self, opcode: Opcode, secure: bool, autojump_clock: MockClock
@@ -534,7 +534,7 @@ class TestMessagesThatAreNotFinished:
 class TestPings:
     """A PING is sent at every beat, also where something else waits for the socket."""
 
-    @pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+    @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
     async def test_stand_behind_what_waits(self, secure: bool, autojump_clock: MockClock) -> None:
         async with linked(secure=secure) as link:
             # Over TLS everything waits: the beat falls between a delivery and its flush.
@@ -551,7 +551,7 @@ class TestPings:
 class TestCleanupCompletes:
     """Rule 7: cancelled at any step. `linked` checks the seat, the watch and the socket."""
 
-    @pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+    @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
     @pytest.mark.parametrize(
         ("handler", "peer", "fewest_steps"),
         [

@@ -19,9 +19,9 @@ from trio_beat._channels.hub import HubConsumer
 from trio_beat._connection.handler import HandlerConsumer
 from trio_beat._heartbeat import Verdict
 from trio_beat._metronome import Seat
-from trio_beat._server.pending import PlainVisitor, TLSVisitor
+from trio_beat._server.pending import PendingTCP, PendingTLS
 from trio_beat._transports.outbox import Outbox
-from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tcp import TCPTransport
 from trio_beat._transports.tls import TLSTransport
 
 INTERVAL = 4.0
@@ -32,10 +32,10 @@ BIG = 60
 NEEDED = {"abort", "closed", "leave", "_report"}
 
 METHODS: list[tuple[type, str]] = [
-    (PlainVisitor, "read_head_nowait"),
-    (PlainVisitor, "transport"),
+    (PendingTCP, "read_head_nowait"),
+    (PendingTCP, "transport"),
     *(
-        (NativeTransport, name)
+        (TCPTransport, name)
         for name in [
             "wait_readable",
             "receive_nowait",
@@ -47,7 +47,7 @@ METHODS: list[tuple[type, str]] = [
             "abort",
         ]
     ),
-    *((TLSVisitor, name) for name in ["greet", "receive_some", "transport"]),
+    *((PendingTLS, name) for name in ["begin", "receive_some", "transport"]),
     *((TLSTransport, name) for name in ["receive_nowait", "write_nowait", "drain", "abort"]),
     *((Verdict, name) for name in ["heard", "listen", "beat"]),
     *((Outbox, name) for name in ["append_reply", "append_beat", "buffers", "taken"]),
@@ -174,7 +174,7 @@ async def test_a_fault_anywhere_ends_one_connection(
     injected = Injected(monkeypatch, cls, name)
     handler = None if cls is HubConsumer else echo
     limits = Limits(inbound=4, outbox=2**26)
-    ours, theirs = tls_contexts() if cls in (TLSVisitor, TLSTransport) else (None, None)
+    ours, theirs = tls_contexts() if cls in (PendingTLS, TLSTransport) else (None, None)
     serve = serving(handler, heartbeat=Heartbeat(INTERVAL), limits=limits, ssl_context=ours)
     async with serve as server, trio.open_nursery() as nursery:
         peer = await dial(server.port, TARGET.format("other"), ssl_context=theirs)
@@ -210,7 +210,7 @@ async def test_a_fault_in_a_fan_out_is_not_the_publisher_s(
         publisher, neighbour = [
             Neighbour(await dial(server.port, target), nursery) for _ in range(2)
         ]
-        injected = Injected(monkeypatch, NativeTransport, "write_nowait")
+        injected = Injected(monkeypatch, TCPTransport, "write_nowait")
         injected.making = injected.asleep = True
         victim = await dial(server.port, target)
         injected.making = injected.asleep = False

@@ -17,7 +17,7 @@ from tests.support.harness import tls_contexts
 from tests.support.peer import Trickle, socket_pair
 from tests.support.serving import ask, deserted, serving, status
 from trio_beat import Limits, Server
-from trio_beat._server.pending import TLSVisitor
+from trio_beat._server.pending import PendingTLS
 from trio_beat._transports.tls_session import Bios
 from trio_beat._turns import Turns
 
@@ -190,7 +190,7 @@ async def test_headers_behind_a_body_have_the_bounds_of_those_before_it(
 async def test_there_are_no_more_connections_than_visitors(
     patient_clock: trio.testing.MockClock,
 ) -> None:
-    async with serving(app=app, limits=Limits(visitors=1)) as server:
+    async with serving(app=app, limits=Limits(pending=1)) as server:
         first = await open_stream(server, GET)
         await read_until(first, b"answer")
         assert (await ask(server.port, GET)).startswith(b"HTTP/1.1 503 ")
@@ -373,44 +373,44 @@ async def test_draining_ends_with_close_notify(patient_clock: trio.testing.MockC
 
 
 @asynccontextmanager
-async def visiting() -> AsyncIterator[tuple[trio.SSLStream[Trickle], TLSVisitor]]:
-    """A visitor whose handshake is done, and its peer, over a socket pair."""
+async def visiting() -> AsyncIterator[tuple[trio.SSLStream[Trickle], PendingTLS]]:
+    """A pending whose handshake is done, and its peer, over a socket pair."""
     peer, sock = socket_pair()
     server, client = tls_contexts()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     stream = trio.SSLStream(Trickle(peer.plain), client, server_hostname="localhost")
     turns = Turns()
-    visitor = TLSVisitor(sock, server, Bios(), turns)
+    pending = PendingTLS(sock, server, Bios(), turns)
     async with trio.open_nursery() as nursery:
         await nursery.start(turns.run)
         async with trio.open_nursery() as handshake:
             handshake.start_soon(stream.do_handshake)
-            handshake.start_soon(visitor.greet)
+            handshake.start_soon(pending.begin)
         nursery.cancel_scope.cancel()
-    yield stream, visitor
-    visitor.abort()
+    yield stream, pending
+    pending.abort()
     await trio.aclose_forcefully(stream)
 
 
 async def answers_that_fit() -> int:
     count = 0
-    async with visiting() as (_, visitor):
+    async with visiting() as (_, pending):
         with trio.move_on_after(1):
             while True:
-                await visitor.send_all(b"x" * 100)
+                await pending.send_all(b"x" * 100)
                 count += 1
     return count
 
 
 async def test_close_notify_waits_for_room(autojump_clock: trio.testing.MockClock) -> None:
     count = await answers_that_fit()
-    async with visiting() as (stream, visitor), trio.open_nursery() as nursery:
+    async with visiting() as (stream, pending), trio.open_nursery() as nursery:
         for _ in range(count):
-            await visitor.send_all(b"x" * 100)
-        visitor.end_output()
+            await pending.send_all(b"x" * 100)
+        pending.end_output()
 
         async def linger() -> None:
-            while await visitor.receive_some():
+            while await pending.receive_some():
                 pass
 
         nursery.start_soon(linger)
@@ -422,13 +422,13 @@ async def test_close_notify_waits_for_room(autojump_clock: trio.testing.MockCloc
 async def test_an_answer_that_was_cut_off_is_followed_by_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with visiting() as (stream, visitor):
+    async with visiting() as (stream, pending):
         with trio.move_on_after(1):
-            await visitor.send_all(b"x" * LARGE)
+            await pending.send_all(b"x" * LARGE)
         with pytest.raises(ConnectionAbortedError):
-            await visitor.send_all(b"y" * LARGE)
-        visitor.end_output()
-        visitor.abort()
+            await pending.send_all(b"y" * LARGE)
+        pending.end_output()
+        pending.abort()
         received = b""
         with pytest.raises(trio.BrokenResourceError):
             while True:

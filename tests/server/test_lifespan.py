@@ -86,7 +86,7 @@ async def test_shutdown_comes_behind_the_last_peer(patient_clock: trio.testing.M
         while life.notes != ["started", "stopping", "stopped"]:
             assert "cancelled" not in life.notes
             await trio.sleep(0.25)
-        assert server.statistics().visitors == 0
+        assert server.statistics().pending == 0
         await stream.aclose()
 
 

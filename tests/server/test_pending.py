@@ -174,9 +174,9 @@ async def test_who_says_nothing_gets_408_and_is_gone_two_seconds_later(
             assert (trio.current_time(), status(answer)) == (10, 408)
             # It does not take the hint.
             await trio.sleep(1.9)
-            assert server.statistics().visitors == 1
+            assert server.statistics().pending == 1
             await trio.sleep(0.2)
-            assert server.statistics().visitors == 0
+            assert server.statistics().pending == 0
         assert server.statistics().refused == {408: 1}
 
 
@@ -197,7 +197,7 @@ async def test_who_leaves_after_any_number_of_bytes_leaves_nothing(
     leaving: Any, at_once: bool, patient_clock: trio.testing.MockClock
 ) -> None:
     data = request()
-    async with serving(limits=Limits(visitors=len(data))) as server:
+    async with serving(limits=Limits(pending=len(data))) as server:
         socks = []
         for count in range(len(data)):
             sock = socket.create_connection(("127.0.0.1", server.port))
@@ -255,7 +255,7 @@ async def test_who_leaves_without_its_refusal_leaves_nothing(
         sock = socket.create_connection(("127.0.0.1", server.port))
         sock.sendall(b"hello\r\n\r\n")
         await trio.sleep(0.5)
-        assert server.statistics().visitors == 1
+        assert server.statistics().pending == 1
         leaving(sock)
         await deserted(server)
         assert trio.current_time() < 2
@@ -268,9 +268,9 @@ async def test_who_does_not_read_its_refusal_is_not_waited_for(
         with socket.create_connection(("127.0.0.1", server.port)) as sock:
             sock.sendall(b"hello\r\n\r\n")
             await trio.sleep(1.75)
-            assert server.statistics().visitors == 1
+            assert server.statistics().pending == 1
             await trio.sleep(0.5)
-            assert server.statistics().visitors == 0
+            assert server.statistics().pending == 0
 
 
 # The same over TLS.
@@ -397,10 +397,10 @@ async def test_who_is_slow_in_the_tls_handshake_is_gone(
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             await stream.send_all(client_hello()[:20])
             await trio.sleep(9.75)
-            assert server.statistics().visitors == 1
+            assert server.statistics().pending == 1
             # There is no way to give it an answer.
             await trio.sleep(0.5)
-            assert server.statistics().visitors == 0
+            assert server.statistics().pending == 0
         assert server.statistics().refused == {408: 1}
 
 

@@ -16,7 +16,7 @@ from tests.support.harness import tls_contexts
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, deserted, serving, status
 from trio_beat import Connection, EndReason, Heartbeat, Limits, Server, open_hub, serve
-from trio_beat._server.pending import PlainVisitor
+from trio_beat._server.pending import PendingTCP
 from trio_beat._transports.kernel import set_up
 from trio_beat.testing import cancelled_at
 
@@ -155,7 +155,7 @@ async def test_refuses_arguments_that_make_no_sense(
     "limit",
     [
         "connections",
-        "visitors",
+        "pending",
         "message_size",
         "unfinished",
         "inbound",
@@ -177,7 +177,7 @@ def test_handshakes_and_messages_have_their_time(limit: str, value: Any) -> None
         Limits(**{limit: value})
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["native", "tls"])
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 async def test_what_messages_hold_that_are_not_finished_has_a_bound(
     secure: bool, patient_clock: trio.testing.MockClock
 ) -> None:
@@ -287,14 +287,14 @@ async def test_there_are_no_more_connections_than_allowed(
 async def test_a_full_server_keeps_nothing_of_those_it_refuses(
     patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visitors: list[weakref.ref[PlainVisitor]] = []
-    made = PlainVisitor.__init__
+    pending: list[weakref.ref[PendingTCP]] = []
+    made = PendingTCP.__init__
 
-    def make(this: PlainVisitor, sock: socket.socket) -> None:
-        visitors.append(weakref.ref(this))
+    def make(this: PendingTCP, sock: socket.socket) -> None:
+        pending.append(weakref.ref(this))
         made(this, sock)
 
-    monkeypatch.setattr(PlainVisitor, "__init__", make)
+    monkeypatch.setattr(PendingTCP, "__init__", make)
     async with serving(stay, limits=Limits(connections=1)) as server:
         inside = await dial(server.port)
         gc.disable()
@@ -302,8 +302,8 @@ async def test_a_full_server_keeps_nothing_of_those_it_refuses(
             for _ in range(20):
                 assert status(await ask(server.port, REQUEST)) == 503
             await trio.sleep(1)
-            assert len(visitors) == 21
-            assert not any(visitor() for visitor in visitors)
+            assert len(pending) == 21
+            assert not any(ref() for ref in pending)
         finally:
             gc.enable()
         await inside.aclose()
@@ -313,7 +313,7 @@ async def test_a_full_server_keeps_nothing_of_those_it_refuses(
 async def test_there_are_no_more_visitors_than_allowed(
     patient_clock: trio.testing.MockClock,
 ) -> None:
-    async with serving(echo, limits=Limits(visitors=2)) as server:
+    async with serving(echo, limits=Limits(pending=2)) as server:
         idle = [await trio.open_tcp_stream("127.0.0.1", server.port) for _ in range(2)]
         await trio.sleep(1)
         assert server.statistics()[:2] == (0, 2)
@@ -324,7 +324,7 @@ async def test_there_are_no_more_visitors_than_allowed(
         assert server.statistics().refused == {503: 1}
         await idle.pop().aclose()
         await trio.sleep(1)
-        # Connections are no visitors any more.
+        # Connections are no pending any more.
         peers = [await dial(server.port) for _ in range(3)]
         assert server.statistics()[:2] == (3, 1)
         await idle.pop().aclose()

@@ -14,7 +14,7 @@ from tests.support.peer import Peer
 from trio_beat._client import client
 from trio_beat._client.dial import Address
 from trio_beat._protocol.handshake import accept, find_head
-from trio_beat._transports.trio_websocket import Line
+from trio_beat._transports.trio_websocket import ClientStream
 
 URL = "ws://localhost/ws/news?subscribe-broadcast"
 
@@ -34,7 +34,7 @@ class Door:
         self.request = ""
         monkeypatch.setattr(client, "dial", self._dial)
 
-    async def _dial(self, address: Address) -> tuple[socket.socket, Line]:
+    async def _dial(self, address: Address) -> tuple[socket.socket, ClientStream]:
         await trio.lowlevel.checkpoint()
         self.times.append(trio.current_time())
         if self.errors:
@@ -45,7 +45,7 @@ class Door:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
         self.sockets.append(theirs)
         self._send.send_nowait(Peer(stream, SERVER))
-        return ours, Line(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        return ours, ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
 
     async def knock(self) -> Peer:
         """Wait for somebody, and read the request.

@@ -21,12 +21,12 @@ from trio_beat._connection.terms import Consumer, SlowPolicy, Terms
 from trio_beat._exceptions import Closed
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
-from trio_beat._server.pending import TLSVisitor
+from trio_beat._server.pending import PendingTLS
 from trio_beat._transports import Transport
-from trio_beat._transports.framing import Wire
+from trio_beat._transports.framing import ReadContext
 from trio_beat._transports.kernel import set_up
 from trio_beat._transports.polling import Poller
-from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tcp import TCPTransport
 from trio_beat._transports.tls import TLSTransport
 from trio_beat._transports.tls_session import Bios, Session
 from trio_beat._transports.unfinished import Unfinished
@@ -44,7 +44,7 @@ def tls_contexts(version: ssl.TLSVersion | None = None) -> tuple[ssl.SSLContext,
     return _tls_contexts(version)
 
 
-def make_wire(
+def make_read_context(
     message_size: int,
     turns: Turns | None = None,
     *,
@@ -52,9 +52,9 @@ def make_wire(
     message_timeout: float = 60.0,
     unfinished: int = 2**26,
     clock: Callable[[], float] = trio.current_time,
-) -> Wire:
+) -> ReadContext:
     """What the transports of one server share."""
-    return Wire(
+    return ReadContext(
         message_size,
         turns or Turns(),
         Unfinished(message_timeout, unfinished, clock),
@@ -100,26 +100,26 @@ async def tls_pair(
     plain, sock = pair()
     ours = trio.SSLStream(Trickle(plain.plain), client, server_hostname="localhost")
     turns = Turns()
-    visitor = TLSVisitor(sock, server, Bios(), turns)
+    pending = PendingTLS(sock, server, Bios(), turns)
     async with trio.open_nursery() as nursery:
         await nursery.start(turns.run)
         async with trio.open_nursery() as handshake:
             handshake.start_soon(ours.do_handshake)
-            handshake.start_soon(visitor.greet)
+            handshake.start_soon(pending.begin)
         nursery.cancel_scope.cancel()
-    assert visitor._session is not None
-    return Peer(ours), sock, visitor._session
+    assert pending._session is not None
+    return Peer(ours), sock, pending._session
 
 
 class Link:
     """A connection that runs, and its peer."""
 
     def __init__(
-        self, peer: Peer, transport: Transport, terms: Terms, consumer: Consumer, greeting: bytes
+        self, peer: Peer, transport: Transport, terms: Terms, consumer: Consumer, response: bytes
     ) -> None:
         self.peer = peer
         self.terms = terms
-        self.connection = Connection(transport, terms, consumer, path="/ws/x", greeting=greeting)
+        self.connection = Connection(transport, terms, consumer, path="/ws/x", response=response)
         #: Cancels the connection, and nothing else.
         self.scope = trio.CancelScope()
         #: What `Connection.run` raised.
@@ -196,7 +196,7 @@ async def linked(
     message_size: int = 2**20,
     message_timeout: float = 60.0,
     unfinished: int = 2**26,
-    greeting: bytes = b"",
+    response: bytes = b"",
     received: bytes = b"",
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
     handler_errors: Literal["raise", "close"] = "raise",
@@ -208,7 +208,9 @@ async def linked(
         secure: whether there is TLS; a version of it.
     """
     metronome, turns = Metronome(heartbeat.interval), Turns()
-    wire = make_wire(message_size, turns, message_timeout=message_timeout, unfinished=unfinished)
+    reads = make_read_context(
+        message_size, turns, message_timeout=message_timeout, unfinished=unfinished
+    )
     terms = Terms(heartbeat, metronome, outbox, slow_policy)
     consumer = consumer or HandlerConsumer(handler, inbound, HandlerErrors(handler_errors))
     with trio.fail_after(HANGS), Poller(turns) as poller:
@@ -221,11 +223,11 @@ async def linked(
             if secure:
                 version = secure if isinstance(secure, ssl.TLSVersion) else None
                 peer, sock, session = await tls_pair(pair, version)
-                transport = TLSTransport(sock, session, wire, poller, received)
+                transport = TLSTransport(sock, session, reads, poller, received)
             else:
                 peer, sock = pair()
-                transport = NativeTransport(sock, wire, poller, received)
-            link = Link(peer, transport, terms, consumer, greeting)
+                transport = TCPTransport(sock, reads, poller, received)
+            link = Link(peer, transport, terms, consumer, response)
             nursery.start_soon(link.run)
             try:
                 yield link
@@ -237,7 +239,7 @@ async def linked(
                 nursery.cancel_scope.cancel()
     assert not any(metronome.seats), "seats left in the metronome"
     assert not poller.watches, "watches left in the poller"
-    assert not wire.unfinished._messages, "messages left that are not finished"
+    assert not reads.unfinished._messages, "messages left that are not finished"
     assert sock.fileno() == -1, "socket left open"
 
 

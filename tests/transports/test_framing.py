@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.utils import apply_mask
 
-from tests.support.harness import make_wire
+from tests.support.harness import make_read_context
 from trio_beat._protocol.events import Event, Failure, PeerClose, Pong, Reply
 from trio_beat._protocol.frames import beat_frames, check_close, message_frame
 from trio_beat._transports import Take, awake
@@ -32,7 +32,7 @@ class Fed(FramingTransport):
     was_busy = False
 
     def __init__(self, limit: int = LIMIT) -> None:
-        super().__init__(make_wire(limit, clock=lambda: 0.0))
+        super().__init__(make_read_context(limit, clock=lambda: 0.0))
 
     def feed(self, data: bytes | memoryview) -> list[Event]:
         events = list(self._parse(data))
@@ -493,7 +493,7 @@ class TestMemory:
         finally:
             tracemalloc.stop()
         assert size * parts * 0.9 < taken < size * parts + 64 * 1024
-        assert fed._wire.unfinished.held <= size * parts
+        assert fed._reads.unfinished.held <= size * parts
         assert fed.feed(masked(Opcode.BINARY)[:0]) == []
         assert peak < 2.5 * 2**20
 
@@ -510,10 +510,10 @@ class TestMemory:
         fed.feed(masked(Opcode.TEXT, b"x" * 100, fin=False))
         fed.feed(masked(Opcode.CONT, b"x" * 100_000)[:-1])
         parser = weakref.ref(fed._parser())
-        assert fed._wire.unfinished.held > 100_000
+        assert fed._reads.unfinished.held > 100_000
         end(fed)
         assert parser() is None
-        assert fed._wire.unfinished.held == 0
+        assert fed._reads.unfinished.held == 0
 
     @pytest.mark.parametrize(
         "last",
@@ -526,7 +526,7 @@ class TestMemory:
         parser = weakref.ref(fed._parser())
         assert isinstance(fed.feed(last)[-1], PeerClose | Failure)
         assert parser() is None
-        assert fed._wire.unfinished.held == 0
+        assert fed._reads.unfinished.held == 0
 
     def test_no_cycle_keeps_one_that_was_idle(self, no_gc: None) -> None:
         fed = Fed()

@@ -83,12 +83,12 @@ def test_frame_that_the_peer_has_a_part_of_is_kept() -> None:
 
 
 def test_frame_that_is_to_be_kept_is_kept_until_the_peer_has_it() -> None:
-    outbox = Outbox(b"greeting", keep=True)
+    outbox = Outbox(b"response", keep=True)
     outbox.append(b"aaaa")
     outbox.drop_all()
-    assert outbox.buffers() == [b"greeting"]
+    assert outbox.buffers() == [b"response"]
     outbox.append(b"bbbb")
-    outbox.taken(len(b"greeting"))
+    outbox.taken(len(b"response"))
     outbox.drop_all()
     assert outbox.buffers() == []
     assert outbox.size == 0

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.support.harness import HANGS, make_wire, tcp_pair
+from tests.support.harness import HANGS, make_read_context, tcp_pair
 from tests.support.peer import Peer, socket_pair
 from trio_beat._protocol.events import END_OF_STREAM, Event, Failure
 from trio_beat._protocol.frames import message_frame
@@ -20,7 +20,7 @@ from trio_beat._transports.framing import LINGER_BYTES, PARTING_BYTES
 from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Poller, Watch
-from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tcp import TCPTransport
 from trio_beat._transports.tcp_info import delivery
 from trio_beat._turns import Turns
 
@@ -30,7 +30,7 @@ BUFFER = 64
 class Pair(NamedTuple):
     peer: Peer
     sock: socket.socket
-    transport: NativeTransport
+    transport: TCPTransport
 
     async def receive(self) -> list[Event]:
         await self.transport.wait_readable()
@@ -63,8 +63,8 @@ async def paired(
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             await nursery.start(turns.run)
-            wire = make_wire(10**6, turns, buffer_size=buffer_size)
-            transport = NativeTransport(sock, wire, poller, received)
+            reads = make_read_context(10**6, turns, buffer_size=buffer_size)
+            transport = TCPTransport(sock, reads, poller, received)
             try:
                 yield Pair(peer, sock, transport)
             finally:

@@ -30,7 +30,7 @@ from trio_beat._connection.connection import Connection
 from trio_beat._connection.handler import Handler
 from trio_beat._connection.terms import SlowPolicy
 from trio_beat._exceptions import Closed, EndReason
-from trio_beat._transports.tcp import NativeTransport
+from trio_beat._transports.tcp import TCPTransport
 from trio_beat._transports.tls import TLSTransport
 from trio_beat._transports.tls_session import Session
 
@@ -338,7 +338,7 @@ async def test_no_end_leaves_anything_to_the_cyclic_collector(
     end: str, way: Way, patient_clock: MockClock
 ) -> None:
     def left() -> int:
-        kinds = (NativeTransport, TLSTransport, Connection, Session)
+        kinds = (TCPTransport, TLSTransport, Connection, Session)
         things = gc.get_objects()
         tls = sum(isinstance(thing, ssl.SSLObject) and thing.server_side for thing in things)
         return tls + sum(type(thing) in kinds for thing in things)

@@ -28,7 +28,7 @@ from tests.server.test_pending import client_hello
 from tests.support.harness import (
     HANGS,
     echo,
-    make_wire,
+    make_read_context,
     tls_contexts,
     tls_pair,
 )
@@ -38,7 +38,7 @@ from tests.support.tls13 import Client, shake_hands
 from trio_beat import Connection, EndReason
 from trio_beat._protocol.events import END_OF_STREAM, Event
 from trio_beat._protocol.frames import message_frame
-from trio_beat._server.pending import TLSVisitor
+from trio_beat._server.pending import PendingTLS
 from trio_beat._transports import Transport
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Poller
@@ -70,7 +70,9 @@ async def paired(received: bytes = b"") -> AsyncIterator[Pair]:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             await nursery.start(turns.run)
-            transport = TLSTransport(sock, session, make_wire(10**6, turns), poller, received)
+            transport = TLSTransport(
+                sock, session, make_read_context(10**6, turns), poller, received
+            )
             try:
                 yield Pair(peer, transport)
             finally:
@@ -189,7 +191,7 @@ class TestWriting:
     ) -> None:
         asked = []
         monkeypatch.setattr(
-            "trio_beat._transports.tcp.NativeTransport.stirring",
+            "trio_beat._transports.tcp.TCPTransport.stirring",
             lambda _, queued: asked.append(queued),
         )
         async with paired() as pair:
@@ -306,7 +308,7 @@ async def test_bytes_in_the_kernel_are_stirring(autojump_clock: MockClock) -> No
 async def crafted(count: int) -> AsyncIterator[list[tuple[Client, socket.socket, TLSTransport]]]:
     """Clients whose records are made by hand, their sockets, and the transports of a server."""
     bios, turns = Bios(), Turns()
-    wire = make_wire(10**6, turns)
+    reads = make_read_context(10**6, turns)
     with contextlib.ExitStack() as stack:
         poller = stack.enter_context(Poller(turns))
         trios = []
@@ -316,7 +318,7 @@ async def crafted(count: int) -> AsyncIterator[list[tuple[Client, socket.socket,
             ours.setblocking(False)
             theirs.setblocking(False)
             client, session = shake_hands(bios)
-            transport = TLSTransport(theirs, session, wire, poller)
+            transport = TLSTransport(theirs, session, reads, poller)
             stack.callback(transport.abort)
             trios.append((client, ours, transport))
         with trio.fail_after(HANGS):
@@ -459,18 +461,18 @@ async def test_few_handshakes_go_on_in_a_pass(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(context, "sslobject_class", Counted)
     hello, bios, turns = client_hello(), Bios(), Turns()
     with contextlib.ExitStack() as stack:
-        visitors = []
+        sockets = []
         for _ in range(50):
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
             theirs.setblocking(False)
             ours.sendall(hello)
-            visitors.append(TLSVisitor(theirs, context, bios, turns))
+            sockets.append(PendingTLS(theirs, context, bios, turns))
         async with trio.open_nursery() as nursery:
             await nursery.start(turns.run)
-            for visitor in visitors:
-                stack.callback(visitor.abort)
-                nursery.start_soon(visitor.greet)
+            for pending in sockets:
+                stack.callback(pending.abort)
+                nursery.start_soon(pending.begin)
             for passes in range(100):  # noqa: B007 - the class above looks at it
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()

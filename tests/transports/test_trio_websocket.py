@@ -14,7 +14,7 @@ from trio_websocket import WebSocketConnection
 from tests.support.peer import Peer
 from trio_beat._protocol.frames import close_frame, message_frame
 from trio_beat._transports.outbox import Outbox
-from trio_beat._transports.trio_websocket import Line, TrioWebSocketTransport
+from trio_beat._transports.trio_websocket import ClientStream, TrioWebSocketTransport
 
 #: RFC 6455, section 1.3.
 REQUEST = b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -24,12 +24,12 @@ SWITCHED = (
 )
 
 
-def pair() -> tuple[Line, Peer]:
+def pair() -> tuple[ClientStream, Peer]:
     ours, theirs = (_stream(sock) for sock in socket.socketpair())
-    return Line(ours), Peer(theirs)
+    return ClientStream(ours), Peer(theirs)
 
 
-async def opened(behind: bytes = b"") -> tuple[Line, Peer]:
+async def opened(behind: bytes = b"") -> tuple[ClientStream, Peer]:
     """trio-websocket's own handshake is over."""
     line, peer = pair()
     line.open(behind)
@@ -141,7 +141,7 @@ class TestOutbox:
 class TestTransport:
     async def test_raises_no_exception_twice(self) -> None:
         ours, theirs = socket.socketpair()
-        line = Line(_stream(ours))
+        line = ClientStream(_stream(ours))
         # Nothing of it is needed for this.
         websocket = cast("WebSocketConnection", None)
         transport = TrioWebSocketTransport(ours, line, websocket, 10)

@@ -51,7 +51,7 @@ from .._metronome import Metronome
 from .._plain import Plain, leaves
 from .._protocol.client_handshake import Opened
 from .._transports.kernel import set_up
-from .._transports.trio_websocket import Line
+from .._transports.trio_websocket import ClientStream
 from .backoff import Backoff, forbids
 from .dial import Address, dial, establish, make_address, shake_hands
 
@@ -185,7 +185,9 @@ class _Visit:
                 if other is not None:
                     raise other from None
 
-    async def _reach(self, sockets: contextlib.ExitStack) -> tuple[socket.socket, Line, Opened]:
+    async def _reach(
+        self, sockets: contextlib.ExitStack
+    ) -> tuple[socket.socket, ClientStream, Opened]:
         address, opening = self._plan.address, self._plan.address.opening()
         with trio.move_on_after(self._plan.connect_timeout):
             sock, line = await dial(address)
@@ -196,7 +198,7 @@ class _Visit:
         raise opening.refusal() or ConnectTimeout(text)
 
     async def _establish(
-        self, engine: trio.Nursery, sock: socket.socket, line: Line, opened: Opened
+        self, engine: trio.Nursery, sock: socket.socket, line: ClientStream, opened: Opened
     ) -> Connection:
         plan = self._plan
         transport = await establish(sock, line, opened.behind, engine, plan.message_size)
@@ -208,7 +210,7 @@ class _Visit:
             self._consumer,
             path=plan.address.target,
             subprotocol=opened.subprotocol,
-            greeting=b"",
+            response=b"",
         )
 
     async def leave(self, exc: BaseException | None) -> None:

@@ -25,7 +25,7 @@ from .._exceptions import TLSFailed, Unreachable
 from .._plain import leaves
 from .._protocol.client_handshake import Opened, Opening
 from .._text import public_url
-from .._transports.trio_websocket import Line, Tap, TrioWebSocketTransport
+from .._transports.trio_websocket import ClientStream, TrioWebSocketTransport, WatchedStream
 
 TARGET: Final = re.compile(r"[!-~]+")
 _HOST: Final = re.compile(r"[^\x00-\x20\x7f]+")
@@ -117,11 +117,11 @@ def check_fields(pairs: Iterable[tuple[str, str]]) -> None:
             raise ValueError(f"header {name!r} or its value cannot be sent (RFC 9110, section 5)")
 
 
-async def dial(address: Address) -> tuple[socket.socket, Line]:
+async def dial(address: Address) -> tuple[socket.socket, ClientStream]:
     """Connect by TCP, and speak TLS where the URL says so.
 
     Returns:
-        The socket, and the stream above it; `Line.abort` closes both.
+        The socket, and the stream above it; `ClientStream.abort` closes both.
 
     Raises:
         Unreachable: there is nobody.
@@ -136,12 +136,12 @@ async def dial(address: Address) -> tuple[socket.socket, Line]:
     sock.setblocking(False)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     if not uri.secure:
-        return sock, Line(stream)
+        return sock, ClientStream(stream)
     try:
         context = address.ssl_context
         assert context is not None
         secure = trio.SSLStream(
-            Tap(stream), context, server_hostname=uri.host, https_compatible=True
+            WatchedStream(stream), context, server_hostname=uri.host, https_compatible=True
         )
         await secure.do_handshake()
     except BaseException as exc:
@@ -152,10 +152,10 @@ async def dial(address: Address) -> tuple[socket.socket, Line]:
             text = f"no TLS with {uri.host}: {why(cause or exc)}"
             raise TLSFailed(text, untrusted=untrusted) from exc
         raise
-    return sock, Line(secure)
+    return sock, ClientStream(secure)
 
 
-async def shake_hands(opening: Opening, line: Line) -> Opened:
+async def shake_hands(opening: Opening, line: ClientStream) -> Opened:
     """Ask for the WebSocket, and wait for the answer.
 
     Raises:
@@ -176,7 +176,7 @@ async def shake_hands(opening: Opening, line: Line) -> Opened:
 
 async def establish(
     sock: socket.socket,
-    line: Line,
+    line: ClientStream,
     behind: bytes,
     engine: trio.Nursery,
     max_message_size: int,

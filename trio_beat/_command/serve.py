@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(settings: Settings) -> int:
     context = _ssl_context(settings)
-    _raise_descriptor_limit(settings.max_connections + settings.max_visitors)
+    _raise_descriptor_limit(settings.max_connections + settings.max_pending)
     heartbeat = Heartbeat(settings.interval, settings.misses, settings.heartbeat_message)
     if settings.interval >= _PROXY_TIMEOUT:
         _log.warning(
@@ -122,7 +122,7 @@ def _make_server(
         heartbeat=heartbeat,
         limits=Limits(
             connections=settings.max_connections,
-            visitors=settings.max_visitors,
+            pending=settings.max_pending,
             handshake_timeout=settings.handshake_timeout,
             message_size=settings.max_message_size,
             message_timeout=settings.message_timeout,

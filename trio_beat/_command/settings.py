@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         None, description="its private key (PEM), where it is not in the same file"
     )
     max_connections: int = Field(10_000, ge=1, description="open WebSockets; then 503")
-    max_visitors: int = Field(
+    max_pending: int = Field(
         1024,
         ge=1,
         description="handshakes under way, and as many sockets again that speak plain HTTP",

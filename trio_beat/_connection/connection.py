@@ -116,14 +116,14 @@ class Connection:
         *,
         path: str,
         subprotocol: str | None = None,
-        greeting: bytes,
+        response: bytes,
     ) -> None:
         self._transport = transport
         self._terms = terms
         self._consumer = consumer
         self._verdict = Verdict(terms.heartbeat.misses)
         #: Invariant: None exactly when nothing waits for the socket.
-        self._outbox: Outbox | None = Outbox(greeting, keep=True)
+        self._outbox: Outbox | None = Outbox(response, keep=True)
         self._dropped = 0
         #: The oldest PING that waits for its PONG, or -1.
         self._ping = -1

@@ -242,7 +242,7 @@ def _refusal(request: Request, wrong: InvalidHandshake) -> Refusal:
     protocol = ServerProtocol(logger=_SILENT)
     response = protocol.accept(request)
     # Its generator holds it; and the request keeps what was raised, whose tracebacks lead back to
-    # it and to the visitor.
+    # it and to the pending.
     protocol.parser.close()
     kept: BaseException | None = protocol.handshake_exc
     while kept is not None:

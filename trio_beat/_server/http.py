@@ -36,7 +36,7 @@ from .._turns import Turns
 from .http_pace import BYTES, PATIENCE, REQUESTS, SLOWEST, Bucket, Pace, Patience, pay
 from .http_protocol import Protocol
 from .http_tasks import Tasks
-from .pending import LINGER, Visitor
+from .pending import LINGER, PendingSocket
 
 _log = get_logger("trio_beat.http")
 
@@ -85,14 +85,14 @@ class HTTPFront:
         """How many are being served."""
         return len(self._connections)
 
-    async def serve(self, visitor: Visitor, received: bytes) -> None:
+    async def serve(self, pending: PendingSocket, received: bytes) -> None:
         """Serve HTTP until the peer leaves or has been idle for too long.
 
         Args:
-            visitor: the socket; the caller closes it.
+            pending: the socket; the caller closes it.
             received: what was read from it.
         """
-        connection = _HTTPConnection(self, visitor)
+        connection = _HTTPConnection(self, pending)
         self._connections.add(connection)
         try:
             try:
@@ -100,11 +100,11 @@ class HTTPFront:
             except* h11.ProtocolError as group:
                 # What the application raises Hypercorn has dealt with. This is its own machinery,
                 # which a malformed request can put into a state that it does not expect.
-                _log.info("%s HTTP connection failed: %s", visitor.peer, _kinds(group))
+                _log.info("%s HTTP connection failed: %s", pending.peer, _kinds(group))
                 _log.debug("how it failed", exc_info=group)
             connection.end_soon()
-            visitor.end_output()
-            await visitor.linger(self.turns, connection.over_at)
+            pending.end_output()
+            await pending.linger(self.turns, connection.over_at)
         finally:
             self._connections.discard(connection)
 
@@ -159,9 +159,9 @@ def _more_steps(head: bytes) -> int:
 
 
 class _HTTPConnection:
-    def __init__(self, front: HTTPFront, visitor: Visitor) -> None:
+    def __init__(self, front: HTTPFront, pending: PendingSocket) -> None:
         self._front = front
-        self._visitor = visitor
+        self._pending = pending
         #: Ends everything.
         self._life = trio.CancelScope()
         #: Ends the reading only: what was asked for is still answered.
@@ -182,11 +182,11 @@ class _HTTPConnection:
         self._protocol: Protocol
 
     async def run(self, received: bytes) -> None:
-        visitor, front = self._visitor, self._front
-        family = visitor.sock.family
+        pending, front = self._pending, self._front
+        family = pending.sock.family
         try:
-            client = parse_socket_addr(family, visitor.sock.getpeername())
-            server = parse_socket_addr(family, visitor.sock.getsockname())
+            client = parse_socket_addr(family, pending.sock.getpeername())
+            server = parse_socket_addr(family, pending.sock.getsockname())
         except OSError:
             self.end_soon()
             return
@@ -198,7 +198,7 @@ class _HTTPConnection:
                     front.context,
                     task_group,
                     ConnectionState(front.state),
-                    visitor.secure,
+                    pending.secure,
                     client,
                     server,
                     self._protocol_send,
@@ -248,8 +248,8 @@ class _HTTPConnection:
     async def _receive(self) -> bytes:
         try:
             if not self._protocol.expects_body:
-                return await self._visitor.receive_some()
-            data = await self._taking.wait(self._visitor.receive_some)
+                return await self._pending.receive_some()
+            data = await self._taking.wait(self._pending.receive_some)
         except OSError:
             return b""
         except trio.TooSlowError:
@@ -292,7 +292,7 @@ class _HTTPConnection:
                 await self._send(event.data)
         elif isinstance(event, Closed):
             self._closed = True
-            self._visitor.end_output()
+            self._pending.end_output()
             self._reading.cancel()
             self.end_soon()
         elif isinstance(event, Updated):
@@ -309,7 +309,7 @@ class _HTTPConnection:
                 return
             piece = data[begin : begin + _PIECE]
             try:
-                await self._giving.wait(self._visitor.send_all, piece)
+                await self._giving.wait(self._pending.send_all, piece)
             except OSError:
                 self._reading.cancel()
                 return

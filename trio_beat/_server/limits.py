@@ -16,7 +16,7 @@ class Limits:
 
     Args:
         connections: open WebSocket connections; beyond that a peer is refused with 503.
-        visitors: handshakes under way, and as many sockets again that speak plain HTTP; then 503.
+        pending: handshakes under way, and as many sockets again that speak plain HTTP; then 503.
         handshake_timeout: seconds for TLS and the first request's headers; then 408.
         message_size: bytes of a message that a peer sends; beyond that it is closed with 1009.
         message_timeout: seconds that a message may take from its first byte to its last, and one
@@ -30,7 +30,7 @@ class Limits:
     """
 
     connections: int = 10_000
-    visitors: int = 1024
+    pending: int = 1024
     handshake_timeout: float = 10.0
     message_size: int = 2**20
     message_timeout: float = 60.0
@@ -42,7 +42,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in (
             "connections",
-            "visitors",
+            "pending",
             "message_size",
             "unfinished",
             "inbound",
@@ -58,7 +58,7 @@ class ServerStatistics(NamedTuple):
     """A server at one moment."""
 
     connections: int  #: open WebSocket connections
-    visitors: int  #: handshakes under way
+    pending: int  #: handshakes under way
     http: int  #: sockets that speak plain HTTP
     accepted: int  #: connections so far
     ended: dict[EndReason, int]  #: connections so far, by how they ended

@@ -17,10 +17,10 @@ import trio
 
 from .._protocol.handshake import Head, Refusal, find_head
 from .._transports import Transport
-from .._transports.framing import Wire
+from .._transports.framing import ReadContext
 from .._transports.kernel import peer_name
 from .._transports.polling import Poller
-from .._transports.tcp import NativeTransport
+from .._transports.tcp import TCPTransport
 from .._transports.tls import TLSTransport
 from .._transports.tls_session import RECORD, Bios, Session
 from .._turns import Turns
@@ -34,13 +34,13 @@ LINGER_BYTES: Final = 2**20
 
 
 class Request(NamedTuple):
-    """What a visitor asks for."""
+    """What a pending asks for."""
 
     head: Head
     behind: bytes  #: what came behind the head
 
 
-class Visitor(ABC):
+class PendingSocket(ABC):
     """A connected socket that is not yet anybody's."""
 
     #: It speaks TLS.
@@ -134,7 +134,7 @@ class Visitor(ABC):
         self.abort()
 
     @abstractmethod
-    async def greet(self) -> None:
+    async def begin(self) -> None:
         """Whatever comes before the first byte of the request; raises `OSError`."""
 
     @abstractmethod
@@ -146,11 +146,11 @@ class Visitor(ABC):
         """Send bytes. Raises `OSError`."""
 
     @abstractmethod
-    def transport(self, wire: Wire, poller: Poller, received: bytes) -> Transport:
+    def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
         """What a connection uses from now on.
 
         Args:
-            wire: what the transports of a server share.
+            reads: what the transports of a server share.
             poller: tells when a socket has something to read.
             received: bytes that came behind the handshake's request.
         """
@@ -160,10 +160,10 @@ class Visitor(ABC):
         """Close the socket at once. Idempotent."""
 
 
-class PlainVisitor(Visitor):
-    """A visitor without TLS."""
+class PendingTCP(PendingSocket):
+    """A pending without TLS."""
 
-    async def greet(self) -> None:
+    async def begin(self) -> None:
         pass
 
     def read_head_nowait(self) -> Request | None:
@@ -194,8 +194,8 @@ class PlainVisitor(Visitor):
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self.sock)
 
-    def transport(self, wire: Wire, poller: Poller, received: bytes) -> Transport:
-        return NativeTransport(self.sock, wire, poller, received)
+    def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
+        return TCPTransport(self.sock, reads, poller, received)
 
     def abort(self) -> None:
         if self.sock.fileno() != -1:
@@ -203,8 +203,8 @@ class PlainVisitor(Visitor):
             self.sock.close()
 
 
-class TLSVisitor(PlainVisitor):
-    """A visitor behind TLS; a plain one until it has begun to speak TLS."""
+class PendingTLS(PendingTCP):
+    """A pending behind TLS; a plain one until it has begun to speak TLS."""
 
     secure = True
 
@@ -224,7 +224,7 @@ class TLSVisitor(PlainVisitor):
         #: The close_notify waits for room in the socket.
         self._notifying = False
 
-    async def greet(self) -> None:
+    async def begin(self) -> None:
         await trio.lowlevel.wait_readable(self.sock)
         with contextlib.suppress(BlockingIOError):
             # No record of TLS begins with a letter, and every method of HTTP does.
@@ -315,9 +315,9 @@ class TLSVisitor(PlainVisitor):
             self._session = None
         super().end_output()
 
-    def transport(self, wire: Wire, poller: Poller, received: bytes) -> Transport:
+    def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
         assert self._session is not None
-        return TLSTransport(self.sock, self._session, wire, poller, received)
+        return TLSTransport(self.sock, self._session, reads, poller, received)
 
     def abort(self) -> None:
         if self._session is not None and self.sock.fileno() != -1:

@@ -6,7 +6,7 @@
     ├── the metronome, the poller, the turns, and two that sum up lines of the log
     ├── the lifespan of the ASGI application
     └── peers                 (one task for each socket)
-        ├── _admit            reads the request: a connection, HTTP, or a refusal
+        ├── _serve_socket            reads the request: a connection, HTTP, or a refusal
         └── ...
 
 Draining (`Server.drain`, and what the command does on a signal): listeners close, peers that are
@@ -45,7 +45,7 @@ from .._metronome import Metronome
 from .._protocol.handshake import Head, Refusal, accept
 from .._summary import Summary
 from .._text import without_queries
-from .._transports.framing import Wire
+from .._transports.framing import ReadContext
 from .._transports.kernel import set_up
 from .._transports.polling import Poller
 from .._transports.tls_session import Bios
@@ -55,7 +55,7 @@ from .http import ASGIApp, HTTPFront
 from .lifespan import Lifespan
 from .limits import Limits, ServerStatistics
 from .listeners import open_listeners
-from .pending import PlainVisitor, Request, TLSVisitor, Visitor
+from .pending import PendingSocket, PendingTCP, PendingTLS, Request
 
 _log = get_logger("trio_beat.server")
 
@@ -131,11 +131,11 @@ class Server:
         self._metronome = Metronome(heartbeat.interval)
         self._terms = Terms(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
         self._unfinished = Unfinished(limits.message_timeout, limits.unfinished)
-        self._wire = Wire(limits.message_size, self._turns, self._unfinished)
+        self._reads = ReadContext(limits.message_size, self._turns, self._unfinished)
         self._poller = Poller(self._turns)
         self._connections: set[Connection] = set()
-        self._at_the_door: set[trio.CancelScope] = set()
-        self._visitors = 0
+        self._handshakes: set[trio.CancelScope] = set()
+        self._pending = 0
         self._accepted = 0
         self._refused: Counter[int] = Counter()
         self._refusals = Summary(_log, "peers refused")
@@ -155,7 +155,7 @@ class Server:
         """The server at this moment."""
         return ServerStatistics(
             len(self._connections),
-            self._visitors,
+            self._pending,
             0 if self._http is None else self._http.connections,
             self._accepted,
             self._terms.ended.copy(),
@@ -249,7 +249,7 @@ class Server:
             finally:
                 listening.close()
             until = peers.cancel_scope.deadline = trio.current_time() + self._grace
-            await self._send_away()
+            await self._drain_peers()
         return until
 
     async def _accept(self, listener: socket.socket, peers: trio.Nursery) -> None:
@@ -260,7 +260,7 @@ class Server:
                 for _ in range(_ACCEPT_TURN):
                     sock, _ = listener.accept()
                     exhausted = False
-                    self._welcome(sock, peers)
+                    self._take(sock, peers)
             except BlockingIOError:
                 continue
             except OSError as exc:
@@ -271,55 +271,55 @@ class Server:
                     exhausted = True
                     await trio.sleep(_EXHAUSTED_PAUSE)
 
-    def _welcome(self, sock: socket.socket, peers: trio.Nursery) -> None:
+    def _take(self, sock: socket.socket, peers: trio.Nursery) -> None:
         sock.setblocking(False)
         context = self._ssl_context
-        visitor: Visitor = (
-            PlainVisitor(sock)
+        pending: PendingSocket = (
+            PendingTCP(sock)
             if context is None
-            else TLSVisitor(sock, context, self._bios, self._turns)
+            else PendingTLS(sock, context, self._bios, self._turns)
         )
-        if self._visitors >= self._limits.visitors:
-            self._refuse_nowait(visitor, _full())
+        if self._pending >= self._limits.pending:
+            self._refuse_nowait(pending, _full())
             return
-        self._visitors += 1
-        peers.start_soon(self._admit, visitor, name="trio_beat connection")
+        self._pending += 1
+        peers.start_soon(self._serve_socket, pending, name="trio_beat connection")
 
-    async def _admit(self, visitor: Visitor) -> None:
-        guest = None
+    async def _serve_socket(self, pending: PendingSocket) -> None:
+        admitted = None
         try:
             try:
-                guest = await self._let_in(visitor)
+                admitted = await self._admit(pending)
             finally:
-                self._visitors -= 1
-                if guest is None:
-                    visitor.abort()
-            if isinstance(guest, Connection):
-                del visitor
+                self._pending -= 1
+                if admitted is None:
+                    pending.abort()
+            if isinstance(admitted, Connection):
+                del pending
                 self._accepted += 1
-                self._connections.add(guest)
+                self._connections.add(admitted)
                 try:
-                    await guest.run()
+                    await admitted.run()
                 finally:
-                    self._connections.discard(guest)
-            elif guest is not None:
-                await self._serve_http(visitor, guest)
+                    self._connections.discard(admitted)
+            elif admitted is not None:
+                await self._serve_http(pending, admitted)
         except BaseException as exc:
-            rest = self._contain(exc, guest)
+            rest = self._contain(exc, admitted)
             if rest is exc:
                 raise
             if rest is not None:
                 raise rest from rest.__cause__
 
     def _contain(
-        self, exc: BaseException, guest: Connection | Request | None
+        self, exc: BaseException, admitted: Connection | Request | None
     ) -> BaseException | None:
         """Let what nothing expects end one peer and not the server: here, and nowhere else.
 
         Returns:
             What is the server's to raise: what a handler raised, a cancellation, or an exit.
         """
-        connection = guest if isinstance(guest, Connection) else None
+        connection = admitted if isinstance(admitted, Connection) else None
         failure = None if connection is None else connection.failure
         unexpected, rest = split_unexpected(exc, failure)
         if unexpected is not None:
@@ -328,60 +328,60 @@ class Server:
                 self._terms.ended[EndReason.INTERNAL_ERROR] += 1
         return rest
 
-    async def _serve_http(self, visitor: Visitor, request: Request) -> None:
+    async def _serve_http(self, pending: PendingSocket, request: Request) -> None:
         assert self._http is not None
         try:
-            if self._http.connections >= self._limits.visitors:
-                self._refuse_nowait(visitor, _full())
+            if self._http.connections >= self._limits.pending:
+                self._refuse_nowait(pending, _full())
             else:
-                await self._http.serve(visitor, request.head.raw + request.behind)
+                await self._http.serve(pending, request.head.raw + request.behind)
         except OSError as exc:
-            _log.debug("%s left: %s", visitor.peer, exc)
+            _log.debug("%s left: %s", pending.peer, exc)
         finally:
-            visitor.abort()
+            pending.abort()
 
-    async def _let_in(self, visitor: Visitor) -> Connection | Request | None:
+    async def _admit(self, pending: PendingSocket) -> Connection | Request | None:
         try:
-            request = visitor.read_head_nowait() or await self._read_request(visitor)
+            request = pending.read_head_nowait() or await self._read_request(pending)
             if request is None:
                 return None
             path = request.head.target.partition("?")[0]
             if self._http is not None and below(path, self._prefix) is None:
                 return request
-            return self._make_connection(visitor, *request)
+            return self._make_connection(pending, *request)
         except Refusal as refusal:
-            self._note(visitor, refusal)
-            await visitor.refuse(refusal, self._turns)
+            self._note(pending, refusal)
+            await pending.refuse(refusal, self._turns)
         except OSError as exc:
-            _log.debug("%s left: %s", visitor.peer, exc)
+            _log.debug("%s left: %s", pending.peer, exc)
         return None
 
-    def _refuse_nowait(self, visitor: Visitor, refusal: Refusal) -> None:
-        self._note(visitor, refusal)
-        visitor.refuse_nowait(refusal)
+    def _refuse_nowait(self, pending: PendingSocket, refusal: Refusal) -> None:
+        self._note(pending, refusal)
+        pending.refuse_nowait(refusal)
 
-    def _note(self, visitor: Visitor, refusal: Refusal) -> None:
+    def _note(self, pending: PendingSocket, refusal: Refusal) -> None:
         self._refused[refusal.status] += 1
         if not self._refusals.alone(str(refusal.status), trio.current_time()):
             return
         # Some texts quote the request.
         text = without_queries(refusal.logged)
-        fields = {"peer": visitor.peer, "status": refusal.status}
-        _log.info("%s refused: %d %s", visitor.peer, refusal.status, text, extra=fields)
+        fields = {"peer": pending.peer, "status": refusal.status}
+        _log.info("%s refused: %d %s", pending.peer, refusal.status, text, extra=fields)
 
-    async def _read_request(self, visitor: Visitor) -> Request | None:
+    async def _read_request(self, pending: PendingSocket) -> Request | None:
         with trio.move_on_after(self._limits.handshake_timeout) as scope:
-            self._at_the_door.add(scope)
+            self._handshakes.add(scope)
             try:
-                await visitor.greet()
-                return await visitor.read_head(self._turns)
+                await pending.begin()
+                return await pending.read_head(self._turns)
             finally:
-                self._at_the_door.discard(scope)
+                self._handshakes.discard(scope)
         if self.draining:
             raise Refusal(503, _GOING_AWAY)
         raise Refusal(408, f"no request within {self._limits.handshake_timeout:g} s")
 
-    def _make_connection(self, visitor: Visitor, head: Head, behind: bytes) -> Connection:
+    def _make_connection(self, pending: PendingSocket, head: Head, behind: bytes) -> Connection:
         if self.draining:
             raise Refusal(503, _GOING_AWAY)
         response, subprotocol = accept(head, self._subprotocols)
@@ -398,16 +398,16 @@ class Server:
         if len(self._connections) >= self._limits.connections:
             raise _full()
         return Connection(
-            visitor.transport(self._wire, self._poller, behind),
+            pending.transport(self._reads, self._poller, behind),
             self._terms,
             consumer,
             path=head.target,
             subprotocol=subprotocol,
-            greeting=response,
+            response=response,
         )
 
-    async def _send_away(self) -> None:
-        for scope in self._at_the_door:
+    async def _drain_peers(self) -> None:
+        for scope in self._handshakes:
             scope.cancel()
         if self._http is not None:
             await self._http.drain()

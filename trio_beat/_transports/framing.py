@@ -61,7 +61,7 @@ _SMALLEST: Final = 6
 _SHORT: Final = _SMALLEST + MOST_CONTROL
 
 
-class Wire:
+class ReadContext:
     """What the transports of one server share.
 
     Args:
@@ -120,10 +120,10 @@ class _Fragments:
 class FramingTransport(Transport):
     """A transport that turns received bytes into events."""
 
-    __slots__ = ("_fragments", "_lacking", "_protocol", "_rest", "_used", "_wire")
+    __slots__ = ("_fragments", "_lacking", "_protocol", "_reads", "_rest", "_used")
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, reads: ReadContext) -> None:
+        self._reads = reads
         self._protocol: Parser | None = None
         #: Once nothing more can come, how the peer's side of the protocol ended.
         self._fragments: _Fragments | PeerClose | Failure | None = None
@@ -138,7 +138,7 @@ class FramingTransport(Transport):
         if self._protocol is None:
             # The layer counts a control frame that comes between fragments against the message;
             # the allowance keeps that from failing a message at the limit. `_frame` checks it.
-            self._protocol = Parser(self._wire.max_message_size + MOST_CONTROL)
+            self._protocol = Parser(self._reads.max_message_size + MOST_CONTROL)
         return self._protocol
 
     def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
@@ -176,14 +176,14 @@ class FramingTransport(Transport):
         if len(data) == _ANSWER.size:
             head, mask, masked = _ANSWER.unpack(data)
             if head == _ANSWER_HEAD:
-                return self._wire.pongs(mask ^ masked)
+                return self._reads.pongs(mask ^ masked)
         size = len(data) - _SMALLEST
         if size < 0 or data[1] != 0x80 | size:
             return None
         kind, payload = data[0], apply_mask(data[_SMALLEST:], bytes(data[2:_SMALLEST]))
         if kind == _PONG:
             return [Pong(int.from_bytes(payload, "big") if size == PING_SIZE else -1)]
-        if kind not in (_TEXT, _BINARY) or size > self._wire.max_message_size:
+        if kind not in (_TEXT, _BINARY) or size > self._reads.max_message_size:
             return None
         try:
             return [payload.decode() if kind == _TEXT else payload]
@@ -230,7 +230,7 @@ class FramingTransport(Transport):
             finished |= self._fragments is None
         if finished:
             # What follows is another message, though no read may ever end where a message does.
-            self._wire.unfinished.finished(self)
+            self._reads.unfinished.finished(self)
         return None
 
     def _conclude(self, protocol: Parser, events: list[Event]) -> Sequence[Event]:
@@ -256,7 +256,7 @@ class FramingTransport(Transport):
 
     def _account(self, protocol: Parser) -> None:
         """Tell what the message that is not finished holds."""
-        fragments, unfinished = self._fragments, self._wire.unfinished
+        fragments, unfinished = self._fragments, self._reads.unfinished
         if isinstance(fragments, _Fragments):
             unfinished.holds(self, protocol.reader.held + len(fragments.data))
         elif not protocol.at_boundary:
@@ -270,7 +270,7 @@ class FramingTransport(Transport):
 
     def _let_go(self) -> None:
         """Keep nothing of what came."""
-        self._wire.unfinished.finished(self)
+        self._reads.unfinished.finished(self)
         if self._protocol is not None:
             self._protocol.let_go()
         self._protocol = self._fragments = self._rest = None
@@ -298,15 +298,15 @@ class FramingTransport(Transport):
         return fragments.message()
 
     def _check_size(self, size: int) -> None:
-        if size > self._wire.max_message_size:
-            raise PayloadTooBig(size, self._wire.max_message_size)
+        if size > self._reads.max_message_size:
+            raise PayloadTooBig(size, self._reads.max_message_size)
 
     def rest(self, *, heard: bool, listening: bool = True) -> None:
         protocol = self._protocol
         if protocol is None:
             return
         if self._fragments is not None or not protocol.at_boundary:
-            self._wire.unfinished.look_at(self, listening=listening)
+            self._reads.unfinished.look_at(self, listening=listening)
         elif not self._used and self._rest is None:
             self._let_go()
         self._used = False
@@ -320,12 +320,12 @@ class FramingTransport(Transport):
         left = PARTING_BYTES
         while not answered and left > 0:
             await self.wait_readable()
-            self._wire.size = 0
+            self._reads.size = 0
             answered = any(
                 isinstance(event, PeerClose | Failure) or event is END_OF_STREAM
                 for event in self.receive_nowait() or ()
             )
-            left -= self._wire.size
+            left -= self._reads.size
         if answered:
             await self._linger()
         else:

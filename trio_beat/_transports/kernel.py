@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from . import Transport
-from .framing import FramingTransport, Wire
+from .framing import FramingTransport, ReadContext
 from .tcp_info import TELLS, delivery, undelivered
 
 #: The longest that TCP waits before it sends again (linux/tcp.h), and the kernel's bounds for it,
@@ -201,13 +201,13 @@ class SocketTransport(KernelTransport, FramingTransport):
 
     Args:
         sock: connected and non-blocking; whoever derives from this closes it.
-        wire: what the transports of a server share.
+        reads: what the transports of a server share.
     """
 
     __slots__ = ("_looked", "_socket", "_stuck", "peer")
 
-    def __init__(self, sock: socket.socket, wire: Wire) -> None:
-        FramingTransport.__init__(self, wire)
+    def __init__(self, sock: socket.socket, reads: ReadContext) -> None:
+        FramingTransport.__init__(self, reads)
         self._begin_looking(sock)
 
     def rest(self, *, heard: bool, listening: bool = True) -> None:

@@ -9,18 +9,18 @@ import trio
 
 from .._protocol.events import END_OF_STREAM, Event
 from . import Take, awake
-from .framing import LARGE, LINGER_BYTES, Wire
+from .framing import LARGE, LINGER_BYTES, ReadContext
 from .kernel import SocketTransport, send_gathered
 from .outbox import Outbox
 from .polling import Poller
 
 
-class NativeTransport(SocketTransport):
+class TCPTransport(SocketTransport):
     """A connected, non-blocking TCP socket.
 
     Args:
         sock: the socket; the transport closes it.
-        wire: what the transports of a server share.
+        reads: what the transports of a server share.
         poller: tells when there is something to read.
         received: bytes that came behind the handshake's request.
     """
@@ -28,9 +28,9 @@ class NativeTransport(SocketTransport):
     __slots__ = ("_watch",)
 
     def __init__(
-        self, sock: socket.socket, wire: Wire, poller: Poller, received: bytes = b""
+        self, sock: socket.socket, reads: ReadContext, poller: Poller, received: bytes = b""
     ) -> None:
-        super().__init__(sock, wire)
+        super().__init__(sock, reads)
         self._watch = poller.watch(sock)
         if received:
             self._keep(received)
@@ -43,21 +43,21 @@ class NativeTransport(SocketTransport):
             # The edge that told of what lies behind it may be spent.
             self._watch.more()
             return self._parse_rest()
-        wire = self._wire
+        reads = self._reads
         try:
-            count = self._socket.recv_into(wire.buffer)
+            count = self._socket.recv_into(reads.buffer)
         except BlockingIOError:
             self._watch.empty()
             return None
         if count == 0:
             self._let_go()
             return (END_OF_STREAM,)
-        wire.size = count
+        reads.size = count
         if count >= LARGE:
             self._watch.large()
-        if count == len(wire.buffer):
+        if count == len(reads.buffer):
             self._watch.more()
-        return self._parse(wire.view[:count])
+        return self._parse(reads.view[:count])
 
     def _keep(self, rest: bytes) -> None:
         super()._keep(rest)
@@ -100,7 +100,9 @@ class NativeTransport(SocketTransport):
         while left > 0:
             await self._watch.wait()
             try:
-                count = self._socket.recv_into(self._wire.buffer, min(left, len(self._wire.buffer)))
+                count = self._socket.recv_into(
+                    self._reads.buffer, min(left, len(self._reads.buffer))
+                )
             except BlockingIOError:
                 self._watch.empty()
                 continue

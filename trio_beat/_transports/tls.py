@@ -12,21 +12,21 @@ from collections.abc import Sequence
 import trio
 
 from .._protocol.events import END_OF_STREAM, Event
-from .framing import LARGE, Wire
+from .framing import LARGE, ReadContext
 from .kernel import first_bytes
 from .outbox import Outbox
 from .polling import Poller
-from .tcp import NativeTransport
+from .tcp import TCPTransport
 from .tls_session import MOST_RECORDS, RECORD, Session
 
 
-class TLSTransport(NativeTransport):
+class TLSTransport(TCPTransport):
     """A connected, non-blocking TCP socket whose TLS handshake is done.
 
     Args:
         sock: the socket; the transport closes it.
         session: TLS over this socket.
-        wire: what the transports of a server share.
+        reads: what the transports of a server share.
         poller: tells when there is something to read.
         received: bytes that came behind the handshake's request.
     """
@@ -37,11 +37,11 @@ class TLSTransport(NativeTransport):
         self,
         sock: socket.socket,
         session: Session,
-        wire: Wire,
+        reads: ReadContext,
         poller: Poller,
         received: bytes = b"",
     ) -> None:
-        super().__init__(sock, wire, poller, received)
+        super().__init__(sock, reads, poller, received)
         self._session = session
         #: Bytes of the outbox that are encrypted: the last one of a record that waits in the
         #: session, or none.
@@ -54,25 +54,25 @@ class TLSTransport(NativeTransport):
             # The edge that told of what lies behind it may be spent.
             self._watch.more()
             return self._parse_rest()
-        session, wire = self._session, self._wire
+        session, reads = self._session, self._reads
         bios = session.bios
         waited = session.waiting
         try:
-            count = session.receive(self._socket, wire.view)
+            count = session.receive(self._socket, reads.view)
         except BlockingIOError:
             self._watch.empty()
             return None
         if count is None:
             self._let_go()
             return (END_OF_STREAM,)
-        wire.size = bios.size
+        reads.size = bios.size
         if waited or bios.full or session.waiting:
             self._watch.more()
         if bios.empty:
             self._watch.busy()
         elif bios.size >= LARGE:
             self._watch.large()
-        return self._parse(wire.view[:count]) if count else ()
+        return self._parse(reads.view[:count]) if count else ()
 
     def write_nowait(self, data: bytes) -> int:
         if len(data) <= RECORD:

@@ -3,7 +3,8 @@
 It says nothing of a byte that came, waits for its application before it looks at a PONG, does not
 read while it cannot write, and a write of it that is cancelled leaves half a frame behind. So:
 
-1. A `Line` stands between it and the socket, notes each byte, and writes in a task of its own.
+1. A `ClientStream` stands between it and the socket, notes each byte, and writes in a task of its
+   own.
 2. One task takes its messages, one at a time: the peer feels back-pressure.
 3. A PING is a task that waits for its PONG.
 4. A frame whose sending has begun is sent to its end, whoever is cancelled: that is a task, too.
@@ -58,7 +59,7 @@ def _nothing(_: object = None) -> None:
     pass
 
 
-class Tap(trio.abc.Stream):
+class WatchedStream(trio.abc.Stream):
     """A socket's stream, below TLS: the bytes of half a record prove life as well.
 
     Args:
@@ -89,7 +90,7 @@ class Tap(trio.abc.Stream):
         await self._stream.aclose()
 
 
-class Line(trio.abc.Stream):
+class ClientStream(trio.abc.Stream):
     """The stream below a `WebSocketConnection`; notes what passes.
 
     Until `open` it only passes on, for the opening handshake. trio-websocket then gets one of its
@@ -102,7 +103,7 @@ class Line(trio.abc.Stream):
         stream: connected, and with TLS's handshake done.
     """
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[Tap]) -> None:
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[WatchedStream]) -> None:
         self._stream = stream
         self._reading = trio.Lock()
         #: The handshake that is played: not begun, asked for, over.
@@ -275,7 +276,7 @@ class TrioWebSocketTransport(KernelTransport):
     def __init__(
         self,
         sock: socket.socket,
-        line: Line,
+        line: ClientStream,
         websocket: WebSocketConnection,
         max_message_size: int,
     ) -> None:
