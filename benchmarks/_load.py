@@ -189,11 +189,11 @@ class Generator:
     def publish(
         self, publisher: str, slow: str, first: int, count: int, size: int
     ) -> dict[str, Any]:
-        """Publish messages, each when all have the one before, and see who gets them when.
+        """Publish messages, each when all have the one before; note when each subscriber gets it.
 
         Args:
-            publisher: target of who publishes.
-            slow: target of who does not read, and is not waited for.
+            publisher: target of the connection that publishes.
+            slow: target of a connection that does not read; it is not waited for.
             first: number of the first message.
             count: of messages.
             size: bytes of each.

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-SERVER: Final = "198.51.100.1"  # RFC 5737: addresses that are nobody's
+SERVER: Final = "198.51.100.1"  # RFC 5737: addresses for documentation
 _CLIENT: Final = "198.51.100.2"
 _CLIENT_MAC: Final = "02:00:00:00:00:02"
 
@@ -28,7 +28,7 @@ class Network:
 
     def cut(self) -> None:
         """From now on packets are dropped, and neither side's network says so."""
-        # Who has no address takes no packet, and answers none.
+        # A host without an address takes no packet, and answers none.
         _ip("-n", self.client, "address", "flush", "dev", "cable")
 
 

@@ -21,7 +21,7 @@ from ._processes import open_load, open_module
 
 #: Seconds between beats; the census is taken when several have passed.
 _INTERVAL: Final = 0.5
-#: Objects of which there are fewer for each connection are somebody else's.
+#: Objects of which there are fewer for each connection do not belong to a connection.
 _FEWEST: Final = 0.5
 Census = dict[str, tuple[int, int]]
 

@@ -254,7 +254,7 @@ async def _process(
             os.sched_setaffinity(process.pid, {core})
         yield process
     finally:
-        # It holds nothing that needs a goodbye, and it may be stopped (SIGSTOP).
+        # It holds nothing that has to be closed, and it may be stopped (SIGSTOP).
         process.kill()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
             await process.wait()

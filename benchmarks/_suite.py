@@ -270,7 +270,7 @@ class Run:
     async def attempt(
         self, peer: str, measure: Callable[[str], Awaitable[Mapping[str, float | None]]]
     ) -> Mapping[str, float | None]:
-        """Measure one server; whoever fails is said aloud and has no figures."""
+        """Measure one server; one that fails is reported and has no figures."""
         try:
             return await measure(peer)
         except Failed as exc:

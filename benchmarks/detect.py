@@ -1,7 +1,7 @@
 """How surely each server notices a dead peer, and spares a live one.
 
-Nobody is busy here, so all servers are measured at once, each with a load of its own; where it is
-allowed, each pair in a network of its own that is cut at the end.
+No server is busy here, so all of them are measured at once, each with a load of its own; where it
+is allowed, each pair in a network of its own that is cut at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ._statistics import median
 from ._suite import Command, Figure, Goal, Options, Run
 
 MISSES: Final = 3
-#: Intervals for which a handler sleeps, and a large message takes: longer than anyone's patience.
+#: Intervals for which a handler sleeps, and a large message takes: longer than any server waits.
 _SLOW: Final = 6
 #: Messages for a handler that sleeps: more than any server's buffer holds.
 _FLOOD: Final = ["sleep {seconds}", *["x" * 1024] * 200]
@@ -30,7 +30,7 @@ _NOTES: Final = {
     "picows": "picows gives up after one unanswered PING: its library allows no more",
     "hypercorn": "hypercorn does not look at what answers its PINGs",
 }
-#: Who has not noticed so many intervals after the others should have, never does.
+#: A server that has not noticed so many intervals after it should have never does.
 _NEVER: Final = 3
 
 
@@ -73,7 +73,7 @@ async def _noticed(
     Args:
         kind: prefix of the figures.
         group: of connections.
-        gone: those that had ended before, and are nobody to be noticed.
+        gone: those that had ended before; there is nothing to notice.
     """
     last_bytes = await load.call("last_sent", target=f"/ws/{group}")
     silent_since = {target: when for target, when in last_bytes.items() if target not in gone}

@@ -1,4 +1,4 @@
-"""What it costs to send one message to many, one of whom does not read."""
+"""What it costs to send one message to many connections, one of which does not read."""
 
 from __future__ import annotations
 

@@ -5,12 +5,12 @@
     python -m benchmarks.peers.<name> ROLE --interval SECONDS --misses N [--cert FILE --key FILE]
 
 It listens on a port that the system chooses, prints one line ``port <number>`` once it accepts, and
-runs until it is killed. It pings every `interval`, and gives up who does not answer after `misses`
-of them, as well as its library can; compression and logging are off. The roles:
+runs until it is killed. It pings every `interval`, and gives up a connection that does
+not answer `misses` of them, as well as its library can; compression and logging are off. The roles:
 
 - ``idle``: ignore what comes.
-- ``fanout``: whose target has ``subscribe`` in its query hears what others send whose target has
-  ``publish`` in it. A subscriber that does not read delays nobody.
+- ``fanout``: a connection with ``subscribe`` in its target's query gets what the connections with
+  ``publish`` in theirs send. A subscriber that does not read delays no other.
 - ``echo``: send back what comes.
 - ``detect``: take one message after the other, and upon the text ``sleep <seconds>`` sleep before
   the next; when the application learns that the connection has ended, print one line

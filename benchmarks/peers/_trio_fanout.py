@@ -13,13 +13,13 @@ Message = str | bytes
 
 
 class Fanout:
-    """Who subscribes."""
+    """The subscribers of one channel."""
 
     def __init__(self) -> None:
         self._subscribers: dict[object, tuple[trio.MemorySendChannel[Message], trio.Nursery]] = {}
 
     def publish(self, message: Message, sender: object) -> None:
-        """Send to everybody but the sender."""
+        """Send to all but the sender."""
         for who, (queue, nursery) in self._subscribers.items():
             if who is not sender:
                 try:
