@@ -168,7 +168,7 @@ class _IPv4Alone(socket.socket):
 async def test_where_there_is_no_ipv6_no_host_stands_for_ipv4_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trio_beat._server.server.listeners.socket.socket", _IPv4Alone)
+    monkeypatch.setattr("trio_beat._server.listeners.socket.socket", _IPv4Alone)
     with closed(await open_listeners(0, "")) as listeners:
         assert [listener.getsockname()[0] for listener in listeners] == ["0.0.0.0"]
     with pytest.raises(OSError, match="not supported") as caught:
