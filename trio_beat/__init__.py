@@ -10,8 +10,8 @@ plainly, too, where it comes alone.
 
 from ._channels.hub import Hub, HubStatistics, open_hub
 from ._client.client import connect, reconnecting
-from ._connection.connection import Connection
-from ._connection.terms import SlowPolicy, Statistics
+from ._connection.connection import Connection, Statistics
+from ._connection.shared import SlowPolicy
 from ._exceptions import (
     BackendError,
     Closed,

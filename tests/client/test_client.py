@@ -490,7 +490,7 @@ class TestMissedBeats:
         nursery.start_soon(be, door, serve)
         async with connect(URL, heartbeat=BEATING) as connection:
             for number in range(20):
-                connection._send_beat(Beat(1000 + number, whole=True))
+                connection._engine.send_beat(Beat(1000 + number, whole=True))
                 await wait_all_tasks_blocked()
         assert seen.count(Opcode.PING) == 16
         assert seen.count(Opcode.PONG) == 4

@@ -9,6 +9,7 @@ from websockets.frames import Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, echo, idle, linked, take_all
 from tests.support.peer import Peer
+from trio_beat._connection.beating import Beating
 from trio_beat._connection.connection import Connection
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
@@ -337,8 +338,8 @@ class TestStartSoon:
     ) -> None:
         seen: list[object] = []
 
-        async def task(connection: Connection) -> None:
-            seen.append(connection)
+        async def task(engine: Beating) -> None:
+            seen.append(engine)
             try:
                 await trio.sleep_forever()
             finally:
@@ -346,11 +347,11 @@ class TestStartSoon:
 
         async with linked(idle) as link:
             await trio.sleep(1)
-            link.connection.start_soon(task)
+            link.engine.start_soon(task)
             await trio.sleep(1)
             await link.connection.aclose()
             await link.ended()
-            assert seen == [link.connection, 2]
+            assert seen == [link.engine, 2]
 
     async def test_names_the_peer_and_the_path(self, autojump_clock: MockClock) -> None:
         async with linked(take_all) as link:

@@ -16,7 +16,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, Link, echo, idle, linked, take_all, tcp_pair
-from trio_beat._connection.connection import CLOSE_TIMEOUT, Connection
+from trio_beat._connection.beating import Beating
+from trio_beat._connection.connection import Connection
+from trio_beat._connection.ending import CLOSE_TIMEOUT
 from trio_beat._connection.handler import HandlerConsumer, HandlerErrors
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._transports.framing import FramingTransport
@@ -64,11 +66,11 @@ async def by_the_application(link: Link) -> None:
 
 
 async def by_shutdown(link: Link) -> None:
-    link.connection.end_nowait(EndReason.SHUTDOWN, 1001, "server is shutting down")
+    link.engine.end_nowait(EndReason.SHUTDOWN, 1001, "server is shutting down")
 
 
 async def by_refusal(link: Link) -> None:
-    link.connection.end_nowait(EndReason.REFUSED, 1013, "try again later")
+    link.engine.end_nowait(EndReason.REFUSED, 1013, "try again later")
 
 
 async def by_a_violation(link: Link) -> None:
@@ -91,7 +93,7 @@ async def by_the_socket(link: Link) -> None:
 
 
 async def by_a_fault_of_this_package(link: Link) -> None:
-    link.connection._ping = cast("int", None)  # the next beat looks at it
+    link.engine._ping = cast("int", None)  # the next beat looks at it
 
 
 #: What happens, how the connection ends, and the close frame that the peer gets.
@@ -148,7 +150,7 @@ async def test_every_end_has_one_reason(
         assert await link.ended() == closed
         # It is the server's to log, and to go on.
         assert (link.error is not None) is (closed.by is EndReason.INTERNAL_ERROR)
-        assert {by: n for by, n in link.terms.ended.items() if n} == {closed.by: 1}
+        assert {by: n for by, n in link.shared.ended.items() if n} == {closed.by: 1}
         messages = [record.getMessage() for record in caplog.records]
         assert messages == [f"local /ws/x ended: {closed}"]
 
@@ -167,9 +169,9 @@ async def test_the_first_reason_stands(
         if link.connection.closed is None:  # at the next beat
             await trio.sleep(INTERVAL)
         for by in EndReason:
-            link.connection.end_nowait(by, 1000, "too late")
+            link.engine.end_nowait(by, 1000, "too late")
         assert await link.ended() == closed
-        assert sum(link.terms.ended.values()) == 1
+        assert sum(link.shared.ended.values()) == 1
 
 
 class TestPoliteness:
@@ -245,8 +247,8 @@ class TestPoliteness:
             def received_nowait(self, message: str | bytes) -> bool:
                 return False
 
-            async def received(self, connection: Connection, message: str | bytes) -> None:
-                connection.end_nowait(EndReason.HANDLER, 1000, "")
+            async def received(self, engine: Beating, message: str | bytes) -> None:
+                engine.end_nowait(EndReason.HANDLER, 1000, "")
 
         async with linked(consumer=Impolite(idle, 1, HandlerErrors())) as link:
             await link.peer.send(
@@ -387,7 +389,7 @@ class TestPeerCloses:
             await trio.sleep(1)
             match late:
                 case "end_nowait":
-                    link.connection.end_nowait(EndReason.SHUTDOWN, 1001, "server is shutting down")
+                    link.engine.end_nowait(EndReason.SHUTDOWN, 1001, "server is shutting down")
                 case "aclose":
                     await link.connection.aclose()
                 case _:
@@ -711,7 +713,7 @@ async def test_what_was_not_finished_goes_with_the_connection(
     async with linked(secure=secure) as link:
         await link.peer.send_frame(Opcode.TEXT, b"x" * 100_000, fin=False)
         await wait_all_tasks_blocked()
-        transport = link.connection._transport
+        transport = link.transport
         assert isinstance(transport, FramingTransport)
         parser = weakref.ref(transport._parser())
         assert transport._reads.unfinished.held == 100_000

@@ -14,6 +14,7 @@ from websockets.frames import Frame, Opcode
 
 from tests.support.harness import INTERVAL, Link, idle, linked, take_all
 from trio_beat._connection.connection import Connection
+from trio_beat._connection.life import Life
 from trio_beat._exceptions import EndReason
 from trio_beat._heartbeat import Heartbeat
 
@@ -181,7 +182,7 @@ class UnexpectedError(Exception):
 
 
 @pytest.mark.needs_epoll
-@pytest.mark.parametrize(("method", "whose"), [("_took", READER), ("_send_beat", HEARTBEAT)])
+@pytest.mark.parametrize(("method", "whose"), [("_took", READER), ("send_beat", HEARTBEAT)])
 async def test_what_a_function_raises_is_raised_in_its_own_task(
     method: str,
     whose: str,
@@ -198,7 +199,7 @@ async def test_what_a_function_raises_is_raised_in_its_own_task(
     async with linked() as link:
         await wait_all_tasks_blocked()
         async with watched(link) as switches:
-            monkeypatch.setattr(Connection, method, fail)
+            monkeypatch.setattr(Life, method, fail)
             await link.peer.send_text("x")
             await trio.sleep(1.5 * INTERVAL)
         closed = await link.ended()
@@ -214,7 +215,7 @@ async def test_what_a_function_raises_is_raised_in_its_own_task(
 async def test_an_edge_without_a_byte_is_no_life(secure: bool, autojump_clock: MockClock) -> None:
     """As EPOLLERR, EPOLLHUP and EPOLLRDHUP are, alone."""
     async with linked(secure=secure) as link, trio.open_nursery() as nursery:
-        watch = link.connection._transport._watch  # type: ignore[attr-defined]
+        watch = link.transport._watch  # type: ignore[attr-defined]
 
         async def tell() -> None:
             while link.running:

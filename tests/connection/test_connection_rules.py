@@ -17,8 +17,9 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, Link, echo, idle, linked, take_all, tcp_pair
 from tests.support.peer import socket_pair
-from trio_beat._connection.connection import PARTING_TIMEOUT, Connection
-from trio_beat._connection.terms import SlowPolicy
+from trio_beat._connection.connection import Connection
+from trio_beat._connection.ending import CANCELLED_TIMEOUT
+from trio_beat._connection.shared import SlowPolicy
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._protocol.frames import message_frame
@@ -208,8 +209,7 @@ class TestTheReaderWaitsWithinBounds:
                     await link.peer.send_frame(Opcode.BINARY, b"x" * 1000)
                     sent += 1
             assert 10 < sent < 1000  # what two socket buffers and one read hold
-            waiting = link.connection._consumer
-            assert len(waiting._inbox) == 2  # type: ignore[attr-defined]
+            assert link.consumer.waiting == 2
             go_on.set()
             await wait_all_tasks_blocked()
             assert sent - 1 <= received <= sent
@@ -290,7 +290,7 @@ class TestTheOutbox:
             first = next(n for n, number in enumerate(received) if number != n)
             assert received == [*range(first), *range(first + dropped, 1000)]
             assert dropped > 100
-            assert link.terms.dropped == dropped
+            assert link.shared.dropped == dropped
             assert link.connection.statistics().outbox == 0
             assert link.running
 
@@ -607,9 +607,9 @@ class TestCleanupCompletes:
                 trio.lowlevel.remove_instrument(instrument)
             if instrument.cancelled_at is not None and not secure:
                 assert link.ended_at is not None
-                assert link.ended_at <= instrument.cancelled_at + PARTING_TIMEOUT
+                assert link.ended_at <= instrument.cancelled_at + CANCELLED_TIMEOUT
             assert link.error is None
-            assert sum(link.terms.ended.values()) == 1
+            assert sum(link.shared.ended.values()) == 1
             with pytest.raises(ConnectionClosed):
                 await link.connection.receive()
         return instrument

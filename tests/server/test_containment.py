@@ -14,9 +14,10 @@ from websockets.frames import Close, Opcode
 from tests.support.harness import echo, tls_contexts
 from tests.support.peer import HANDSHAKE, Peer, dial, reset
 from tests.support.serving import deserted, serving
-from trio_beat import Connection, EndReason, Heartbeat, Limits
+from trio_beat import EndReason, Heartbeat, Limits
 from trio_beat._channels.hub import HubConsumer
 from trio_beat._connection.handler import HandlerConsumer
+from trio_beat._connection.life import Life
 from trio_beat._heartbeat import Verdict
 from trio_beat._metronome import Seat
 from trio_beat._server.pending import PendingTCP, PendingTLS
@@ -53,8 +54,16 @@ METHODS: list[tuple[type, str]] = [
     *((Outbox, name) for name in ["append_reply", "append_beat", "buffers", "taken"]),
     *((Seat, name) for name in ["beat", "leave"]),
     *(
-        (Connection, name)
-        for name in ["_take", "_ponged", "_send_beat", "_let_go", "_put", "_conclude", "_report"]
+        (Life, name)
+        for name in [
+            "_take",
+            "_ponged",
+            "send_beat",
+            "_send_response",
+            "_put",
+            "_conclude",
+            "_report",
+        ]
     ),
     *((HandlerConsumer, name) for name in ["opened", "received", "finished", "closed"]),
     *((HubConsumer, name) for name in ["opened", "received", "finished", "closed"]),

@@ -8,6 +8,7 @@ rest is Chromium's own throttling.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,21 +63,22 @@ async def test_a_hidden_page_with_slow_timers_is_kept(
     dropped: list[str] = []
 
     async def demand_answers(connection: Connection) -> None:
-        async def beat(connection: Connection) -> None:
-            while True:
-                await connection.send(HEARTBEAT)
-                await trio.sleep(INTERVAL)
+        async def beat() -> None:
+            with suppress(ConnectionClosed):
+                while True:
+                    await connection.send(HEARTBEAT)
+                    await trio.sleep(INTERVAL)
 
-        connection.start_soon(beat)
-        try:
-            while True:
-                with trio.move_on_after((MISSES + 1) * INTERVAL) as silence:
-                    await connection.receive()
-                if silence.cancelled_caught:
-                    dropped.append(connection.path)
-                    return await connection.aclose(_UNANSWERED)
-        except ConnectionClosed:
-            return None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beat)
+            with suppress(ConnectionClosed):
+                while True:
+                    with trio.move_on_after((MISSES + 1) * INTERVAL) as silence:
+                        await connection.receive()
+                    if silence.cancelled_caught:
+                        dropped.append(connection.path)
+                        await connection.aclose(_UNANSWERED)
+            nursery.cancel_scope.cancel()
 
     async def wait_for_slow_timers() -> float:
         """Returns how long that took: some seconds, and a minute on a busy machine."""

@@ -16,8 +16,9 @@ from websockets.frames import Opcode
 
 from tests.support.peer import Peer, Trickle, socket_pair
 from trio_beat._connection.connection import Connection
-from trio_beat._connection.handler import Handler, HandlerConsumer, HandlerErrors
-from trio_beat._connection.terms import Consumer, SlowPolicy, Terms
+from trio_beat._connection.handler import Handler, HandlerConsumer, HandlerErrors, InboxConsumer
+from trio_beat._connection.life import Life
+from trio_beat._connection.shared import Shared, SlowPolicy
 from trio_beat._exceptions import Closed
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
@@ -112,17 +113,34 @@ async def tls_pair(
 
 
 class Link:
-    """A connection that runs, and its peer."""
+    """A connection that runs, and its peer.
+
+    Args:
+        peer: the other end of the transport's socket.
+        transport: the connection's.
+        shared: what the connection shares with others.
+        consumer: the connection's application side, with an inbox.
+        response: that of the handshake.
+    """
 
     def __init__(
-        self, peer: Peer, transport: Transport, terms: Terms, consumer: Consumer, response: bytes
+        self,
+        peer: Peer,
+        transport: Transport,
+        shared: Shared,
+        consumer: InboxConsumer,
+        response: bytes,
     ) -> None:
         self.peer = peer
-        self.terms = terms
-        self.connection = Connection(transport, terms, consumer, path="/ws/x", response=response)
+        self.transport = transport
+        self.shared = shared
+        self.consumer = consumer
+        self.engine = Life(transport, shared, consumer, path="/ws/x", response=response)
+        #: For the test, which is no handler, to do what one does.
+        self.connection = Connection(self.engine, consumer)
         #: Cancels the connection, and nothing else.
         self.scope = trio.CancelScope()
-        #: What `Connection.run` raised.
+        #: What `Life.run` raised.
         self.error: BaseException | None = None
         self.ended_at: float | None = None
         self._ended = trio.Event()
@@ -133,7 +151,7 @@ class Link:
         self.task = trio.lowlevel.current_task()
         try:
             with self.scope:
-                await self.connection.run()
+                await self.engine.run()
         except Exception as exc:  # for the test to look at
             self.error = exc
         finally:
@@ -188,7 +206,7 @@ async def echo(connection: Connection) -> None:
 async def linked(
     handler: Handler = idle,
     *,
-    consumer: Consumer | None = None,
+    consumer: InboxConsumer | None = None,
     heartbeat: Heartbeat = Heartbeat(INTERVAL),  # noqa: B008 - immutable
     outbox: int = 2**20,
     slow_policy: SlowPolicy = SlowPolicy.DISCONNECT,
@@ -211,7 +229,7 @@ async def linked(
     reads = make_read_context(
         message_size, turns, message_timeout=message_timeout, unfinished=unfinished
     )
-    terms = Terms(heartbeat, metronome, outbox, slow_policy)
+    shared = Shared(heartbeat, metronome, outbox, slow_policy)
     consumer = consumer or HandlerConsumer(handler, inbound, HandlerErrors(handler_errors))
     with trio.fail_after(HANGS), Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
@@ -227,7 +245,7 @@ async def linked(
             else:
                 peer, sock = pair()
                 transport = TCPTransport(sock, reads, poller, received)
-            link = Link(peer, transport, terms, consumer, response)
+            link = Link(peer, transport, shared, consumer, response)
             nursery.start_soon(link.run)
             try:
                 yield link

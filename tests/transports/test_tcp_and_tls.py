@@ -28,7 +28,7 @@ from tests.support.harness import (
 from tests.support.peer import Peer, Trickle, socket_pair
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.handler import Handler
-from trio_beat._connection.terms import SlowPolicy
+from trio_beat._connection.shared import SlowPolicy
 from trio_beat._exceptions import Closed, EndReason
 from trio_beat._transports.tcp import TCPTransport
 from trio_beat._transports.tls import TLSTransport
@@ -240,9 +240,9 @@ class TestClogged:
     @pytest.mark.parametrize(
         ("end", "code"),
         [
-            (lambda link: link.connection.end_nowait(EndReason.SLOW, 1013, ""), 1013),
-            (lambda link: link.connection.end_nowait(EndReason.SHUTDOWN, 1001, ""), 1001),
-            (lambda link: link.connection.end_nowait(EndReason.HANDLER, 1000, ""), 1000),
+            (lambda link: link.engine.end_nowait(EndReason.SLOW, 1013, ""), 1013),
+            (lambda link: link.engine.end_nowait(EndReason.SHUTDOWN, 1001, ""), 1001),
+            (lambda link: link.engine.end_nowait(EndReason.HANDLER, 1000, ""), 1000),
             (lambda link: link.scope.cancel(), 1001),
         ],
         ids=["slow", "shutdown", "handler", "cancelled"],

@@ -25,7 +25,8 @@ import trio
 from websockets.frames import Opcode
 
 from .._checks import check_kind, check_seconds, check_text, encode
-from .._connection.connection import Connection
+from .._connection.beating import Beating
+from .._connection.consumer import Consumer
 from .._exceptions import BackendError, EndReason, HubClosed
 from .._log import get_logger
 from .._plain import Plain
@@ -372,13 +373,13 @@ async def _open_hub(backend: str | Backend, expire: float) -> AsyncIterator[Hub]
         yield hub
 
 
-def _refuse(connection: Connection, exc: BackendError) -> None:
+def _refuse(engine: Beating, exc: BackendError) -> None:
     # Not a warning for each of many: what happens to the backend, the backend says.
-    _log.info("%s refused: %s (%r)", connection.peer, exc, exc.__cause__)
-    connection.end_nowait(EndReason.REFUSED, 1013, "backend is away, try again later")
+    _log.info("%s refused: %s (%r)", engine.peer, exc, exc.__cause__)
+    engine.end_nowait(EndReason.REFUSED, 1013, "backend is away, try again later")
 
 
-class HubConsumer:
+class HubConsumer(Consumer):
     """Connects a connection to a hub, as its URL asks for.
 
     Args:
@@ -388,38 +389,26 @@ class HubConsumer:
 
     __slots__ = ("_channels", "_hub")
 
-    #: There is no code of an application's.
-    failure: Final = None
-
     def __init__(self, hub: Hub, channels: Channels) -> None:
         self._hub = hub
         self._channels = channels
 
-    async def opened(self, connection: Connection) -> None:
+    async def opened(self, engine: Beating) -> None:
         try:
-            await self._hub.subscribe(connection, self._channels.subscribe)
+            await self._hub.subscribe(engine, self._channels.subscribe)
         except BackendError as exc:
-            _refuse(connection, exc)
+            _refuse(engine, exc)
 
     def received_nowait(self, message: str | bytes) -> bool:
         return not self._channels.publish
 
-    async def received(self, connection: Connection, message: str | bytes) -> None:
-        sender = None if self._channels.echo else connection
+    async def received(self, engine: Beating, message: str | bytes) -> None:
+        sender = None if self._channels.echo else engine
         try:
             for channel in self._channels.publish:
                 await self._hub.publish(channel, message, sender=sender)
         except BackendError as exc:
-            _refuse(connection, exc)
+            _refuse(engine, exc)
 
-    async def receive(self) -> str | bytes:
-        raise trio.EndOfChannel
-
-    async def caught_up(self) -> None:
-        pass
-
-    async def finished(self, connection: Connection) -> None:
-        pass
-
-    def closed(self, connection: Connection) -> None:
-        self._hub.unsubscribe(connection, self._channels.subscribe)
+    def closed(self, engine: Beating) -> None:
+        self._hub.unsubscribe(engine, self._channels.subscribe)

@@ -6,7 +6,7 @@
     a nursery of the context's
     └── _Visit.run                    one connection, from the first packet to the goodbye
         └── (engine: a nursery)
-            ├── Connection.run        the same as a server's: reader, heartbeat, one cancel scope
+            ├── Life.run              the same as a server's: reader, heartbeat, one cancel scope
             ├── the metronome         with one seat
             └── trio-websocket's reader, and the tasks of its transport
 
@@ -31,9 +31,12 @@ import trio
 from wsproto.utilities import LocalProtocolError
 
 from .._checks import check_kind, check_seconds, check_whole
-from .._connection.connection import CLOSE_TIMEOUT, PARTING_TIMEOUT, Connection
+from .._connection.beating import Beating
+from .._connection.connection import Connection
+from .._connection.ending import CANCELLED_TIMEOUT, CLOSE_TIMEOUT
 from .._connection.handler import InboxConsumer
-from .._connection.terms import SlowPolicy, Terms
+from .._connection.life import Life
+from .._connection.shared import Shared, SlowPolicy
 from .._exceptions import (
     Closed,
     ConnectFailed,
@@ -79,7 +82,7 @@ class _Plan:
         check_seconds("connect_timeout", self.connect_timeout, endless=True)
 
 
-def _is_lost(connection: Connection) -> bool:
+def _is_lost(connection: Connection | Beating) -> bool:
     assert connection.closed is not None
     return isinstance(ended(connection.closed), ConnectionLost)
 
@@ -96,33 +99,29 @@ class _BlockConsumer(InboxConsumer):
         #: Seconds for which the connection was open; None while it is.
         self.lived: float | None = None
 
-    async def opened(self, connection: Connection) -> None:
-        await super().opened(connection)
+    async def opened(self, engine: Beating) -> None:
+        await super().opened(engine)
         self._opened_at = trio.current_time()
         assert self._started is not None
-        self._started(connection)
+        self._started(Connection(engine, self))
 
     def forget(self) -> None:
-        """Let go of who was to be told, and knows this."""
+        """Let go of what was to be told, and knows this."""
         self._started = None
 
     def _over(self) -> None:
         if self.lived is None:
             self.lived = trio.current_time() - self._opened_at
 
-    async def caught_up(self) -> None:
-        self._over()  # it is asked when the server has broken the rules
-        await super().caught_up()
-
-    async def finished(self, connection: Connection) -> None:
+    async def finished(self, engine: Beating) -> None:
         self._over()
-        if _is_lost(connection):
+        if engine.closed is None or _is_lost(engine):
             # The block will be cancelled, and what came before the loss is still its.
-            await super().finished(connection)
+            await super().finished(engine)
         else:
             self._inbox.close()
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, engine: Beating) -> None:
         self._over()
         # The block may be slow, and go on taking what came.
         self._inbox.close()
@@ -137,6 +136,7 @@ class _Visit:
     """
 
     connection: Connection
+    _engine: Life
     _consumer: _BlockConsumer
 
     def __init__(self, plan: _Plan, lost: Callable[[], object] = lambda: None) -> None:
@@ -174,9 +174,9 @@ class _Visit:
             sock, line, opened = await self._reach(sockets)
             try:
                 async with trio.open_nursery(strict_exception_groups=True) as engine:
-                    connection = await self._establish(engine, sock, line, opened)
-                    await connection.run()
-                    if _is_lost(connection):
+                    self._engine = await self._establish(engine, sock, line, opened)
+                    await self._engine.run()
+                    if _is_lost(self._engine):
                         self._lost()
                     engine.cancel_scope.cancel()
             except BaseExceptionGroup as group:
@@ -199,35 +199,36 @@ class _Visit:
 
     async def _establish(
         self, engine: trio.Nursery, sock: socket.socket, line: ClientStream, opened: Opened
-    ) -> Connection:
+    ) -> Life:
         plan = self._plan
         transport = await establish(sock, line, opened.behind, engine, plan.message_size)
         metronome = Metronome(plan.heartbeat.interval, slots=1)
         await engine.start(metronome.run)
-        return Connection(
+        self._consumer.subprotocol = opened.subprotocol
+        return Life(
             transport,
-            Terms(plan.heartbeat, metronome, plan.outbox, SlowPolicy.DISCONNECT),
+            Shared(plan.heartbeat, metronome, plan.outbox, SlowPolicy.DISCONNECT),
             self._consumer,
             path=plan.address.target,
-            subprotocol=opened.subprotocol,
             response=b"",
         )
 
     async def leave(self, exc: BaseException | None) -> None:
         """The block has been left: close the connection, and wait until it is gone."""
-        self._end_within(PARTING_TIMEOUT if exc is not None else CLOSE_TIMEOUT + PARTING_TIMEOUT)
+        seconds = CANCELLED_TIMEOUT if exc is not None else CLOSE_TIMEOUT + CANCELLED_TIMEOUT
+        self._end_within(seconds)
         self._consumer.returned()
         code, reason = 1000, ""
         if exc is not None:
             gone = all(isinstance(leaf, trio.Cancelled | KeyboardInterrupt) for leaf in leaves(exc))
             code, reason = (1001, "going away") if gone else (1011, "internal error")
-        self.connection.end_nowait(EndReason.HANDLER, code, reason)
+        self._engine.end_nowait(EndReason.HANDLER, code, reason)
         try:
             # What the block raised must not get lost behind a cancellation of this.
             with trio.CancelScope(shield=exc is not None):
                 await self._ended.wait()
         except trio.Cancelled:
-            self._end_within(PARTING_TIMEOUT)
+            self._end_within(CANCELLED_TIMEOUT)
             # Not for long: the shelter's deadline ends what is waited for.
             with trio.CancelScope(shield=True):
                 await self._ended.wait()

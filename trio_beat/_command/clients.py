@@ -16,7 +16,8 @@ import trio
 
 from .._client.client import connect, reconnecting
 from .._client.dial import TARGET, check_fields, why
-from .._connection.connection import CLOSE_TIMEOUT, Connection
+from .._connection.connection import Connection
+from .._connection.ending import CLOSE_TIMEOUT
 from .._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from .._heartbeat import Heartbeat
 from .._log import get_logger

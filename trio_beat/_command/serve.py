@@ -15,7 +15,7 @@ from typing import NoReturn
 import trio
 
 from .._channels.hub import Hub, open_hub
-from .._connection.terms import SlowPolicy
+from .._connection.shared import SlowPolicy
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
 from .._log import get_logger

@@ -1,4 +1,4 @@
-"""Whom a connection serves where that is an application: a server's handler, a client's block."""
+"""The application side of a connection where it is code: a server's handler, a client's block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import trio
 
 from .._exceptions import ConnectionClosed, EndReason, split
 from .._log import get_logger
+from .beating import Beating
 from .connection import Connection
+from .consumer import Consumer
 from .inbox import Inbox
 
 _log = get_logger("trio_beat.connection")
@@ -42,19 +44,29 @@ def _runs(task: trio.lowlevel.Task) -> bool:
     return nursery is not None and task in nursery.child_tasks
 
 
-class InboxConsumer:
+class InboxConsumer(Consumer):
     """Gives messages to the application's code, through a bounded buffer.
 
     Args:
         inbound_size: how many messages may wait for it before the reader stops reading.
+        subprotocol: what the handshake agreed on, or None.
     """
 
-    __slots__ = ("_busy", "_caught_up", "_inbox", "_readers", "_returned", "_running", "failure")
+    __slots__ = (
+        "_busy",
+        "_caught_up",
+        "_inbox",
+        "_readers",
+        "_returned",
+        "_running",
+        "failure",
+        "subprotocol",
+    )
 
-    def __init__(self, inbound_size: int) -> None:
+    def __init__(self, inbound_size: int, subprotocol: str | None = None) -> None:
         self._inbox = Inbox(inbound_size)
         self._running = False
-        #: Set when the code has returned, and when it has caught up; None while nobody waits.
+        #: Set when the code has returned, and when it has caught up; None while nothing waits.
         self._returned: trio.Event | None = None
         self._caught_up: trio.Event | None = None
         #: Tasks that wait for a message.
@@ -62,8 +74,9 @@ class InboxConsumer:
         #: Tasks that have taken a message and not asked for another one; None: none has.
         self._busy: set[trio.lowlevel.Task] | None = None
         self.failure: BaseException | None = None
+        self.subprotocol = subprotocol
 
-    async def opened(self, connection: Connection) -> None:
+    async def opened(self, engine: Beating) -> None:
         self._running = True
 
     def returned(self) -> None:
@@ -76,10 +89,11 @@ class InboxConsumer:
     def received_nowait(self, message: str | bytes) -> bool:
         return self._inbox.put_nowait(message)
 
-    async def received(self, connection: Connection, message: str | bytes) -> None:
+    async def received(self, engine: Beating, message: str | bytes) -> None:
         await self._inbox.put(message)
 
     async def receive(self) -> str | bytes:
+        """Give a message to the application; raises `trio.EndOfChannel` after the last."""
         task = trio.lowlevel.current_task()
         if self._busy is not None:
             self._busy.discard(task)
@@ -96,6 +110,11 @@ class InboxConsumer:
         return message
 
     @property
+    def waiting(self) -> int:
+        """Messages that the code has not taken yet."""
+        return len(self._inbox)
+
+    @property
     def _behind(self) -> bool:
         """Whether the code has not dealt with all that came."""
         if not self._running:
@@ -106,18 +125,18 @@ class InboxConsumer:
         if self._caught_up is not None and not self._behind:
             self._caught_up.set()
 
-    async def caught_up(self) -> None:
-        if self._behind:
-            self._caught_up = trio.Event()
-            await self._caught_up.wait()
-
-    async def finished(self, connection: Connection) -> None:
+    async def finished(self, engine: Beating) -> None:
+        if engine.closed is None:  # it may still answer what came before
+            if self._behind:
+                self._caught_up = trio.Event()
+                await self._caught_up.wait()
+            return
         self._inbox.close()
         if self._running and (self._readers or self._behind):
             self._returned = trio.Event()
             await self._returned.wait()
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, engine: Beating) -> None:
         self._inbox.discard()
         self._busy = None
 
@@ -131,25 +150,32 @@ class HandlerConsumer(InboxConsumer):
             meets `errors`.
         inbound_size: how many messages may wait for it before the reader stops reading.
         errors: what becomes of what the handler raises.
+        subprotocol: what the handshake agreed on, or None.
     """
 
     __slots__ = ("_errors", "_handler")
 
-    def __init__(self, handler: Handler, inbound_size: int, errors: HandlerErrors) -> None:
-        super().__init__(inbound_size)
+    def __init__(
+        self,
+        handler: Handler,
+        inbound_size: int,
+        errors: HandlerErrors,
+        subprotocol: str | None = None,
+    ) -> None:
+        super().__init__(inbound_size, subprotocol)
         self._handler = handler
         self._errors = errors
 
-    async def opened(self, connection: Connection) -> None:
-        await super().opened(connection)
-        connection.start_soon(self._run)
+    async def opened(self, engine: Beating) -> None:
+        await super().opened(engine)
+        engine.start_soon(self._run)
 
-    async def _run(self, connection: Connection) -> None:
+    async def _run(self, engine: Beating) -> None:
         try:
-            await self._handler(connection)
-            connection.end_nowait(EndReason.HANDLER, 1000, "")
+            await self._handler(Connection(engine, self))
+            engine.end_nowait(EndReason.HANDLER, 1000, "")
         except BaseException as exc:
-            rest = self._deal_with(exc, connection)
+            rest = self._deal_with(exc, engine)
             try:
                 if rest is exc:
                     raise
@@ -160,13 +186,13 @@ class HandlerConsumer(InboxConsumer):
         finally:
             self.returned()
 
-    def _deal_with(self, exc: BaseException, connection: Connection) -> BaseException | None:
+    def _deal_with(self, exc: BaseException, engine: Beating) -> BaseException | None:
         """Note what a handler raised, and give back what is to go on."""
         ended, rest = split(exc, lambda e: isinstance(e, ConnectionClosed))
         # That a connection has ended is an everyday event, and must not end the server. Where
         # it is another than the handler's own, the handler could have known better.
-        if ended is not None and connection.closed is None:
-            self._give_up(connection, ended, logging.WARNING)
+        if ended is not None and engine.closed is None:
+            self._give_up(engine, ended, logging.WARNING)
         if rest is None:
             return None
         leaving, failed = split(rest, lambda e: not isinstance(e, Exception | BaseExceptionGroup))
@@ -176,9 +202,9 @@ class HandlerConsumer(InboxConsumer):
             self.failure = rest
             return rest
         self._errors.count += 1
-        self._give_up(connection, failed, logging.ERROR)
+        self._give_up(engine, failed, logging.ERROR)
         return leaving
 
-    def _give_up(self, connection: Connection, exc: BaseException, level: int) -> None:
-        _log.log(level, "%s handler failed", connection.peer, exc_info=exc)
-        connection.end_nowait(EndReason.HANDLER, 1011, "internal error")
+    def _give_up(self, engine: Beating, exc: BaseException, level: int) -> None:
+        _log.log(level, "%s handler failed", engine.peer, exc_info=exc)
+        engine.end_nowait(EndReason.HANDLER, 1011, "internal error")

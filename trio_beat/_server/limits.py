@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .._checks import check_kind, check_seconds, check_whole
-from .._connection.terms import SlowPolicy
+from .._connection.shared import SlowPolicy
 from .._exceptions import EndReason
 
 

@@ -35,9 +35,10 @@ from .._checks import (
     check_server_context,
     check_subprotocols,
 )
-from .._connection.connection import Connection
+from .._connection.consumer import Consumer
 from .._connection.handler import Handler, HandlerConsumer, HandlerErrors
-from .._connection.terms import Consumer, Terms
+from .._connection.life import Life
+from .._connection.shared import Shared
 from .._exceptions import EndReason, split_unexpected
 from .._heartbeat import Heartbeat
 from .._log import get_logger
@@ -129,11 +130,11 @@ class Server:
         self._bios = Bios()
         self._grace = grace
         self._metronome = Metronome(heartbeat.interval)
-        self._terms = Terms(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
+        self._terms = Shared(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
         self._unfinished = Unfinished(limits.message_timeout, limits.unfinished)
         self._reads = ReadContext(limits.message_size, self._turns, self._unfinished)
         self._poller = Poller(self._turns)
-        self._connections: set[Connection] = set()
+        self._connections: set[Life] = set()
         self._handshakes: set[trio.CancelScope] = set()
         self._pending = 0
         self._accepted = 0
@@ -294,7 +295,7 @@ class Server:
                 self._pending -= 1
                 if admitted is None:
                     pending.abort()
-            if isinstance(admitted, Connection):
+            if isinstance(admitted, Life):
                 del pending
                 self._accepted += 1
                 self._connections.add(admitted)
@@ -311,15 +312,13 @@ class Server:
             if rest is not None:
                 raise rest from rest.__cause__
 
-    def _contain(
-        self, exc: BaseException, admitted: Connection | Request | None
-    ) -> BaseException | None:
+    def _contain(self, exc: BaseException, admitted: Life | Request | None) -> BaseException | None:
         """Let what nothing expects end one peer and not the server: here, and nowhere else.
 
         Returns:
             What is the server's to raise: what a handler raised, a cancellation, or an exit.
         """
-        connection = admitted if isinstance(admitted, Connection) else None
+        connection = admitted if isinstance(admitted, Life) else None
         failure = None if connection is None else connection.failure
         unexpected, rest = split_unexpected(exc, failure)
         if unexpected is not None:
@@ -340,7 +339,7 @@ class Server:
         finally:
             pending.abort()
 
-    async def _admit(self, pending: PendingSocket) -> Connection | Request | None:
+    async def _admit(self, pending: PendingSocket) -> Life | Request | None:
         try:
             request = pending.read_head_nowait() or await self._read_request(pending)
             if request is None:
@@ -381,7 +380,7 @@ class Server:
             raise Refusal(503, _GOING_AWAY)
         raise Refusal(408, f"no request within {self._limits.handshake_timeout:g} s")
 
-    def _make_connection(self, pending: PendingSocket, head: Head, behind: bytes) -> Connection:
+    def _make_connection(self, pending: PendingSocket, head: Head, behind: bytes) -> Life:
         if self.draining:
             raise Refusal(503, _GOING_AWAY)
         response, subprotocol = accept(head, self._subprotocols)
@@ -394,15 +393,16 @@ class Server:
                 raise Refusal(exc.status, str(exc), logged=logged) from None
         else:
             assert self._handler is not None
-            consumer = HandlerConsumer(self._handler, self._limits.inbound, self._handler_errors)
+            consumer = HandlerConsumer(
+                self._handler, self._limits.inbound, self._handler_errors, subprotocol
+            )
         if len(self._connections) >= self._limits.connections:
             raise _full()
-        return Connection(
+        return Life(
             pending.transport(self._reads, self._poller, behind),
             self._terms,
             consumer,
             path=head.target,
-            subprotocol=subprotocol,
             response=response,
         )
 

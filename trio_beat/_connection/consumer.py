@@ -1,0 +1,52 @@
+"""The contract between a connection and its application side."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from .beating import Beating
+
+
+class Consumer(ABC):
+    """The application side of a connection.
+
+    All of it runs in the connection's nursery, in this order: `opened`; then the messages, one at a
+    time; `finished`, where the peer ends the connection; `closed`.
+    """
+
+    __slots__ = ()
+
+    #: What the application raised, and the connection's nursery with it; None: nothing.
+    failure: BaseException | None = None
+
+    @abstractmethod
+    async def opened(self, engine: Beating) -> None:
+        """The peer is admitted; what is sent now follows the handshake's response.
+
+        Args:
+            engine: the connection: it sends, ends, and runs tasks (`start_soon`).
+        """
+
+    @abstractmethod
+    def received_nowait(self, message: str | bytes) -> bool:
+        """Take a message if that needs no waiting.
+
+        Returns:
+            False: `received` has to take it. This is asked outside of the reader's task.
+        """
+
+    @abstractmethod
+    async def received(self, engine: Beating, message: str | bytes) -> None:
+        """Take a message. While this waits the peer feels back-pressure, and is not judged."""
+
+    async def finished(self, engine: Beating) -> None:  # noqa: B027 - most need no time
+        """The peer sends no more: wait until what came before has been dealt with.
+
+        It is cancelled after `CLOSE_TIMEOUT`. ``engine.closed`` says what has happened: the peer
+        has closed; or, where it is None, it has broken the rules: the connection is open until this
+        returns, and ends then.
+        """
+
+    @abstractmethod
+    def closed(self, engine: Beating) -> None:
+        """The connection has ended."""

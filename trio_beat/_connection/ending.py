@@ -1,0 +1,222 @@
+"""How a connection ends.
+
+======== ============================ ======== =====================================================
+state    what happens                 then     how
+======== ============================ ======== =====================================================
+open     `end_nowait`, in any task    ending   as `WAYS` says for the reason
+open     the peer closes              ending   by ``peer``, when the consumer has `finished`
+open     cancelled from outside       ending   by ``shutdown``, 1001, without a handshake
+open     the application raises       ending   by ``handler``, 1011, without a handshake
+open     an unexpected exception      ending   by ``internal-error``, 1011, without a handshake
+ending   any of these                 ending   the first reason stands; what is raised, or a
+                                               cancellation, cuts the handshake short
+ending   `Life.run` is left           ended    the socket is closed, the end counted and logged
+======== ============================ ======== =====================================================
+
+1. What ends an open connection sets `closed`, which was None, and sends or queues the close frame
+   in the same step: no message follows it. Then the tasks are cancelled, and `_close` does the
+   closing handshake. Where the peer closes, the consumer first has `CLOSE_TIMEOUT` for what came
+   before.
+2. A dead or lost peer is aborted, not asked. Every other one gets a close frame and
+   `CLOSE_TIMEOUT` seconds; without a handshake, `CANCELLED_TIMEOUT` for the close frame to go out.
+3. An exception that nothing here expects ends this connection alone. It leaves `Life.run`, also
+   where another task met it, and the server goes on (`Server._contain`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple, Self
+
+import trio
+
+from .._exceptions import Closed, EndReason, split_unexpected
+from .._log import get_logger
+from .._text import public_url
+from .._transports.outbox import Outbox
+from .sending import Sending
+
+_log = get_logger("trio_beat.connection")
+
+#: Seconds that the closing handshake may take (RFC 6455, section 7.1.1), and that a consumer has
+#: for what the peer sent before it closed or broke the protocol.
+CLOSE_TIMEOUT: Final = 5.0
+
+#: Seconds for which the close frame of a cancelled connection may still be sent.
+CANCELLED_TIMEOUT: Final = 1.0
+
+
+class Way(NamedTuple):
+    """How a connection ends for one reason."""
+
+    #: The socket is closed at once, without a close frame: the peer is dead or lost.
+    abort: bool = False
+    #: The messages that wait are dropped: they are of no use to the peer. Else they are sent, and
+    #: the close frame behind them.
+    drop: bool = False
+    #: The peer owes a close frame, and it is waited for.
+    owed: bool = False
+
+
+WAYS: Final[Mapping[EndReason, Way]] = {
+    EndReason.PEER: Way(drop=True),
+    EndReason.MISSED_BEATS: Way(abort=True),
+    EndReason.LOST: Way(abort=True),
+    EndReason.SLOW: Way(drop=True, owed=True),
+    EndReason.PROTOCOL_ERROR: Way(drop=True),
+    EndReason.TOO_BIG: Way(drop=True),
+    EndReason.HANDLER: Way(owed=True),
+    EndReason.SHUTDOWN: Way(owed=True),
+    EndReason.REFUSED: Way(owed=True),
+    EndReason.INTERNAL_ERROR: Way(owed=True),
+}
+
+#: What the transport fails with other than a violated protocol, by the close code.
+_FAILURES: Final = {1009: EndReason.TOO_BIG, 1013: EndReason.SLOW}
+_INTERNAL_ERROR: Final = Closed(EndReason.INTERNAL_ERROR, 1011, "internal error")
+
+
+async def _raise(exc: Exception) -> None:
+    raise exc
+
+
+class Ending(Sending):
+    """The ending of a connection."""
+
+    __slots__ = ()
+
+    def end_nowait(
+        self, by: EndReason, code: int, reason: str, *, frame: bytes | None = None
+    ) -> None:
+        """End the connection; does nothing once it has ended.
+
+        So a handler whose peer has closed keeps the time that it was promised.
+
+        Args:
+            by: why.
+            code: close code that the peer is told.
+            reason: text that the peer is told.
+            frame: a close frame that is already made; None: one is made.
+        """
+        if self.closed is not None:
+            return
+        try:
+            self._conclude(by, code, reason, frame)
+        except Exception as exc:  # the caller, as a server that drains, must not fail because of it
+            self._failed(exc)
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    def start_soon(self, task: Callable[[Self], Awaitable[object]]) -> None:
+        """Run a task in the connection's nursery; it is cancelled when the connection ends."""
+        assert self._nursery is not None
+        self._nursery.start_soon(task, self)
+
+    def _end_tasks(self) -> None:
+        """Cancel all tasks; the nursery takes no other ones from now on."""
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+        self._nursery = None
+
+    def _lost(self, exc: OSError) -> None:
+        # A peer that closed needs no answer, and the handler still has what came before.
+        if self.closed is None:
+            self.end_nowait(EndReason.LOST, 1006, str(exc))
+
+    def _violated(self, code: int, reason: str, frame: bytes) -> None:
+        """The transport failed, and has made the close frame that says why."""
+        by = _FAILURES.get(code, EndReason.PROTOCOL_ERROR)
+        self.end_nowait(by, code, reason, frame=frame)
+
+    def _failed(self, exc: Exception) -> None:
+        if self.closed is None:
+            self.closed = _INTERNAL_ERROR
+        if self._nursery is not None:
+            self._nursery.start_soon(_raise, exc)
+        else:  # `run` is being left already, by another exception
+            _log.error("%s failed while it ended", self.peer, exc_info=exc)
+
+    def _conclude(self, by: EndReason, code: int, reason: str, frame: bytes | None) -> None:
+        """Note how the connection ended, and send the close frame. The first reason stands."""
+        if self.closed is not None:
+            return
+        self.closed = Closed(by, code, reason)
+        way = WAYS[by]
+        if self.outbox is not None:
+            if way.drop:
+                self.outbox.drop_all()
+            self.outbox.emptied.set()
+        if way.abort:
+            self._transport.abort()
+        elif frame is None:
+            self._put(self._transport.close_frame(code, reason))
+        elif frame:
+            self._put(frame)
+
+    async def _close(self) -> None:
+        """Do the closing handshake, or what is left of it."""
+        closed = self.closed
+        assert closed is not None
+        if closed.code == 1006:  # there is no close frame to wait for
+            return
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await self._send_rest()
+            try:
+                await self._transport.finish(answered=not WAYS[closed.by].owed)
+            except OSError as exc:
+                _log.debug("%s closing handshake failed: %s", self.peer, exc)
+
+    async def _interrupted(self, exc: BaseException, failure: BaseException | None) -> None:
+        """Send a close frame, without a handshake: the tasks have ended by an exception.
+
+        Args:
+            exc: what they ended by.
+            failure: what the application raised; None: nothing.
+        """
+        if self.closed is None:
+            self.closed = _why(exc, failure)
+        elif self.closed.by is not EndReason.INTERNAL_ERROR:
+            return  # the close frame was sent, or there is none to send
+        if self.outbox is not None:
+            self.outbox.emptied.set()
+        frame = self._transport.close_frame(self.closed.code, self.closed.reason)
+        if self.outbox is None:
+            self.outbox = Outbox(frame)
+        else:
+            self.outbox.append(frame)
+        with trio.move_on_after(CANCELLED_TIMEOUT, shield=True):
+            await self._send_rest()
+
+    async def _send_rest(self) -> None:
+        """Send what waits in the outbox, the close frame last; no other task writes any more."""
+        try:
+            while self.outbox is not None and self.outbox.size:
+                await self._transport.drain(self.outbox)
+        except OSError as exc:
+            _log.debug("%s closing handshake failed: %s", self.peer, exc)
+
+    def _report(self) -> None:
+        """Count the end, and log it."""
+        assert self.closed is not None
+        self.shared.ended[self.closed.by] += 1
+        if not self.shared.ends.alone(self.closed.by, self.shared.clock.current_time()):
+            return
+        path = public_url(self.path)
+        fields = {
+            "peer": self.peer,
+            "path": path,
+            "by": self.closed.by,
+            "code": self.closed.code,
+        }
+        _log.info("%s %s ended: %s", self.peer, path, self.closed, extra=fields)
+
+
+def _why(exc: BaseException, failure: BaseException | None) -> Closed:
+    """How a connection ends whose tasks ended by an exception."""
+    unexpected, _ = split_unexpected(exc, failure)
+    if unexpected is not None:
+        return _INTERNAL_ERROR
+    if trio.current_effective_deadline() == -math.inf:
+        return Closed(EndReason.SHUTDOWN, 1001, "server is shutting down")
+    return Closed(EndReason.HANDLER, 1011, "internal error")

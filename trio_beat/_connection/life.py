@@ -1,0 +1,152 @@
+"""The life of a connection: one nursery, its reader, its heartbeat, and its application side.
+
+::
+
+    Life.run                  one nursery, one cancel scope
+    ├── (the nursery's body)  the reader: waits for bytes, notes that the peer was heard, hands on
+    │   └── _read             asked before it is woken: takes what needs no waiting
+    ├── _beat                 the heartbeat: waits for its turn, judges the last beat, sends a PING
+    │   └── _beat_on          asked before it is woken: sends a PING where there is nothing to judge
+    ├── _flush                only while the socket does not take what is sent
+    └── what the consumer starts: a handler, where an application supplied one
+
+1. What ends the connection, in whatever task, calls `end_nowait` (`ending`); the first reason
+   stands. It cancels the scope: all tasks end, and `run` then closes the connection in the way that
+   the reason asks for.
+2. Writing never waits (`sending`). The reader waits for its consumer, and nothing else does.
+3. A quiet connection switches to none of its tasks (`beating`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from .._exceptions import EndReason
+from .._protocol.events import EndOfStream, Event, Failure, PeerClose, Pong, Reply
+from .._transports import Transport
+from .beating import Beating
+from .consumer import Consumer
+from .ending import CLOSE_TIMEOUT
+from .shared import Shared
+
+
+class Life(Beating):
+    """One connection; `run` lives it.
+
+    Args:
+        transport: reaches the peer.
+        shared: what it has in common with others.
+        consumer: its application side.
+        path: the request's target, as it was sent.
+        response: the handshake's, to be sent once the consumer has opened the connection.
+    """
+
+    __slots__ = ("_consumer",)
+
+    def __init__(
+        self,
+        transport: Transport,
+        shared: Shared,
+        consumer: Consumer,
+        *,
+        path: str,
+        response: bytes,
+    ) -> None:
+        super().__init__(transport, shared, path, response)
+        self._consumer = consumer
+
+    async def run(self) -> None:
+        """Live: until the peer, the application, the server or silence ends it."""
+        transport, verdict, consumer = self._transport, self._verdict, self._consumer
+        try:
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    try:
+                        self._nursery.start_soon(self._beat, name="trio_beat heartbeat")
+                        await consumer.opened(self)
+                        self._send_response()
+                        while self.closed is None:
+                            verdict.listen()
+                            try:
+                                events = await transport.wait_readable(self._read)
+                            except OSError as exc:
+                                self._lost(exc)
+                                break
+                            for event in events:
+                                await self._take(event)
+                                del event  # others may never come here
+                            del events
+                    finally:
+                        self._end_tasks()
+            except BaseException as exc:
+                await self._interrupted(exc, consumer.failure)
+                raise
+            await self._close()
+        finally:
+            try:
+                transport.abort()
+            finally:
+                try:
+                    consumer.closed(self)
+                finally:
+                    self._report()
+
+    def _read(self) -> Sequence[Event] | None:
+        """Take what has come; None: that was all, and the reader listens on.
+
+        Returns:
+            What the reader's task has to take, since that may have to wait.
+        """
+        events = self._transport.receive_nowait()
+        if events is None:
+            return None
+        verdict = self._verdict
+        verdict.heard()
+        rest = iter(events)
+        for event in rest:
+            if not self._took(event):
+                return [event, *rest]
+        verdict.listen()
+        return None
+
+    def _took(self, event: Event) -> bool:
+        """Take an event, unless that may have to wait."""
+        if type(event) is Pong:  # as most are: no pattern, which takes longer
+            self._ponged(event.number)
+        elif isinstance(event, str | bytes):
+            if event != self.shared.heartbeat.message:
+                return self._consumer.received_nowait(event)
+        elif isinstance(event, Reply):
+            self._send_reply(event.frame)
+        else:
+            return False
+        return True
+
+    async def _take(self, event: Event) -> None:
+        """Take an event, and wait where it needs that."""
+        if self._took(event):
+            return
+        match event:
+            case str() | bytes():
+                await self._consumer.received(self, event)
+            case Failure(code, reason, frame):
+                await self._finish()
+                self._violated(code, reason, frame)
+            case PeerClose(code, reason, frame):
+                self._conclude(EndReason.PEER, code, reason, frame)
+                await self._finish()
+            case EndOfStream():
+                self._conclude(EndReason.PEER, 1006, "no close frame", b"")
+                await self._finish()
+
+    async def _finish(self) -> None:
+        """Give the application side time for what came before the end."""
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await self._consumer.finished(self)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the application raised, and `run` with it; None: nothing."""
+        return self._consumer.failure

@@ -1,0 +1,176 @@
+"""What a connection sends, and what waits for its socket.
+
+1. Writing never waits. What the socket does not take at once goes to the outbox, and a task flushes
+   that for as long as something waits.
+2. A full outbox meets the slow policy. The frames of one beat may always wait, and so many bytes of
+   PONGs.
+3. Until the consumer has opened the connection the outbox holds the handshake's response. What is
+   sent meanwhile stands behind it, so a peer that sees the connection open is subscribed.
+4. The nursery takes tasks until the reader has ended. The closing handshake sends what waits then.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Final
+
+import trio
+
+from .._exceptions import Closed, EndReason, ended
+from .._transports import Transport
+from .._transports.outbox import Outbox
+from .shared import Shared, SlowPolicy
+
+#: Bytes of PONGs that may wait in an outbox, full or not; no policy drops them.
+_REPLIES: Final = 65536
+
+
+class Sending(ABC):
+    """The sending part of a connection."""
+
+    __slots__ = ("_nursery", "_transport", "closed", "dropped", "outbox", "path", "shared")
+
+    def __init__(self, transport: Transport, shared: Shared, path: str, response: bytes) -> None:
+        self._transport = transport
+        #: Invariant: None exactly when it takes no tasks.
+        self._nursery: trio.Nursery | None = None
+        self.shared = shared
+        #: The request's target.
+        self.path = path
+        #: How the connection ended (see `Ending`); None while it is open.
+        self.closed: Closed | None = None
+        #: Invariant: None exactly when nothing waits for the socket.
+        self.outbox: Outbox | None = Outbox(response, keep=True)
+        #: Messages that the slow policy dropped.
+        self.dropped = 0
+
+    @property
+    def peer(self) -> str:
+        """The peer's address, for people."""
+        return self._transport.peer
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the socket."""
+        return 0 if self.outbox is None else self.outbox.size
+
+    def check_open(self) -> None:
+        """Raise `ConnectionClosed` where the connection has ended."""
+        if self.closed is not None:
+            raise ended(self.closed)
+
+    def deliver_nowait(self, frame: bytes) -> None:
+        """Send a frame that was made for many; does nothing once the connection has ended."""
+        if self.closed is None:
+            try:
+                if self.outbox is None:  # as for most: no limit to look at
+                    self._put(frame)
+                else:
+                    self._write(frame)
+            except Exception as exc:  # a publisher must not fail because of one subscriber
+                self._failed(exc)
+
+    def send_nowait(self, frame: bytes) -> None:
+        """Send an application's frame.
+
+        Raises:
+            ConnectionClosed: the connection has ended, or did now because its outbox was full.
+        """
+        self.check_open()
+        try:
+            self._write(frame)
+        except Exception as exc:  # of this package: no bug of the application's
+            self._failed(exc)
+        self.check_open()
+
+    async def emptied(self) -> None:
+        """Wait until nothing waits for the socket.
+
+        Raises:
+            ConnectionClosed: the connection has ended before that.
+        """
+        while self.outbox is not None:
+            self.check_open()
+            await self.outbox.emptied.wait()
+
+    def _send_response(self) -> None:
+        """Send the handshake's response, and what stands behind it: the connection is open."""
+        outbox = self.outbox
+        assert outbox is not None
+        try:
+            outbox.taken(self._transport.write_nowait(b"".join(outbox.buffers())))
+        except OSError as exc:
+            self._lost(exc)
+            return
+        if outbox.size:
+            outbox.keep()
+            self._start_flushing()
+        else:
+            self.outbox = None
+
+    def _send_reply(self, frame: bytes) -> None:
+        """Send a PONG."""
+        outbox = self.outbox
+        if outbox is None:
+            self.deliver_nowait(frame)
+        elif outbox.replies < _REPLIES:
+            # A peer may well PING while it takes a message that is larger than the outbox.
+            outbox.append_reply(frame)
+        else:
+            self.end_nowait(EndReason.SLOW, 1013, "too slow, too many PONGs wait")
+
+    def _write(self, frame: bytes) -> None:
+        """Send a message, or let it wait, or apply the slow policy where there is no room."""
+        outbox = self.outbox
+        if outbox is not None and outbox.size >= self.shared.outbox_size:
+            if self.shared.slow_policy is SlowPolicy.DISCONNECT:
+                self.end_nowait(EndReason.SLOW, 1013, "too slow, outbox full")
+                return
+            self._count_dropped(outbox.drop_oldest(self.shared.outbox_size))
+        self._put(frame)
+
+    def _count_dropped(self, messages: int) -> None:
+        self.dropped += messages
+        self.shared.dropped += messages
+
+    def _put(self, frame: bytes) -> None:
+        """Send a frame, or let it wait, whatever else waits."""
+        if self.outbox is not None:
+            self.outbox.append(frame)
+            return
+        try:
+            taken = self._transport.write_nowait(frame)
+        except OSError as exc:
+            self._lost(exc)
+            return
+        if taken < len(frame):
+            self.outbox = Outbox(frame, taken)
+            self._start_flushing()
+
+    def _start_flushing(self) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._flush, name="trio_beat flush")
+
+    async def _flush(self) -> None:
+        outbox = self.outbox
+        assert outbox is not None
+        try:
+            while outbox.size:
+                await self._transport.drain(outbox)
+        except OSError as exc:
+            self._lost(exc)
+        else:
+            self.outbox = None
+            outbox.emptied.set()
+
+    @abstractmethod
+    def end_nowait(self, by: EndReason, code: int, reason: str) -> None:
+        """End the connection; does nothing once it has ended."""
+
+    @abstractmethod
+    def _lost(self, exc: OSError) -> None:
+        """The socket failed."""
+
+    @abstractmethod
+    def _failed(self, exc: Exception) -> None:
+        """Another task has met what nothing expects of this connection."""

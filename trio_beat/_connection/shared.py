@@ -1,0 +1,41 @@
+"""What all connections of a server share."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import trio
+
+from .._exceptions import EndReason
+from .._heartbeat import Heartbeat
+from .._log import get_logger
+from .._metronome import Metronome
+from .._summary import Summary
+
+_log = get_logger("trio_beat.connection")
+
+
+class SlowPolicy(enum.StrEnum):
+    """What happens to a peer whose outbox is full."""
+
+    DISCONNECT = "disconnect"  #: it is closed with 1013
+    #: It loses the oldest messages that wait, and they are counted; PINGs and PONGs stay.
+    DROP_OLDEST = "drop-oldest"
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all connections of one server share."""
+
+    heartbeat: Heartbeat
+    metronome: Metronome
+    outbox_size: int  #: bytes
+    slow_policy: SlowPolicy
+    ended: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
+    dropped: int = 0
+    sends: int = 0
+    #: Thousands may end at a time, by a network that fails.
+    ends: Summary = field(default_factory=lambda: Summary(_log, "connections ended"))
+    #: What `trio.current_time` asks, twice a beat.
+    clock: trio.abc.Clock = field(default_factory=trio.lowlevel.current_clock)
