@@ -105,19 +105,11 @@ class Ending(Sending):
             self._conclude(by, code, reason, frame)
         except Exception as exc:  # the caller, as a server that drains, must not fail because of it
             self._failed(exc)
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+        self._nursery.cancel_scope.cancel()
 
     def start_soon(self, task: Callable[[Self], Awaitable[object]]) -> None:
         """Run a task in the connection's nursery; it is cancelled when the connection ends."""
-        assert self._nursery is not None
         self._nursery.start_soon(task, self)
-
-    def _end_tasks(self) -> None:
-        """Cancel all tasks; the nursery takes no other ones from now on."""
-        assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
-        self._nursery = None
 
     def _lost(self, exc: OSError) -> None:
         # A peer that closed needs no answer, and the handler still has what came before.
@@ -132,9 +124,9 @@ class Ending(Sending):
     def _failed(self, exc: Exception) -> None:
         if self.closed is None:
             self.closed = _INTERNAL_ERROR
-        if self._nursery is not None:
+        if self._takes_tasks:
             self._nursery.start_soon(_raise, exc)
-        else:  # `run` is being left already, by another exception
+        else:  # what has ended the heartbeat leaves `run`, and this cannot
             _log.error("%s failed while it ended", self.peer, exc_info=exc)
 
     def _conclude(self, by: EndReason, code: int, reason: str, frame: bytes | None) -> None:

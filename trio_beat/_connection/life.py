@@ -63,23 +63,21 @@ class Life(Beating):
         try:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    try:
-                        self._nursery.start_soon(self._beat, name="trio_beat heartbeat")
-                        await consumer.opened(self)
-                        self._send_response()
-                        while self.closed is None:
-                            verdict.listen()
-                            try:
-                                events = await transport.wait_readable(self._read)
-                            except OSError as exc:
-                                self._lost(exc)
-                                break
-                            for event in events:
-                                await self._take(event)
-                                del event  # others may never come here
-                            del events
-                    finally:
-                        self._end_tasks()
+                    self._nursery.start_soon(self._beat, name="trio_beat heartbeat")
+                    await consumer.opened(self)
+                    self._send_response()
+                    while self.closed is None:
+                        verdict.listen()
+                        try:
+                            events = await transport.wait_readable(self._read)
+                        except OSError as exc:
+                            self._lost(exc)
+                            break
+                        for event in events:
+                            await self._take(event)
+                            del event  # others may never come here
+                        del events
+                    self._nursery.cancel_scope.cancel()
             except BaseException as exc:
                 await self._interrupted(exc, consumer.failure)
                 raise

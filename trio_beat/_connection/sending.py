@@ -6,7 +6,8 @@
    PONGs.
 3. Until the consumer has opened the connection the outbox holds the handshake's response. What is
    sent meanwhile stands behind it, so a peer that sees the connection open is subscribed.
-4. The nursery takes tasks until the reader has ended. The closing handshake sends what waits then.
+4. The nursery takes tasks while it has one: while the connection is open, that is its heartbeat.
+   What waits later is sent by the closing handshake.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ class Sending(ABC):
 
     __slots__ = ("_nursery", "_transport", "closed", "dropped", "outbox", "path", "shared")
 
+    _nursery: trio.Nursery
+
     def __init__(self, transport: Transport, shared: Shared, path: str, response: bytes) -> None:
         self._transport = transport
-        #: Invariant: None exactly when it takes no tasks.
-        self._nursery: trio.Nursery | None = None
         self.shared = shared
         #: The request's target.
         self.path = path
@@ -147,8 +148,12 @@ class Sending(ABC):
             self.outbox = Outbox(frame, taken)
             self._start_flushing()
 
+    @property
+    def _takes_tasks(self) -> bool:
+        return bool(self._nursery.child_tasks)
+
     def _start_flushing(self) -> None:
-        if self._nursery is not None:
+        if self._takes_tasks:
             self._nursery.start_soon(self._flush, name="trio_beat flush")
 
     async def _flush(self) -> None:
