@@ -31,10 +31,8 @@ import trio
 from wsproto.utilities import LocalProtocolError
 
 from .._checks import check_kind, check_seconds, check_whole
-from .._connection.beating import Beating
 from .._connection.connection import Connection
 from .._connection.ending import CANCELLED_TIMEOUT, CLOSE_TIMEOUT
-from .._connection.handler import InboxConsumer
 from .._connection.life import Life
 from .._connection.shared import Shared, SlowPolicy
 from .._exceptions import (
@@ -56,6 +54,7 @@ from .._protocol.client_handshake import Opened
 from .._transports.kernel import set_up
 from .._transports.trio_websocket import ClientStream
 from .backoff import Backoff, forbids
+from .consumer import BlockConsumer, is_lost
 from .dial import Address, dial, establish, make_address, shake_hands
 
 _log = get_logger("trio_beat.client")
@@ -82,51 +81,6 @@ class _Plan:
         check_seconds("connect_timeout", self.connect_timeout, endless=True)
 
 
-def _is_lost(connection: Connection | Beating) -> bool:
-    assert connection.closed is not None
-    return isinstance(ended(connection.closed), ConnectionLost)
-
-
-class _BlockConsumer(InboxConsumer):
-    """The connection's consumer is the application's block."""
-
-    __slots__ = ("_opened_at", "_started", "lived")
-
-    def __init__(self, inbound_size: int, started: Callable[[Connection], None]) -> None:
-        super().__init__(inbound_size)
-        self._started: Callable[[Connection], None] | None = started
-        self._opened_at = 0.0
-        #: Seconds for which the connection was open; None while it is.
-        self.lived: float | None = None
-
-    async def opened(self, engine: Beating) -> None:
-        await super().opened(engine)
-        self._opened_at = trio.current_time()
-        assert self._started is not None
-        self._started(Connection(engine, self))
-
-    def forget(self) -> None:
-        """Let go of what was to be told, and knows this."""
-        self._started = None
-
-    def _over(self) -> None:
-        if self.lived is None:
-            self.lived = trio.current_time() - self._opened_at
-
-    async def finished(self, engine: Beating) -> None:
-        self._over()
-        if engine.closed is None or _is_lost(engine):
-            # The block will be cancelled, and what came before the loss is still its.
-            await super().finished(engine)
-        else:
-            self._inbox.close()
-
-    def closed(self, engine: Beating) -> None:
-        self._over()
-        # The block may be slow, and go on taking what came.
-        self._inbox.close()
-
-
 class _Visit:
     """One connection to a server.
 
@@ -137,7 +91,7 @@ class _Visit:
 
     connection: Connection
     _engine: Life
-    _consumer: _BlockConsumer
+    _consumer: BlockConsumer
 
     def __init__(self, plan: _Plan, lost: Callable[[], object] = lambda: None) -> None:
         self._plan = plan
@@ -152,7 +106,7 @@ class _Visit:
             self.connection = connection
             task_status.started(connection)
 
-        self._consumer = _BlockConsumer(self._plan.inbound, started)
+        self._consumer = BlockConsumer(self._plan.inbound, started)
         try:
             with self._shelter:
                 await self._live()
@@ -176,7 +130,7 @@ class _Visit:
                 async with trio.open_nursery(strict_exception_groups=True) as engine:
                     self._engine = await self._establish(engine, sock, line, opened)
                     await self._engine.run()
-                    if _is_lost(self._engine):
+                    if is_lost(self._engine):
                         self._lost()
                     engine.cancel_scope.cancel()
             except BaseExceptionGroup as group:
@@ -350,7 +304,7 @@ class connect(_Context):  # noqa: N801 - is called like a function
         except BaseException as rest:  # what a group holds beside our cancellation
             left = rest
         await self._leave(exc)
-        if _is_lost(connection) and (left is None or _is_about(left, connection)):
+        if is_lost(connection) and (left is None or _is_about(left, connection)):
             assert connection.closed is not None
             raise ConnectionLost(connection.closed) from None
         if left is not exc and left is not None:
