@@ -168,7 +168,7 @@ class TestWindows:
             with pytest.raises(Unreachable, match=r"Nobody is there$"):
                 async with connect(f"ws://127.0.0.1:{nobody.getsockname()[1]}/"):
                     pass
-        assert dial._error_text(2) == "No such file or directory"
+        assert dial.error_text(2) == "No such file or directory"
 
     def test_break_ends_a_command(self) -> None:
         expected = {"SIGINT", "SIGTERM"} | ({"SIGBREAK"} if hasattr(signal, "SIGBREAK") else set())

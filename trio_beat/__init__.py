@@ -9,7 +9,8 @@ plainly, too, where it comes alone.
 """
 
 from ._channels.hub import Hub, HubStatistics, open_hub
-from ._client.client import connect, reconnecting
+from ._client.connect import connect
+from ._client.reconnecting import reconnecting
 from ._connection.connection import Connection, Statistics
 from ._connection.shared import SlowPolicy
 from ._exceptions import (

@@ -23,7 +23,7 @@ from trio_beat import (
     Unreachable,
     reconnecting,
 )
-from trio_beat._client import client
+from trio_beat._client import reconnecting as module
 from trio_beat._client.backoff import Backoff
 
 __all__ = ["door"]  # a fixture
@@ -34,7 +34,7 @@ INTERVAL = 5.0
 @pytest.fixture(autouse=True)
 def _longest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses are as long as they may be: 4, 8, 16, 30 seconds."""
-    monkeypatch.setattr(client, "Backoff", partial(Backoff, chance=Chance(1)))
+    monkeypatch.setattr(module, "Backoff", partial(Backoff, chance=Chance(1)))
 
 
 async def close(door: Door, *codes: int, after: float = 0.0) -> None:

@@ -11,8 +11,8 @@ from websockets.frames import Opcode
 from websockets.protocol import SERVER
 
 from tests.support.peer import Peer
-from trio_beat._client import client
-from trio_beat._client.dial import Address
+from trio_beat._client import session
+from trio_beat._client.address import Address
 from trio_beat._protocol.handshake import accept, find_head
 from trio_beat._transports.trio_websocket import ClientStream
 
@@ -32,7 +32,7 @@ class Door:
         self.errors: list[Exception] = []
         #: The last request.
         self.request = ""
-        monkeypatch.setattr(client, "dial", self._dial)
+        monkeypatch.setattr(session, "dial", self._dial)
 
     async def _dial(self, address: Address) -> tuple[socket.socket, ClientStream]:
         await trio.lowlevel.checkpoint()

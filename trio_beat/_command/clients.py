@@ -14,8 +14,10 @@ from urllib.parse import SplitResult, urlsplit
 
 import trio
 
-from .._client.client import connect, reconnecting
-from .._client.dial import TARGET, check_fields, why
+from .._client.address import TARGET, check_fields
+from .._client.connect import connect
+from .._client.dial import why
+from .._client.reconnecting import reconnecting
 from .._connection.connection import Connection
 from .._connection.ending import CLOSE_TIMEOUT
 from .._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout

@@ -1,0 +1,27 @@
+"""What `connect` and `reconnecting` are told, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._checks import check_kind, check_seconds, check_whole
+from .._heartbeat import Heartbeat
+from .address import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `connect` and `reconnecting` are told."""
+
+    address: Address
+    heartbeat: Heartbeat
+    connect_timeout: float
+    message_size: int
+    inbound: int
+    outbox: int
+
+    def __post_init__(self) -> None:
+        check_kind("heartbeat", self.heartbeat, Heartbeat, "a Heartbeat")
+        for name in ("message_size", "inbound", "outbox"):
+            check_whole(name, getattr(self, name))
+        check_seconds("connect_timeout", self.connect_timeout, endless=True)

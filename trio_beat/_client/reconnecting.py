@@ -1,0 +1,118 @@
+"""`reconnecting`: one connection to a server after the other."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+
+from .._connection.connection import Connection
+from .._exceptions import Closed, ConnectFailed, EndReason, HandshakeRefused, TLSFailed, ended
+from .._log import get_logger
+from .backoff import Backoff, forbids
+from .context import ClientContext
+from .session import Session
+
+_log = get_logger("trio_beat.client")
+
+#: Statuses of a refusal that say nothing about the next attempt (RFC 9110, RFC 6585).
+_PASSING: Final = frozenset({408, 425, 429})
+
+
+class reconnecting(ClientContext):  # noqa: N801 - is called like a function
+    """Connect to a WebSocket server again and again, while the context lasts.
+
+    The context is iterated over; each time round gives a live `Connection`, as soon as there is
+    one. The one before is closed then, where it is still open. When a connection is lost, the body
+    of the loop is not cancelled: its iteration over the messages ends, and other operations raise
+    `ConnectionClosed`, a reason to go round again. Leaving the loop leaves the last connection open
+    until the context is left. Between two attempts there is a pause of 1 to 4
+    seconds at first and of up to 30 later, drawn by chance; it becomes short again only after
+    a connection has lived for one interval, and is at least 8 seconds where the server asks to come
+    later (close codes 1012 and 1013, HTTP statuses 429 and 503).
+
+    Args:
+        url, heartbeat, ssl_context, headers, subprotocols, connect_timeout, message_size, inbound,
+            outbox: see `connect`.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: an argument can never be right.
+        ConnectionClosed: the server has closed with 1008, or 4000 to 4099: not to come back. On
+            going round.
+        HandshakeRefused: the server does not let this client in. On going round.
+        TLSFailed: the server's certificate is not trusted. On going round.
+    """
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Self:
+        await self._enter()
+        self._backoff = Backoff(self._options.heartbeat.interval)
+        #: Cancelled when the context is left; None while nobody goes round.
+        self._going_round: trio.CancelScope | None = None
+        self._not_before = trio.current_time()
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._going_round is not None:
+            # A task that does not belong to the block: it must not hold up who leaves.
+            self._going_round.cancel()
+        await self._leave(exc)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __anext__(self) -> Connection:
+        if not self._entered or self._left:
+            raise RuntimeError("this is for inside: async with reconnecting(...) as connections")
+        if self._going_round is not None:
+            raise RuntimeError("another task is going round already")
+        self._going_round = trio.CancelScope()
+        try:
+            with self._going_round:
+                return await self._go_round()
+        finally:
+            self._going_round = None
+        raise RuntimeError("the context of reconnecting was left meanwhile")
+
+    async def _go_round(self) -> Connection:
+        if (session := self._session) is not None:
+            await session.leave(None)
+            self._session = None
+            closed = session.connection.closed
+            assert closed is not None
+            if closed.by is EndReason.PEER and forbids(closed.code):
+                raise ended(closed)
+            code = closed.code if closed.by is EndReason.PEER else 1006
+            self._put_off(closed, code, session.lived)
+        while True:
+            # Whoever gives up in a pause does not make it shorter.
+            await trio.sleep_until(self._not_before)
+            try:
+                return await self._open(Session(self._options))
+            except ConnectFailed as exc:
+                if _is_final(exc):
+                    raise
+                self._put_off(exc, getattr(exc, "status", 1006))
+
+    def _put_off(self, why: Closed | ConnectFailed, code: int, lived: float = 0.0) -> None:
+        pause = self._backoff.pause(code, lived=lived)
+        text, place = str(why), self._options.address.place
+        where = "" if place in text else f"{place}: "
+        _log.info("%s%s; again in %.1f s", where, text, pause)
+        self._not_before = trio.current_time() + pause
+
+
+def _is_final(exc: ConnectFailed) -> bool:
+    """Whether another attempt would end in the same way."""
+    if isinstance(exc, HandshakeRefused):
+        return exc.status < 500 and exc.status not in _PASSING
+    return isinstance(exc, TLSFailed) and exc.untrusted
