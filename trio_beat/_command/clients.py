@@ -24,7 +24,7 @@ from .._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from .._heartbeat import Heartbeat
 from .._log import get_logger
 from .._plain import leaves
-from .._protocol.client_handshake import name_status
+from .._protocol.statuses import name_status
 from .._text import printable, public_url, utf8
 from .logs import set_up_logging
 from .settings import ConfigurationError, Parser

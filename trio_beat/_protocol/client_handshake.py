@@ -6,7 +6,6 @@ for. Whatever is wrong with it is a `ConnectFailed`.
 
 from __future__ import annotations
 
-import http
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -21,6 +20,7 @@ from websockets.uri import WebSocketURI
 from .._exceptions import ConnectFailed, HandshakeFailed, HandshakeRefused, ServerUnavailable
 from .._plain import bare
 from .._text import printable
+from .statuses import name_status
 
 #: Bytes that an answer may have; a refusal's body is cut off there.
 _MOST_ANSWER: Final = 65536
@@ -156,12 +156,6 @@ def _refusal(response: h11.Response, body: bytes) -> ConnectFailed:
     if status in _UNAVAILABLE:
         return ServerUnavailable(f"the server is not available: {text}", status, headers, body)
     return HandshakeRefused(f"the server refuses the WebSocket: {text}", status, headers, body)
-
-
-def name_status(status: int) -> str:
-    """An HTTP status with its phrase, where it has one."""
-    known = status in set(http.HTTPStatus)
-    return f"{status} {http.HTTPStatus(status).phrase}" if known else str(status)
 
 
 def _beginning(text: str) -> str:

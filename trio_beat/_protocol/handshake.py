@@ -6,7 +6,6 @@ Whatever is wrong with a request has an answer of its own, a `Refusal`.
 from __future__ import annotations
 
 import email.utils
-import http
 import logging
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
 
 from .._plain import bare
+from .statuses import phrase
 
 #: Bytes that a request's target and its header block may have.
 MAX_TARGET: Final = 8 * 1024
@@ -91,8 +91,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
                 **self.headers,
             }
         )
-        phrase = http.HTTPStatus(self.status).phrase
-        return Response(self.status, phrase, headers, body).serialize()
+        return Response(self.status, phrase(self.status), headers, body).serialize()
 
 
 class Head(NamedTuple):
