@@ -25,7 +25,7 @@ from trio_beat import (
     connect,
     reconnecting,
 )
-from trio_beat._protocol.client_handshake import Opened, Opening
+from trio_beat._protocol.client_handshake import Opened, OpeningHandshake
 
 __all__ = ["door"]  # a fixture
 
@@ -42,13 +42,13 @@ def token(request: bytes) -> bytes:
     return accept_key(found[1].decode()).encode()
 
 
-def receive(opening: Opening, pieces: Sequence[bytes]) -> Opened | ConnectFailed:
+def receive(handshake: OpeningHandshake, pieces: Sequence[bytes]) -> Opened | ConnectFailed:
     """Give an answer and the end of the stream; what comes of it."""
     try:
         for index, piece in enumerate(pieces):
-            if piece and (opened := opening.receive(piece)) is not None:
-                return Opened(opened.subprotocol, opened.behind + b"".join(pieces[index + 1 :]))
-        opening.receive(b"")
+            if piece and (opened := handshake.receive(piece)) is not None:
+                return Opened(opened.subprotocol, opened.trailing + b"".join(pieces[index + 1 :]))
+        handshake.receive(b"")
     except ConnectFailed as exc:
         return exc
     raise AssertionError("the end of the stream decides")
@@ -181,7 +181,7 @@ class TestRefuses:
     @pytest.mark.parametrize("size", [1, 1000])
     def test_with_a_body_however_it_is_told(self, answer: bytes, size: int) -> None:
         pieces = [answer[begin : begin + size] for begin in range(0, len(answer), size)]
-        refusal = receive(Opening(parse_uri(URL)), pieces)
+        refusal = receive(OpeningHandshake(parse_uri(URL)), pieces)
         assert isinstance(refusal, HandshakeRefused)
         assert (refusal.status, refusal.body) == (403, b"not you")
 
@@ -274,10 +274,10 @@ answers = st.builds(
 def test_any_answer_is_one_or_the_other_however_it_is_split(answer: bytes, cuts: list[int]) -> None:
     outcomes = []
     for where in (sorted(cuts), range(600), []):
-        opening = Opening(parse_uri(URL), subprotocols=["chat"])
-        whole = answer.replace(b"%b", token(opening.request))
+        handshake = OpeningHandshake(parse_uri(URL), subprotocols=["chat"])
+        whole = answer.replace(b"%b", token(handshake.request))
         pieces = [whole[a:b] for a, b in zip([0, *where], [*where, None], strict=True)]
-        outcome = receive(opening, pieces)
+        outcome = receive(handshake, pieces)
         if isinstance(outcome, Opened):
             assert b"101" in answer
             assert outcome.subprotocol in (None, "chat")

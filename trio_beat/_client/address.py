@@ -1,4 +1,4 @@
-"""Where a client connects to, and what it sends there: checked before it is tried."""
+"""Where a client connects to, and what it sends in its request: checked before it dials."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from websockets.headers import build_host
 from websockets.uri import WebSocketURI, parse_uri
 
 from .._checks import TOKEN, check_kind, check_subprotocols
-from .._protocol.client_handshake import Opening
+from .._protocol.client_handshake import OpeningHandshake
 from .._text import public_url
 
+#: A request's target and the host of a URL, percent-encoded (RFC 3986); the value of a header
+#: (RFC 9110, section 5.5).
 TARGET: Final = re.compile(r"[!-~]+")
 _HOST: Final = re.compile(r"[^\x00-\x20\x7f]+")
 _VALUE: Final = re.compile(r"([!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
@@ -27,7 +29,7 @@ _OWN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a client connects to, and what it says at the door."""
+    """Where a client connects to, and what it sends in its request."""
 
     uri: WebSocketURI
     headers: tuple[tuple[str, str], ...]
@@ -44,9 +46,9 @@ class Address:
         """Path and query."""
         return self.uri.resource_name
 
-    def opening(self) -> Opening:
-        """The handshake that is needed there; each connection has one of its own."""
-        return Opening(self.uri, self.headers, self.subprotocols)
+    def handshake(self) -> OpeningHandshake:
+        """A new opening handshake; each connection needs one of its own."""
+        return OpeningHandshake(self.uri, self.headers, self.subprotocols)
 
 
 def make_address(
@@ -55,11 +57,11 @@ def make_address(
     subprotocols: Sequence[str],
     ssl_context: ssl.SSLContext | None,
 ) -> Address:
-    """Check what a client was asked for, before it is tried.
+    """Check a client's URL and what goes with it; the arguments are those of `connect`.
 
     Raises:
-        TypeError: some of it is of another type.
-        ValueError: some of it can never be right; says what, and what is.
+        TypeError: an argument is of another type.
+        ValueError: an argument can never be right; says which, and what is allowed.
     """
     check_kind("url", url, str, "a text")
     shown = public_url(url)
@@ -67,7 +69,7 @@ def make_address(
         uri = parse_uri(url)
     except (InvalidURI, ValueError):
         expected = "expected ws://host[:port]/path or wss://..."
-        # Not from its cause, which tells the whole URL.
+        # Without the cause, which quotes the whole URL.
         raise ValueError(f"{shown!r} is not the URL of a WebSocket; {expected}") from None
     if not TARGET.fullmatch(uri.resource_name) or not _HOST.fullmatch(uri.host):
         raise ValueError(f"{shown!r} has characters that must be percent-encoded (RFC 3986)")
@@ -84,21 +86,21 @@ def make_address(
             raise ValueError(f"header {name!r} is the handshake's own")
     names = check_subprotocols(subprotocols)
     if uri.secure and ssl_context is None:
-        ssl_context = ssl.create_default_context()  # once: it reads all authorities
+        ssl_context = ssl.create_default_context()  # once: it reads all certificates
     return Address(uri, pairs, names, ssl_context)
 
 
 def check_fields(pairs: Iterable[tuple[str, str]]) -> None:
-    """Check headers that go with a request; no message has a value, which may be secret.
+    """Check the headers of a request. No message quotes a value, which may be secret.
 
     Raises:
-        TypeError: a name or a value is no text.
-        ValueError: one of them cannot be sent.
+        TypeError: a name or a value is not a text.
+        ValueError: a header cannot be sent.
     """
     for name, value in pairs:
         check_kind("header", name, str, "a text")
         if not TOKEN.fullmatch(name):
-            # Where the colon is missing, or in another place, the value stands in the name.
+            # Not quoted: where the colon is missing or misplaced, the name contains the value.
             raise ValueError("a header's name cannot be sent (RFC 9110, section 5.1)")
         if not isinstance(value, str):
             raise TypeError(f"the value of header {name!r} must be a text")

@@ -16,29 +16,32 @@ from .session import Session
 class connect(ClientContext):  # noqa: N801 - is called like a function
     """Connect to a WebSocket server, and stay connected while the context lasts.
 
-    The context gives an open `Connection` that beats like a server's. When neither end wanted it
-    to end (the server fell silent, its socket failed, it broke the protocol) the block is
-    cancelled, and `ConnectionLost` raised in its place; iterating over it may end just before. (At
-    once; but a server that broke the protocol, or was too slow, is first given up to 10 seconds for
-    its goodbye.) When the server closes, the block is not
-    cancelled: iterating ends, and other operations raise `ConnectionClosed`. When the block is
-    left, the connection is closed: with 1000 and within 5 seconds, or with 1001 (cancelled) or 1011
-    (raised) and within one. What the block raises comes through as it is.
+    The context gives an open `Connection` with the heartbeat of a server's. How it can end:
+
+    - The connection is lost (the server falls silent, the socket fails, the server breaks the
+      protocol): the block is cancelled, and `ConnectionLost` is raised in its place. Iteration may
+      end just before. A server that broke the protocol or was too slow first gets up to 10 seconds
+      for the closing handshake.
+    - The server closes: the block is not cancelled. Iteration ends, and other operations raise
+      `ConnectionClosed`.
+    - The block is left: the connection is closed with 1000, within 5 seconds; with 1001 (cancelled)
+      or 1011 (raised), within one. What the block raises comes through unchanged.
 
     Args:
         url: ``ws://host[:port]/path?query``, or ``wss://`` for TLS; a user and password in it are
             sent as a header (RFC 7617).
-        heartbeat: how the connection beats, and when the server counts as dead. Its `message` is
-            for servers that expect one: others take it for a message of yours.
+        heartbeat: how often the connection beats, and when the server counts as dead. Its
+            `message` is for servers that expect one: others take it for a message of yours.
         ssl_context: for ``wss://``, for example with a private authority; None: the system's
             authorities.
-        headers: that go with the request.
-        subprotocols: names that are offered, the preferred one first.
-        connect_timeout: seconds for TCP, TLS and the handshake together; `math.inf`: no limit.
-        message_size: bytes of a message that the server sends, characters where it is text; beyond
-            that the connection ends.
-        inbound: messages that wait for the block before the server feels back-pressure.
-        outbox: bytes that wait for the socket before the server counts as too slow.
+        headers: sent with the request.
+        subprotocols: names to offer, the preferred one first.
+        connect_timeout: seconds for TCP, TLS and the opening handshake together; `math.inf`: no
+            limit.
+        message_size: the largest message to receive, in bytes, or in characters where it is text;
+            a larger one ends the connection.
+        inbound: how many messages may wait for the block before the server feels back-pressure.
+        outbox: bytes that may wait for the socket before the server counts as too slow.
 
     Raises:
         TypeError: an argument is of another type.
@@ -52,7 +55,7 @@ class connect(ClientContext):  # noqa: N801 - is called like a function
         await self._enter()
         self._block = trio.CancelScope()
         try:
-            connection = await self._open(Session(self._options, lost=self._block.cancel))
+            connection = await self._open(Session(self._options, on_lost=self._block.cancel))
         except BaseException:
             await self._leave(None)
             raise
@@ -67,23 +70,23 @@ class connect(ClientContext):  # noqa: N801 - is called like a function
         traceback: TracebackType | None,
     ) -> bool:
         assert self._session is not None
-        connection, left = self._session.connection, exc
+        connection, remaining = self._session.connection, exc
         try:
             if self._block.__exit__(exc_type, exc, traceback):
-                left = None
+                remaining = None
         except BaseException as rest:  # what a group holds beside our cancellation
-            left = rest
+            remaining = rest
         await self._leave(exc)
-        if is_lost(connection) and (left is None or _is_about(left, connection)):
+        if is_lost(connection) and (remaining is None or _is_end_of(connection, remaining)):
             assert connection.closed is not None
             raise ConnectionLost(connection.closed) from None
-        if left is not exc and left is not None:
-            raise left
-        return left is None
+        if remaining is not exc and remaining is not None:
+            raise remaining
+        return remaining is None
 
 
-def _is_about(exc: BaseException, connection: Connection) -> bool:
-    """Whether a group tells of nothing but the end of this connection."""
+def _is_end_of(connection: Connection, exc: BaseException) -> bool:
+    """Whether an exception, or each of a group, only says that this connection has ended."""
     if isinstance(exc, BaseExceptionGroup):
-        return all(_is_about(inner, connection) for inner in exc.exceptions)
+        return all(_is_end_of(connection, inner) for inner in exc.exceptions)
     return isinstance(exc, ConnectionClosed) and exc.closed is connection.closed

@@ -1,4 +1,8 @@
-"""What `connect` and `reconnecting` have in common: their arguments, and a nursery."""
+"""What `connect` and `reconnecting` have in common: their arguments, and a nursery.
+
+The context raises what its block raised, unchanged (see `_plain`). A nursery would wrap it in a
+group, so the context's nursery is never told of it.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,15 @@ from .session import Session
 
 
 class ClientContext:
-    """What both contexts have in common: a nursery, entered and left by hand.
+    """A nursery, entered and left by hand.
 
-    A generator with a ``yield`` inside of a nursery would do it in fewer lines, and break where it
-    is not run to its end (`trio.open_nursery`). As with a nursery's own, an interrupt at the
-    keyboard does not come in between, except where something is waited for.
+    A generator with a ``yield`` in a nursery would be shorter, but fails where it is not run to
+    its end (see `trio.open_nursery`). As with a nursery's own methods, a `KeyboardInterrupt` is
+    raised only where they wait.
+
+    Args:
+        url, heartbeat, ssl_context, headers, subprotocols, connect_timeout, message_size, inbound,
+            outbox: see `connect`.
     """
 
     def __init__(
@@ -38,6 +46,7 @@ class ClientContext:
     ) -> None:
         address = make_address(url, headers, subprotocols, ssl_context)
         self._options = Options(address, heartbeat, connect_timeout, message_size, inbound, outbox)
+        #: The open connection, or the last one; None before the first.
         self._session: Session | None = None
         self._entered = self._left = False
 
@@ -50,8 +59,8 @@ class ClientContext:
 
     async def _open(self, session: Session) -> Connection:
         connection: Connection = await self._nursery.start(session.run, name="trio_beat client")
-        # Not earlier: this may be cancelled although the connection is open.
-        session.shelter()
+        # Not earlier: `start` may be cancelled although the connection is open.
+        session.shield()
         self._session = session
         return connection
 
@@ -59,8 +68,8 @@ class ClientContext:
         self._left = True
         try:
             if self._session is not None:
-                await self._session.leave(exc)
+                await self._session.close(exc)
         finally:
             self._nursery.cancel_scope.cancel()
-            # Not what the block has raised: this has nothing to tell but of a task that failed.
+            # Without `exc`: only a task of the nursery's own that failed is raised here.
             await Plain(self._manager).__aexit__(None, None, None)

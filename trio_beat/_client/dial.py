@@ -1,6 +1,6 @@
-"""A client's way to an open WebSocket: TCP, TLS, and the opening handshake.
+"""How a client opens a WebSocket: TCP, TLS, the opening handshake, and then a transport.
 
-Whatever goes wrong on it has a type of its own, a `ConnectFailed`.
+Each failure is a `ConnectFailed` of a type of its own.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from trio_websocket import wrap_client_stream
 
 from .._exceptions import TLSFailed, Unreachable
 from .._plain import leaves
-from .._protocol.client_handshake import Opened, Opening
+from .._protocol.client_handshake import Opened, OpeningHandshake
 from .._transports.trio_websocket import ClientStream, TrioWebSocketTransport, WatchedStream
 from .address import Address
 
 
 async def dial(address: Address) -> tuple[socket.socket, ClientStream]:
-    """Connect by TCP, and speak TLS where the URL says so.
+    """Connect by TCP, and by TLS where the URL is secure.
 
     Returns:
         The socket, and the stream above it; `ClientStream.abort` closes both.
 
     Raises:
-        Unreachable: there is nobody.
-        TLSFailed: there is somebody, but not securely.
+        Unreachable: there is no TCP connection.
+        TLSFailed: there is one, but TLS with it fails.
     """
     uri = address.uri
     try:
@@ -59,62 +59,66 @@ async def dial(address: Address) -> tuple[socket.socket, ClientStream]:
     return sock, ClientStream(secure)
 
 
-async def shake_hands(opening: Opening, line: ClientStream) -> Opened:
-    """Ask for the WebSocket, and wait for the answer.
+async def perform_handshake(handshake: OpeningHandshake, stream: ClientStream) -> Opened:
+    """Send the request of an opening handshake, and wait for the answer.
 
     Raises:
-        HandshakeFailed: there is none, or it is no answer to that.
-        HandshakeDeclined: the server does not let the client in.
+        HandshakeFailed: there is no answer, or it does not answer this request.
+        HandshakeDeclined: the server refuses the client.
     """
-    # Where this fails, the answer may be there all the same.
+    # Where this fails, the answer may have come all the same.
     with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await line.send_all(opening.request)
+        await stream.send_all(handshake.request)
     while True:
         try:
-            data = await line.receive_some()
+            data = await stream.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise opening.lost(exc.__cause__ or exc) from exc
-        if (opened := opening.receive(data)) is not None:
+            raise handshake.lost(exc.__cause__ or exc) from exc
+        if (opened := handshake.receive(data)) is not None:
             return opened
 
 
-async def establish(
+async def start_transport(
     sock: socket.socket,
-    line: ClientStream,
-    behind: bytes,
-    engine: trio.Nursery,
+    stream: ClientStream,
+    trailing: bytes,
+    nursery: trio.Nursery,
     max_message_size: int,
 ) -> TrioWebSocketTransport:
-    """Let trio-websocket speak over an open WebSocket; it reads in `engine`.
+    """Start trio-websocket on a stream whose opening handshake is over.
 
     Args:
-        behind: what came behind the answer to the handshake.
+        sock: below the stream.
+        stream: as `dial` returned it.
+        trailing: what came behind the answer to the handshake.
+        nursery: runs the tasks that read and write.
+        max_message_size: bytes of a message, or characters where it is text.
     """
-    line.open(behind)
+    stream.open(trailing)
     websocket = await wrap_client_stream(
-        engine,
-        # Any stream will do, whatever the types say.
-        cast("trio.SocketStream", line),
+        nursery,
+        # Any stream will do, despite the annotation.
+        cast("trio.SocketStream", stream),
         "localhost",
         "/",
-        # None waits behind another: what is too big would take it along.
+        # No message waits behind another: one that is too big would discard it.
         message_queue_size=0,
         max_message_size=max_message_size,
     )
-    transport = TrioWebSocketTransport(sock, line, websocket, max_message_size)
-    await engine.start(transport.run)
+    transport = TrioWebSocketTransport(sock, stream, websocket, max_message_size)
+    await nursery.start(transport.run)
     return transport
 
 
 def error_text(number: int) -> str:
-    """The system's words for an error."""
-    # Windows has a table of its own for sockets, each text with a full stop.
+    """The system's text for an error number."""
+    # Windows has a table of its own for sockets, and each text ends with a full stop.
     texts: dict[int, str] = getattr(socket, "errorTab", {})
     return texts[number].removesuffix(".") if number in texts else os.strerror(number)
 
 
 def why(exc: BaseException) -> str:
-    """The reason in the words of the system: Trio tells of all addresses that it tried."""
+    """The reason in the system's words; of all addresses that Trio tried, the first one's."""
     causes = [leaf for leaf in leaves(exc.__cause__ or exc) if isinstance(leaf, OSError)]
     first = causes[0] if causes else exc
     if isinstance(first, ssl.SSLCertVerificationError):

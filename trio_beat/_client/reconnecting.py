@@ -1,4 +1,4 @@
-"""`reconnecting`: one connection to a server after the other."""
+"""`reconnecting`: connections to a server, one after the other."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from .session import Session
 
 _log = get_logger("trio_beat.client")
 
-#: Statuses of a refusal that say nothing about the next attempt (RFC 9110, RFC 6585).
-_PASSING: Final = frozenset({408, 425, 429})
+#: Statuses of a refusal that says nothing about the next attempt (RFC 9110, RFC 6585).
+_TRANSIENT: Final = frozenset({408, 425, 429})
 
 
 class reconnecting(ClientContext):  # noqa: N801 - is called like a function
     """Connect to a WebSocket server again and again, while the context lasts.
 
-    The context is iterated over; each time round gives a live `Connection`, as soon as there is
-    one. The one before is closed then, where it is still open. When a connection is lost, the body
-    of the loop is not cancelled: its iteration over the messages ends, and other operations raise
-    `ConnectionClosed`, a reason to go round again. Leaving the loop leaves the last connection open
-    until the context is left. Between two attempts there is a pause of 1 to 4
-    seconds at first and of up to 30 later, drawn by chance; it becomes short again only after
-    a connection has lived for one interval, and is at least 8 seconds where the server asks to come
-    later (close codes 1012 and 1013, HTTP statuses 429 and 503).
+    Iterate over the context: each iteration gives a live `Connection`, as soon as there is one, and
+    first closes the previous one where it is still open. When a connection is lost the body of the
+    loop is not cancelled: its iteration over the messages ends, and other operations raise
+    `ConnectionClosed`. Leaving the loop leaves the last connection open until the context is left.
+
+    Between two attempts there is a random pause of 1 to 4 seconds at first, and of up to 30 later.
+    It becomes short again only after a connection has lived for one interval, and is at least 8
+    seconds where the server asks to come later (close codes 1012 and 1013, HTTP statuses 429 and
+    503).
 
     Args:
         url, heartbeat, ssl_context, headers, subprotocols, connect_timeout, message_size, inbound,
@@ -39,18 +40,19 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
     Raises:
         TypeError: an argument is of another type.
         ValueError: an argument can never be right.
-        ConnectionClosed: the server has closed with 1008, or 4000 to 4099: not to come back. On
-            going round.
-        HandshakeRefused: the server does not let this client in. On going round.
-        TLSFailed: the server's certificate is not trusted. On going round.
+        ConnectionClosed: the server has closed with 1008, or 4000 to 4099, and so forbids to
+            reconnect. On the next iteration.
+        HandshakeRefused: the server refuses this client. On the next iteration.
+        TLSFailed: the server's certificate is not trusted. On the next iteration.
     """
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         await self._enter()
         self._backoff = Backoff(self._options.heartbeat.interval)
-        #: Cancelled when the context is left; None while nobody goes round.
-        self._going_round: trio.CancelScope | None = None
+        #: Of the task that waits for the next connection, cancelled when the context is left;
+        #: None: no task waits.
+        self._iterating: trio.CancelScope | None = None
         self._not_before = trio.current_time()
         return self
 
@@ -61,9 +63,9 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._going_round is not None:
-            # A task that does not belong to the block: it must not hold up who leaves.
-            self._going_round.cancel()
+        if self._iterating is not None:
+            # A task outside of the block: it must not delay leaving.
+            self._iterating.cancel()
         await self._leave(exc)
 
     def __aiter__(self) -> Self:
@@ -73,19 +75,19 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
     async def __anext__(self) -> Connection:
         if not self._entered or self._left:
             raise RuntimeError("this is for inside: async with reconnecting(...) as connections")
-        if self._going_round is not None:
-            raise RuntimeError("another task is going round already")
-        self._going_round = trio.CancelScope()
+        if self._iterating is not None:
+            raise RuntimeError("another task is iterating already")
+        self._iterating = trio.CancelScope()
         try:
-            with self._going_round:
-                return await self._go_round()
+            with self._iterating:
+                return await self._next_connection()
         finally:
-            self._going_round = None
+            self._iterating = None
         raise RuntimeError("the context of reconnecting was left meanwhile")
 
-    async def _go_round(self) -> Connection:
+    async def _next_connection(self) -> Connection:
         if (session := self._session) is not None:
-            await session.leave(None)
+            await session.close(None)
             self._session = None
             closed = session.connection.closed
             assert closed is not None
@@ -94,7 +96,7 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
             code = closed.code if closed.by is EndReason.PEER else 1006
             self._put_off(closed, code, session.lived)
         while True:
-            # Whoever gives up in a pause does not make it shorter.
+            # A time, not a duration: an iteration that is cancelled does not shorten the pause.
             await trio.sleep_until(self._not_before)
             try:
                 return await self._open(Session(self._options))
@@ -112,7 +114,7 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
 
 
 def _is_final(exc: ConnectFailed) -> bool:
-    """Whether another attempt would end in the same way."""
+    """Whether another attempt would fail in the same way."""
     if isinstance(exc, HandshakeRefused):
-        return exc.status < 500 and exc.status not in _PASSING
+        return exc.status < 500 and exc.status not in _TRANSIENT
     return isinstance(exc, TLSFailed) and exc.untrusted

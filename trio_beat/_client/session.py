@@ -1,18 +1,18 @@
-"""One connection of a client, from the first packet to the closing handshake.
+"""One connection of a client, from dialling to the end of the closing handshake.
 
 ::
 
     the block of ``async with``       the application's; cancelled when the connection is lost
     the context's nursery
     └── Session.run                   one connection
-        └── (engine: a nursery)
+        └── a nursery
             ├── Life.run              the same as a server's: reader, heartbeat, one cancel scope
             ├── Metronome.run         for one connection
             └── trio-websocket's reader, and the tasks of its transport
 
-A cancellation from outside does not reach a session. It reaches the application's block, which
-leaves the context, which closes the session: with a close frame, and within a deadline that the
-session's cancel scope gets then.
+1. An open session is shielded: a cancellation from outside reaches the application's block only.
+2. The block then leaves the context, and the context closes the session: with a close frame, and
+   within a deadline that the session's cancel scope gets at that moment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .._protocol.client_handshake import Opened
 from .._transports.kernel import set_up
 from .._transports.trio_websocket import ClientStream
 from .consumer import BlockConsumer, is_lost
-from .dial import dial, establish, shake_hands
+from .dial import dial, perform_handshake, start_transport
 from .options import Options
 
 
@@ -43,22 +43,25 @@ class Session:
     """One connection to a server.
 
     Args:
-        options: where to, and how.
-        lost: called when the connection has ended, and neither end wanted that.
+        options: the server's address, and how to connect.
+        on_lost: called when the connection has ended and neither end has closed it.
+
+    Attributes:
+        connection: set as soon as it is open.
     """
 
     connection: Connection
     _engine: Life
     _consumer: BlockConsumer
 
-    def __init__(self, options: Options, lost: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, options: Options, on_lost: Callable[[], object] = lambda: None) -> None:
         self._options = options
-        self._lost = lost
-        self._shelter = trio.CancelScope()
+        self._on_lost = on_lost
+        self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[Connection]) -> None:
-        """Connect, give the open connection to `task_status`, and stay until it has ended."""
+        """Connect, pass the open connection to `task_status`, and run it until it has ended."""
 
         def started(connection: Connection) -> None:
             self.connection = connection
@@ -66,56 +69,58 @@ class Session:
 
         self._consumer = BlockConsumer(self._options.inbound, started)
         try:
-            with self._shelter:
-                await self._live()
+            with self._scope:
+                await self._run_connection()
         finally:
             self._consumer.forget()
             self._ended.set()
 
     @property
     def lived(self) -> float:
-        """Seconds for which the connection was open, without the goodbye."""
+        """Seconds for which the connection was open, without the closing handshake."""
         return self._consumer.lived or 0.0
 
-    def shelter(self) -> None:
-        """From now on, whoever is cancelled calls `leave`."""
-        self._shelter.shield = True
+    def shield(self) -> None:
+        """Ignore cancellation from outside from now on; the caller promises to call `close`."""
+        self._scope.shield = True
 
-    async def _live(self) -> None:
+    async def _run_connection(self) -> None:
         with contextlib.ExitStack() as sockets:
-            sock, line, opened = await self._reach(sockets)
+            sock, stream, opened = await self._open(sockets)
             try:
-                async with trio.open_nursery(strict_exception_groups=True) as engine:
-                    self._engine = await self._establish(engine, sock, line, opened)
+                async with trio.open_nursery(strict_exception_groups=True) as tasks:
+                    self._engine = await self._start(tasks, sock, stream, opened)
                     await self._engine.run()
                     if is_lost(self._engine):
-                        self._lost()
-                    engine.cancel_scope.cancel()
+                        self._on_lost()
+                    tasks.cancel_scope.cancel()
             except BaseExceptionGroup as group:
-                # trio-websocket trips over a PING that meets its close frame on the way.
+                # trio-websocket fails on a PING that crosses its close frame.
                 _, other = group.split(LocalProtocolError)
                 if other is not None:
                     raise other from None
 
-    async def _reach(
+    async def _open(
         self, sockets: contextlib.ExitStack
     ) -> tuple[socket.socket, ClientStream, Opened]:
-        address, opening = self._options.address, self._options.address.opening()
+        address, handshake = self._options.address, self._options.address.handshake()
         with trio.move_on_after(self._options.connect_timeout):
-            sock, line = await dial(address)
-            sockets.callback(line.abort)
+            sock, stream = await dial(address)
+            sockets.callback(stream.abort)
             set_up(sock, self._options.heartbeat.patience)
-            return sock, line, await shake_hands(opening, line)
+            return sock, stream, await perform_handshake(handshake, stream)
         text = f"{address.place} did not answer within {self._options.connect_timeout:g} s"
-        raise opening.refusal() or ConnectTimeout(text)
+        raise handshake.refusal() or ConnectTimeout(text)
 
-    async def _establish(
-        self, engine: trio.Nursery, sock: socket.socket, line: ClientStream, opened: Opened
+    async def _start(
+        self, tasks: trio.Nursery, sock: socket.socket, stream: ClientStream, opened: Opened
     ) -> Life:
         options = self._options
-        transport = await establish(sock, line, opened.behind, engine, options.message_size)
+        transport = await start_transport(
+            sock, stream, opened.trailing, tasks, options.message_size
+        )
         metronome = Metronome(options.heartbeat.interval, slots=1)
-        await engine.start(metronome.run)
+        await tasks.start(metronome.run)
         self._consumer.subprotocol = opened.subprotocol
         return Life(
             transport,
@@ -125,8 +130,12 @@ class Session:
             response=b"",
         )
 
-    async def leave(self, exc: BaseException | None) -> None:
-        """The block has been left: close the connection, and wait until it is gone."""
+    async def close(self, exc: BaseException | None) -> None:
+        """Close the connection, and wait until it has ended.
+
+        Args:
+            exc: what the application's block raised; None: it did not raise.
+        """
         seconds = CANCELLED_TIMEOUT if exc is not None else CLOSE_TIMEOUT + CANCELLED_TIMEOUT
         self._end_within(seconds)
         self._consumer.returned()
@@ -136,15 +145,15 @@ class Session:
             code, reason = (1001, "going away") if gone else (1011, "internal error")
         self._engine.end_nowait(EndReason.HANDLER, code, reason)
         try:
-            # What the block raised must not get lost behind a cancellation of this.
+            # A cancellation of this must not replace what the block raised.
             with trio.CancelScope(shield=exc is not None):
                 await self._ended.wait()
         except trio.Cancelled:
             self._end_within(CANCELLED_TIMEOUT)
-            # Not for long: the shelter's deadline ends what is waited for.
+            # Bounded by the deadline of the session's scope.
             with trio.CancelScope(shield=True):
                 await self._ended.wait()
             raise
 
     def _end_within(self, seconds: float) -> None:
-        self._shelter.deadline = min(self._shelter.deadline, trio.current_time() + seconds)
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)

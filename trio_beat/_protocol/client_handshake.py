@@ -1,7 +1,7 @@
 """A client's opening handshake, decided from bytes alone (RFC 6455, section 4.1).
 
-An answer is read as leniently as RFC 9112 allows, and then checked as strictly as RFC 6455 asks
-for. Whatever is wrong with it is a `ConnectFailed`.
+An answer is parsed as leniently as RFC 9112 allows, and then checked as strictly as RFC 6455
+demands. Any answer that does not open the WebSocket is a `ConnectFailed`.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ from .._plain import bare
 from .._text import printable
 from .statuses import name_status
 
-#: Bytes that an answer may have; a refusal's body is cut off there.
-_MOST_ANSWER: Final = 65536
+#: Bytes that an answer may have; the body of a refusal is cut off there.
+_MAX_ANSWER: Final = 65536
+#: Statuses that a server, or a proxy before it, gives where it cannot serve now.
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
-#: Characters of an answer that a message quotes.
+#: Characters of an answer that an exception quotes.
 _QUOTED: Final = 200
 
 
 class Opened(NamedTuple):
-    """The server has let the client in."""
+    """The server has accepted the handshake."""
 
-    subprotocol: str | None
-    behind: bytes  #: what came behind the answer: its first frames
+    subprotocol: str | None  #: that it chose
+    trailing: bytes  #: what came behind its answer: the first frames
 
 
-class Opening:
-    """One opening handshake.
+class OpeningHandshake:
+    """The opening handshake of one connection.
 
     Args:
-        uri: where to; a user and password in it become a header (RFC 7617).
-        headers: more of them.
-        subprotocols: that are offered, the preferred one first.
+        uri: the server's; a user and password in it become a header (RFC 7617).
+        headers: to send besides those of the handshake itself.
+        subprotocols: to offer, the preferred one first.
 
     Attributes:
-        request: what to send.
+        request: the bytes to send.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Opening:
     ) -> None:
         offered = [Subprotocol(name) for name in subprotocols]
         self._protocol = ClientProtocol(uri, subprotocols=offered or None)
-        # It is of no use here, and would keep its protocol until the collector comes.
+        # It is not used here, and would keep its protocol until the cyclic collector runs.
         self._protocol.parser.close()
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER)
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_ANSWER)
         #: How many bytes have come, and the first of them.
-        self._came, self._begin = 0, b""
+        self._received, self._beginning = 0, b""
+        #: A refusal, and as much of its body as has come.
         self._refused: h11.Response | None = None
         self._body = bytearray()
         wanted = self._protocol.connect()
@@ -71,44 +73,44 @@ class Opening:
         self.request = b"".join(part for part in sent if part)
 
     def receive(self, data: bytes | bytearray) -> Opened | None:
-        """Take some of the answer.
+        """Take a part of the answer.
 
         Args:
-            data: what came; nothing where the server has ended the stream.
+            data: what came; empty where the server has ended the stream.
 
         Returns:
-            What was agreed on; None while more is needed.
+            What was negotiated; None while more bytes are needed.
 
         Raises:
-            ConnectFailed: the answer is another, or none.
+            ConnectFailed: the server refuses, or this is not an answer to the request.
         """
-        self._came += len(data)
-        if len(self._begin) < _QUOTED:
-            self._begin += bytes(data[:_QUOTED])
+        self._received += len(data)
+        if len(self._beginning) < _QUOTED:
+            self._beginning += bytes(data[:_QUOTED])
         if not data:
             raise self.refusal() or self._failed("the server ended the connection")
         try:
             self._http.receive_data(bytes(data))
             opened = self._read()
         except (h11.RemoteProtocolError, InvalidHandshake) as exc:
-            text = f"this is no answer to a WebSocket handshake: {_beginning(str(exc))}"
-            # In no variable of this frame, which its traceback has.
+            text = f"this is no answer to a WebSocket handshake: {_excerpt(str(exc))}"
+            # In no variable of this frame: its traceback holds the frame.
             raise self.refusal() or HandshakeFailed(text) from bare(exc)
-        if opened is None and self._came > _MOST_ANSWER:
-            raise self.refusal() or self._failed(f"the answer is over {_MOST_ANSWER} bytes")
+        if opened is None and self._received > _MAX_ANSWER:
+            raise self.refusal() or self._failed(f"the answer is over {_MAX_ANSWER} bytes")
         return opened
 
     def lost(self, why: object) -> ConnectFailed:
-        """What to raise where the rest of the answer cannot come."""
+        """What to raise where the rest of the answer will not come."""
         return self.refusal() or HandshakeFailed(f"the connection was lost: {why}")
 
     def refusal(self) -> ConnectFailed | None:
-        """The refusal that has come, though not to its end; None: there is none."""
+        """The refusal of which a part has come; None: there is none."""
         refused = self._refused
         return None if refused is None else _refusal(refused, bytes(self._body))
 
     def _failed(self, text: str) -> HandshakeFailed:
-        line = self._begin.partition(b"\n")[0][:100].rstrip(b"\r").decode("latin-1")
+        line = self._beginning.partition(b"\n")[0][:100].rstrip(b"\r").decode("latin-1")
         return HandshakeFailed(text + (f", after {line!r}" if line else " during the handshake"))
 
     def _read(self) -> Opened | None:
@@ -117,14 +119,14 @@ class Opening:
                 case h11.InformationalResponse(status_code=101):
                     return self._check(event)
                 case h11.InformationalResponse():
-                    pass  # any number of them may come before (RFC 9110, section 15.2)
+                    pass  # any number of them may precede the answer (RFC 9110, section 15.2)
                 case h11.Response():
                     self._refused = event
                     if event.status_code < 300:
                         raise _refusal(event, b"")
                 case h11.Data():
                     self._body += event.data
-                case _:  # the end of it
+                case _:  # the end of the refusal
                     assert self._refused is not None
                     raise _refusal(self._refused, bytes(self._body))
         return None
@@ -132,7 +134,7 @@ class Opening:
     def _check(self, answer: h11.InformationalResponse) -> Opened:
         version = answer.http_version
         if version == b"1.0" or not version.startswith(b"1."):
-            # RFC 9110, sections 7.8 and 15.2: the others have no such status, and no upgrade.
+            # RFC 9110, sections 7.8 and 15.2: other versions have neither this status nor Upgrade.
             text = f"the server speaks HTTP/{version.decode()}; a WebSocket needs HTTP/1.1"
             raise HandshakeFailed(text)
         headers = Headers()
@@ -150,14 +152,14 @@ def _refusal(response: h11.Response, body: bytes) -> ConnectFailed:
     if status < 300:
         text = f"there is no WebSocket at this address: the answer is {name_status(status)}"
         return HandshakeFailed(text)
-    # What a server has to say about WebSockets is no page.
-    plain = said and said.isprintable() and "<" not in said
-    text = name_status(status) + (f": {said}" if plain else "")
+    # Not a page: that says nothing about the WebSocket.
+    quotable = said and said.isprintable() and "<" not in said
+    text = name_status(status) + (f": {said}" if quotable else "")
     if status in _UNAVAILABLE:
         return ServerUnavailable(f"the server is not available: {text}", status, headers, body)
     return HandshakeRefused(f"the server refuses the WebSocket: {text}", status, headers, body)
 
 
-def _beginning(text: str) -> str:
-    """The beginning of a text that quotes the server, to be shown."""
+def _excerpt(text: str) -> str:
+    """The beginning of a text that quotes the server, safe to be shown."""
     return printable(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")
