@@ -1,1 +1,1 @@
-"""The Trio client: its contexts, its way in, and the pauses between attempts."""
+"""The Trio client: `connect`, `reconnecting`, and what they do to open a connection."""

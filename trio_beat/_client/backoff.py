@@ -1,10 +1,10 @@
-"""How long a client waits before it comes back.
+"""How long a client waits before it reconnects: jittered exponential backoff.
 
-1. The pause is drawn anew each time, up to a ceiling that doubles, so that many who lost the same
+1. Each pause is random, up to a ceiling that doubles with each failure: clients that lost the same
    server at the same moment do not return in the same second.
-2. The ceiling falls back only after a connection has lived for one interval: a server that lets
-   everybody in and ends them at once is left alone for longer and longer.
-3. A server that asks to come later (1012, 1013) is given more time.
+2. The ceiling falls back only after a connection has lived for one interval: a server that accepts
+   connections and ends them at once gets longer and longer pauses.
+3. A server that asks to come later (1012, 1013) gets a longer pause.
 
 The browser's client (``_site/static/trio-beat.js``) follows the same rules.
 """
@@ -14,11 +14,11 @@ from __future__ import annotations
 import random
 from typing import Final
 
-#: Seconds: the longest first pause, and between what all pauses lie.
+#: Seconds: the ceiling of the first pause, and the bounds of all pauses.
 FIRST: Final = 4.0
 SHORTEST: Final = 1.0
 LONGEST: Final = 30.0
-#: Seconds that a server which asks to come later is given at least.
+#: Seconds: the shortest pause where a server asks to come later.
 BUSY: Final = 8.0
 
 #: "Service restart" and "try again later" (the registry of RFC 6455, section 11.7).
@@ -28,7 +28,7 @@ _LATER_STATUS: Final = frozenset({429, 503})
 
 
 def forbids(code: int) -> bool:
-    """Whether a close code tells a client not to come back: 1008, and 4000 to 4099."""
+    """Whether a close code forbids a client to reconnect: 1008, and 4000 to 4099."""
     return code == 1008 or 4000 <= code < 4100
 
 
@@ -51,7 +51,7 @@ class Backoff:
         self._failures = 0
 
     def pause(self, code: int, *, lived: float = 0.0) -> float:
-        """A connection has ended, or an attempt has failed.
+        """Note that a connection has ended or an attempt has failed, and draw a pause.
 
         Args:
             code: the close code, or the status of a refused handshake; 1006 where there is none.
@@ -64,6 +64,6 @@ class Backoff:
             self._failures = 0
         longest: float = min(LONGEST, FIRST * 2**self._failures)
         shortest = BUSY if asks_for_time(code) else SHORTEST
-        # The ceiling stands after three failures; to count on would end in an overflow.
+        # The ceiling is reached after three failures; counting on would end in an overflow.
         self._failures = min(self._failures + 1, 8)
         return self._chance.uniform(shortest, max(longest, 2 * shortest))

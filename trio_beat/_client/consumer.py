@@ -19,7 +19,12 @@ def is_lost(connection: Connection | Beating) -> bool:
 
 
 class BlockConsumer(InboxConsumer):
-    """The connection's consumer is the application's block."""
+    """Passes messages to the application's block.
+
+    Args:
+        inbound_size: how many messages may wait for the block before the reader stops reading.
+        started: called when the connection is open.
+    """
 
     __slots__ = ("_opened_at", "_started", "lived")
 
@@ -37,7 +42,7 @@ class BlockConsumer(InboxConsumer):
         self._started(Connection(engine, self))
 
     def forget(self) -> None:
-        """Let go of what was to be told, and knows this."""
+        """Drop the reference to `started`, which refers back to this."""
         self._started = None
 
     def _over(self) -> None:
@@ -47,12 +52,12 @@ class BlockConsumer(InboxConsumer):
     async def finished(self, engine: Beating) -> None:
         self._over()
         if engine.closed is None or is_lost(engine):
-            # The block will be cancelled, and what came before the loss is still its.
+            # Messages that came before the loss still belong to the block, until it is cancelled.
             await super().finished(engine)
         else:
             self._inbox.close()
 
     def closed(self, engine: Beating) -> None:
         self._over()
-        # The block may be slow, and go on taking what came.
+        # A slow block goes on taking the messages that came.
         self._inbox.close()

@@ -1,4 +1,4 @@
-"""What `connect` and `reconnecting` are told, checked."""
+"""The arguments of `connect` and `reconnecting`, checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .address import Address
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `connect` and `reconnecting` are told."""
+    """How a client connects, and the limits of its connections; see `connect`."""
 
     address: Address
     heartbeat: Heartbeat
