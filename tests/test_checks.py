@@ -17,12 +17,12 @@ import trio.testing
 from websockets.frames import Opcode
 
 from tests.channels.test_hub import Listener
-from tests.support.door import URL, Door, door
+from tests.support.fake_server import URL, FakeServer, fake_server
 from tests.support.harness import idle, linked
 from tests.support.serving import serving
 from trio_beat import Connection, Heartbeat, Limits, connect, open_hub, reconnecting, serve
 
-__all__ = ["door"]  # a fixture
+__all__ = ["fake_server"]  # a fixture
 
 SURROGATE = "a\ud800"
 
@@ -288,12 +288,12 @@ class TestMessage:
             assert await link.peer.text() == "this can"
 
     async def test_of_a_client(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
     ) -> None:
         got = []
 
         async def play() -> None:
-            peer = await door.accept()
+            peer = await fake_server.accept()
             while (frame := await peer.frame()) is not None and frame.opcode is not Opcode.CLOSE:
                 got.append(bytes(frame.data))
             await peer.send_close()

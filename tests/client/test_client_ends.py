@@ -8,10 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 from websockets.frames import Close, Frame, Opcode
-from websockets.protocol import SERVER
 
-from tests.support.door import URL, Door, answer_pings, be, door
-from tests.support.peer import Peer, PeerStream
+from tests.support.fake_server import URL, FakeServer, accept_handshake, answer_pings, fake_server
+from tests.support.peer import Peer
 from trio_beat import (
     Closed,
     Connection,
@@ -23,13 +22,12 @@ from trio_beat import (
     reconnecting,
 )
 from trio_beat._metronome import Metronome
-from trio_beat._protocol.handshake import accept, find_head
 
-__all__ = ["door"]  # a fixture
+__all__ = ["fake_server"]  # a fixture
 
 
 async def test_a_close_ends_the_iteration_and_not_the_block(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
         await peer.send_text("one")
@@ -38,7 +36,7 @@ async def test_a_close_ends_the_iteration_and_not_the_block(
         assert await peer.closed() == Close(1001, "bye")
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     async with connect(URL) as connection:
         assert [message async for message in connection] == ["one", "two"]
         assert connection.closed == Closed(EndReason.PEER, 1001, "bye")
@@ -51,26 +49,26 @@ async def test_a_close_ends_the_iteration_and_not_the_block(
 
 
 async def test_a_close_without_a_code(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
         await peer.send_frame(Opcode.CLOSE)
         await peer.closed()
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     async with connect(URL) as connection:
         assert [message async for message in connection] == []
     assert connection.closed == Closed(EndReason.PEER, 1005, "")
 
 
 async def test_a_close_right_behind_the_handshake(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     frame = Frame(Opcode.CLOSE, Close(4000, "no").serialize()).serialize(mask=False)
 
     async def serve() -> None:
-        peer = await door.accept(behind=frame)
+        peer = await fake_server.accept(behind=frame)
         await peer.stream.send_eof()
 
     nursery.start_soon(serve)
@@ -80,10 +78,10 @@ async def test_a_close_right_behind_the_handshake(
 
 
 async def test_an_end_right_behind_the_handshake_is_a_loss(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
-        peer = await door.accept()
+        peer = await fake_server.accept()
         await peer.stream.send_eof()
 
     nursery.start_soon(serve)
@@ -94,7 +92,7 @@ async def test_an_end_right_behind_the_handshake_is_a_loss(
 
 
 async def test_what_came_before_a_close_can_be_taken_as_slowly_as_one_likes(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
         for number in range(10):
@@ -103,7 +101,7 @@ async def test_what_came_before_a_close_can_be_taken_as_slowly_as_one_likes(
         await peer.closed()
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     got = []
     async with connect(URL) as connection:
         async for message in connection:
@@ -113,13 +111,13 @@ async def test_what_came_before_a_close_can_be_taken_as_slowly_as_one_likes(
 
 
 async def test_an_end_without_a_close_frame_is_a_loss(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
         await peer.send_text("last words")
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     got = []
     with pytest.raises(ConnectionLost) as caught:
         async with connect(URL) as connection:
@@ -131,13 +129,13 @@ async def test_an_end_without_a_close_frame_is_a_loss(
 
 
 async def test_a_loss_cancels_a_block_that_does_not_read(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
         await trio.sleep(3)
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     with pytest.raises(ConnectionLost):
         async with connect(URL):
             await trio.sleep_forever()
@@ -155,7 +153,7 @@ async def test_a_loss_cancels_a_block_that_does_not_read(
     ids=["masked", "garbage", "not UTF-8", "too big"],
 )
 async def test_a_server_that_breaks_the_rules_is_told(
-    door: Door,
+    fake_server: FakeServer,
     nursery: trio.Nursery,
     autojump_clock: MockClock,
     sent: bytes,
@@ -171,7 +169,7 @@ async def test_a_server_that_breaks_the_rules_is_told(
         codes.append(close.code)
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     with pytest.raises(ConnectionLost) as caught:
         async with connect(URL, message_size=1000) as connection:
             await trio.sleep_forever()
@@ -183,7 +181,7 @@ async def test_a_server_that_breaks_the_rules_is_told(
 
 
 async def test_a_message_that_is_too_big_is_not_forgotten_for_a_close_behind_it(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     both = Frame(Opcode.TEXT, b"x" * 20).serialize(mask=False)
     both += Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=False)
@@ -193,7 +191,7 @@ async def test_a_message_that_is_too_big_is_not_forgotten_for_a_close_behind_it(
         await peer.closed()
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     with pytest.raises(ConnectionLost) as caught:
         async with connect(URL, message_size=10) as connection:
             async for _ in connection:
@@ -202,7 +200,7 @@ async def test_a_message_that_is_too_big_is_not_forgotten_for_a_close_behind_it(
 
 
 async def test_what_came_before_a_message_that_is_too_big_is_given(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     frames = [Frame(Opcode.TEXT, b"x").serialize(mask=False)] * 10
     frames.append(Frame(Opcode.TEXT, b"x" * 20).serialize(mask=False))
@@ -212,7 +210,7 @@ async def test_what_came_before_a_message_that_is_too_big_is_given(
         await peer.closed()
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     got = []
     with pytest.raises(ConnectionLost):
         async with connect(URL, message_size=10, inbound=2) as connection:
@@ -223,7 +221,7 @@ async def test_what_came_before_a_message_that_is_too_big_is_given(
 
 
 async def test_who_sends_and_receives_at_once_is_not_stuck_behind_a_ping(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """A server that reads only when its echoes are taken, and PINGs in between."""
 
@@ -241,7 +239,7 @@ async def test_who_sends_and_receives_at_once_is_not_stuck_behind_a_ping(
         for _ in range(20):
             await connection.send(b"\0" * 1_000_000)
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     with trio.fail_after(100):
         async with connect(URL) as connection:
             nursery.start_soon(send, connection)
@@ -250,7 +248,7 @@ async def test_who_sends_and_receives_at_once_is_not_stuck_behind_a_ping(
 
 
 async def test_a_flood_of_pings_does_not_pile_up(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     pongs = 0
 
@@ -263,7 +261,7 @@ async def test_a_flood_of_pings_does_not_pile_up(
         await peer.send_close()
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     async with connect(URL) as connection:
         await trio.sleep(1)
     assert connection.closed == Closed(EndReason.HANDLER, 1000, "")
@@ -271,19 +269,19 @@ async def test_a_flood_of_pings_does_not_pile_up(
 
 
 async def test_a_message_at_the_limit_is_not_too_big(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
         await peer.send_text("x" * 1000)
         await answer_pings(peer)
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     async with connect(URL, message_size=1000) as connection:
         assert await connection.receive() == "x" * 1000
 
 
 async def test_a_server_that_closes_with_1009_does_not_mean_us(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
         # As trio-websocket's server says it.
@@ -291,7 +289,7 @@ async def test_a_server_that_closes_with_1009_does_not_mean_us(
         await peer.closed()
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     async with connect(URL) as connection:
         assert [message async for message in connection] == []
     assert connection.closed == Closed(
@@ -300,9 +298,9 @@ async def test_a_server_that_closes_with_1009_does_not_mean_us(
 
 
 async def test_a_server_that_takes_nothing_is_too_slow(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    nursery.start_soon(door.accept)
+    nursery.start_soon(fake_server.accept)
     with pytest.raises(ConnectionLost) as caught:
         async with connect(URL, outbox=10_000) as connection:
             while True:
@@ -312,20 +310,20 @@ async def test_a_server_that_takes_nothing_is_too_slow(
 
 
 async def test_sending_waits_for_a_server_that_is_slow(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
         await trio.sleep(7)
         await answer_pings(peer)
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     async with connect(URL) as connection:
         await connection.send(b"\0" * 900_000)
         assert trio.current_time() == 7
 
 
 async def test_cancelled_sending_breaks_nothing(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     got = []
 
@@ -336,7 +334,7 @@ async def test_cancelled_sending_breaks_nothing(
         await peer.send_close()
         await peer.aclose()
 
-    nursery.start_soon(be, door, serve)
+    nursery.start_soon(fake_server.play, serve)
     async with connect(URL, heartbeat=Heartbeat(100)) as connection:
         with trio.move_on_after(1):
             await connection.send(b"\0" * 900_000)
@@ -349,8 +347,8 @@ async def test_a_socket_that_fails_is_a_loss(
     nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
     async def serve(stream: trio.SocketStream) -> None:
-        door = await shake_hands(stream)
-        await door.reset()
+        peer = await accept_handshake(stream)
+        await peer.reset()
 
     listeners = await nursery.start(serve_one, serve)
     with pytest.raises(ConnectionLost) as caught:
@@ -375,20 +373,11 @@ async def serve_one(
             await trio.aclose_forcefully(stream)
 
 
-async def shake_hands(stream: PeerStream) -> Peer:
-    data = b""
-    while (head := find_head(data) if data else None) is None:
-        data += await stream.receive_some()
-    response, _ = accept(head, ())
-    await stream.send_all(response)
-    return Peer(stream, SERVER)
-
-
 async def test_a_write_that_fails_does_not_hide_what_came_before(
     nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
     async def serve(stream: trio.SocketStream) -> None:
-        peer = await shake_hands(stream)
+        peer = await accept_handshake(stream)
         for number in range(200):
             await peer.send_text(str(number))
         await peer.send_close(4001, "away")
@@ -411,7 +400,7 @@ class Crash(Exception):  # noqa: N818 - the package's own, which nobody expects
 
 @pytest.mark.parametrize("context", [connect, reconnecting])
 async def test_a_task_of_its_own_that_fails_cancels_the_block_and_comes_out_plainly(
-    door: Door,
+    fake_server: FakeServer,
     nursery: trio.Nursery,
     autojump_clock: MockClock,
     monkeypatch: pytest.MonkeyPatch,
@@ -423,7 +412,7 @@ async def test_a_task_of_its_own_that_fails_cancels_the_block_and_comes_out_plai
         raise Crash
 
     monkeypatch.setattr(Metronome, "run", crash)
-    nursery.start_soon(be, door, answer_pings)
+    nursery.start_soon(fake_server.play, answer_pings)
     with pytest.raises(Crash):
         async with context(URL) as opened:
             if isinstance(opened, reconnecting):

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 from websockets.frames import Frame, Opcode
 
-from tests.support.door import URL, Door, answer_pings, door
+from tests.support.fake_server import URL, FakeServer, answer_pings, fake_server
 from trio_beat import (
     ConnectFailed,
     ConnectionClosed,
@@ -23,7 +23,7 @@ from trio_beat import (
     reconnecting,
 )
 
-__all__ = ["door"]  # a fixture
+__all__ = ["fake_server"]  # a fixture
 
 VISITS = 5
 #: Bytes of a message of which the rest never comes.
@@ -50,15 +50,15 @@ def ours() -> Counter[str]:
     return Counter(name for name in names if name.startswith(parts) or name in more)
 
 
-async def serve(door: Door, kind: str) -> None:
+async def serve(fake_server: FakeServer, kind: str) -> None:
     """Be the server of one visit."""
     if kind == "refused":
-        return await door.refuse(403, "no")
+        return await fake_server.refuse(403, "no")
     if kind == "failed":
-        peer = await door.knock()
+        peer = await fake_server.receive_request()
         await peer.send(b"garbage\r\n\r\n")
         return await peer.aclose()
-    peer = await door.accept()
+    peer = await fake_server.accept()
     match kind:
         case "closed by the server":
             await peer.send_close(1001)
@@ -79,12 +79,12 @@ async def serve(door: Door, kind: str) -> None:
     return None
 
 
-async def visit(door: Door, kind: str) -> None:
+async def visit(fake_server: FakeServer, kind: str) -> None:
     async with trio.open_nursery() as nursery:
         if kind == "unreachable":
-            door.errors = [Unreachable("nobody")]
+            fake_server.errors = [Unreachable("nobody")]
         else:
-            nursery.start_soon(serve, door, kind)
+            nursery.start_soon(serve, fake_server, kind)
         try:
             if kind == "in a loop":
                 async with reconnecting(URL) as connections:
@@ -96,9 +96,9 @@ async def visit(door: Door, kind: str) -> None:
                 await use(kind)
         except (ConnectFailed, ConnectionClosed, ZeroDivisionError):
             pass
-    for sock in door.sockets:
+    for sock in fake_server.sockets:
         sock.close()
-    for kept in (door.sockets, door.times):
+    for kept in (fake_server.sockets, fake_server.times):
         kept.clear()
 
 
@@ -136,27 +136,27 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_nothing_waits_for_the_collector(
-    door: Door, autojump_clock: MockClock, kind: str
+    fake_server: FakeServer, autojump_clock: MockClock, kind: str
 ) -> None:
-    await visit(door, kind)
+    await visit(fake_server, kind)
     with without_collector():
         before = ours()
         for _ in range(VISITS):
-            await visit(door, kind)
+            await visit(fake_server, kind)
         left = ours() - before
     assert {name: count for name, count in left.items() if count >= VISITS} == {}
 
 
 async def test_the_bytes_of_an_unfinished_message_come_back(
-    door: Door, autojump_clock: MockClock
+    fake_server: FakeServer, autojump_clock: MockClock
 ) -> None:
-    await visit(door, "unfinished")
+    await visit(fake_server, "unfinished")
     with without_collector():
         tracemalloc.start()
         try:
             begin, _ = tracemalloc.get_traced_memory()
             for _ in range(VISITS):
-                await visit(door, "unfinished")
+                await visit(fake_server, "unfinished")
             held = tracemalloc.get_traced_memory()[0] - begin
         finally:
             tracemalloc.stop()

@@ -22,8 +22,8 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from trio.testing import MockClock
 
-from tests.client.test_client_ends import shake_hands
 from tests.support.command import command
+from tests.support.fake_server import accept_handshake
 from tests.support.harness import echo, tls_contexts
 from tests.support.peer import Trickle
 from tests.support.serving import serving
@@ -51,7 +51,7 @@ async def handler(connection):
             await connection.close(4000, "as you wish")
         await connection.send(message)
 
-def door(connection, request):
+def check(connection, request):
     if request.path == "/secret":
         return connection.respond(http.HTTPStatus.FORBIDDEN, "not you\\n")
 
@@ -60,7 +60,7 @@ async def main():
     if len(sys.argv) > 1:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[1])
-    async with serve(handler, "127.0.0.1", 0, process_request=door, ping_interval=0.1,
+    async with serve(handler, "127.0.0.1", 0, process_request=check, ping_interval=0.1,
                      subprotocols=["chat"], ssl=context, max_size=None) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
@@ -263,7 +263,7 @@ class TestSlowness:
             stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
             if secure:
                 stream = trio.SSLStream(plain, server, server_side=True, https_compatible=True)
-            await shake_hands(stream)
+            await accept_handshake(stream)
             with contextlib.suppress(trio.BrokenResourceError):
                 while data := await stream.receive_some(2**19):
                     before, got = got, got + len(data)
@@ -298,7 +298,7 @@ class TestSlowness:
             stream: Trickle | trio.SSLStream[Trickle] = trickle
             if secure:
                 stream = trio.SSLStream(trickle, server, server_side=True, https_compatible=True)
-            peer = await shake_hands(stream)
+            peer = await accept_handshake(stream)
             trickle.pace = (400, 3.0)
             await peer.send_text("x" * 16_000)
             await peer.closed()
@@ -323,7 +323,7 @@ class TestSlowness:
             stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
             if secure:
                 stream = trio.SSLStream(plain, server, server_side=True, https_compatible=True)
-            peer = await shake_hands(stream)
+            peer = await accept_handshake(stream)
             for number in range(100):
                 await peer.send_text(str(number))
             await plain.send_eof()

@@ -16,7 +16,7 @@ import trio
 import trustme
 from trio.testing import MockClock
 
-from tests.support.door import URL, Door, answer_pings, door
+from tests.support.fake_server import URL, FakeServer, answer_pings, fake_server
 from tests.support.harness import echo, tls_contexts
 from tests.support.peer import Peer
 from tests.support.serving import serving
@@ -31,7 +31,7 @@ from trio_beat import (
     connect,
 )
 
-__all__ = ["door"]  # a fixture
+__all__ = ["fake_server"]  # a fixture
 
 
 WRONG_KEY = (
@@ -93,10 +93,10 @@ class TestArguments:
 
 class TestRequest:
     async def test_says_what_it_was_told(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         async def serve() -> None:
-            await answer_pings(await door.accept("chat.v2"))
+            await answer_pings(await fake_server.accept("chat.v2"))
 
         nursery.start_soon(serve)
         async with connect(
@@ -105,7 +105,7 @@ class TestRequest:
             subprotocols=["chat.v1", "chat.v2"],
         ) as connection:
             assert connection.subprotocol == "chat.v2"
-        lines = door.request.split("\r\n")
+        lines = fake_server.request.split("\r\n")
         assert lines[0] == "GET /ws/news?echo HTTP/1.1"
         for line in (
             "Host: example.com:8080",
@@ -126,21 +126,26 @@ class TestRequest:
         ],
     )
     async def test_names_the_host(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock, url: str, host: str
+        self,
+        fake_server: FakeServer,
+        nursery: trio.Nursery,
+        autojump_clock: MockClock,
+        url: str,
+        host: str,
     ) -> None:
         async def serve() -> None:
-            await answer_pings(await door.accept())
+            await answer_pings(await fake_server.accept())
 
         nursery.start_soon(serve)
         await entered(url)
-        assert f"\r\nHost: {host}\r\n" in door.request
+        assert f"\r\nHost: {host}\r\n" in fake_server.request
 
 
 class TestAnswer:
     async def test_refuses(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
-        nursery.start_soon(door.refuse, 403, "not you\n")
+        nursery.start_soon(fake_server.refuse, 403, "not you\n")
         with pytest.raises(HandshakeRefused) as caught:
             await entered()
         assert str(caught.value) == "the server refuses the WebSocket: 403 Forbidden: not you"
@@ -150,9 +155,9 @@ class TestAnswer:
 
     @pytest.mark.parametrize("status", [502, 503, 504])
     async def test_of_a_proxy_without_a_server(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock, status: int
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock, status: int
     ) -> None:
-        nursery.start_soon(door.refuse, status)
+        nursery.start_soon(fake_server.refuse, status)
         with pytest.raises(ServerUnavailable) as caught:
             await entered()
         assert caught.value.status == status
@@ -169,7 +174,7 @@ class TestAnswer:
     )
     async def test_refuses_without_coming_to_an_end(
         self,
-        door: Door,
+        fake_server: FakeServer,
         nursery: trio.Nursery,
         autojump_clock: MockClock,
         answer: bytes,
@@ -177,7 +182,7 @@ class TestAnswer:
         status: int,
     ) -> None:
         async def serve() -> None:
-            peer = await door.knock()
+            peer = await fake_server.receive_request()
             with contextlib.suppress(trio.BrokenResourceError):
                 await peer.send(answer)
             await peer.aclose()
@@ -188,10 +193,10 @@ class TestAnswer:
         assert caught.value.status == status
 
     async def test_refuses_and_stalls(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         async def serve() -> None:
-            peer = await door.knock()
+            peer = await fake_server.receive_request()
             await peer.send(b"HTTP/1.1 403 No\r\nContent-Length: 99\r\n\r\nwell")
 
         nursery.start_soon(serve)
@@ -200,21 +205,21 @@ class TestAnswer:
         assert trio.current_time() == 3
 
     async def test_of_a_page(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
-        nursery.start_soon(door.refuse, 404, "<!DOCTYPE html>")
+        nursery.start_soon(fake_server.refuse, 404, "<!DOCTYPE html>")
         with pytest.raises(HandshakeRefused) as caught:
             await entered()
         assert str(caught.value) == "the server refuses the WebSocket: 404 Not Found"
-        nursery.start_soon(door.refuse, 200, "<!DOCTYPE html>")
+        nursery.start_soon(fake_server.refuse, 200, "<!DOCTYPE html>")
         with pytest.raises(HandshakeFailed) as failed:
             await entered()
         assert str(failed.value) == "there is no WebSocket at this address: the answer is 200 OK"
 
     async def test_with_a_status_that_nobody_knows(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
-        nursery.start_soon(door.refuse, 499)
+        nursery.start_soon(fake_server.refuse, 499)
         with pytest.raises(HandshakeRefused, match="499"):
             await entered()
 
@@ -232,14 +237,14 @@ class TestAnswer:
     )
     async def test_is_no_handshake(
         self,
-        door: Door,
+        fake_server: FakeServer,
         nursery: trio.Nursery,
         autojump_clock: MockClock,
         answer: bytes,
         text: str,
     ) -> None:
         async def serve() -> None:
-            peer = await door.knock()
+            peer = await fake_server.receive_request()
             try:
                 await peer.send(answer)
                 await peer.stream.send_eof()
@@ -254,10 +259,10 @@ class TestAnswer:
         assert trio.current_time() == 0
 
     async def test_picks_a_subprotocol_that_was_not_offered(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         async def serve() -> None:
-            peer = await door.accept(header="Sec-WebSocket-Protocol: chat")
+            peer = await fake_server.accept(header="Sec-WebSocket-Protocol: chat")
             await peer.aclose()
 
         nursery.start_soon(serve)
@@ -265,9 +270,9 @@ class TestAnswer:
             await entered()
 
     async def test_does_not_come(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
-        nursery.start_soon(door.knock)
+        nursery.start_soon(fake_server.receive_request)
         with pytest.raises(ConnectTimeout, match=r"localhost:80 did not answer within 7 s"):
             await entered(connect_timeout=7)
         assert trio.current_time() == 7

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.client.test_backoff import Chance
-from tests.support.door import URL, Door, answer_pings, door
+from tests.support.fake_server import URL, FakeServer, answer_pings, fake_server
 from trio_beat import (
     Closed,
     Connection,
@@ -26,7 +26,7 @@ from trio_beat import (
 from trio_beat._client import reconnecting as module
 from trio_beat._client.backoff import Backoff
 
-__all__ = ["door"]  # a fixture
+__all__ = ["fake_server"]  # a fixture
 
 INTERVAL = 5.0
 
@@ -37,10 +37,10 @@ def _longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Backoff", partial(Backoff, chance=Chance(1)))
 
 
-async def close(door: Door, *codes: int, after: float = 0.0) -> None:
+async def close(fake_server: FakeServer, *codes: int, after: float = 0.0) -> None:
     """Let some in, one after the other, and close them."""
     for code in codes:
-        peer = await door.accept()
+        peer = await fake_server.accept()
         await trio.sleep(after)
         await peer.send_close(code)
         await peer.closed()
@@ -48,11 +48,11 @@ async def close(door: Door, *codes: int, after: float = 0.0) -> None:
 
 
 async def test_each_time_round_is_a_live_connection(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
         for number in range(3):
-            peer = await door.accept()
+            peer = await fake_server.accept()
             await peer.send_text(str(number))
             await trio.sleep(INTERVAL)
             await peer.send_close(1001)
@@ -73,15 +73,15 @@ async def test_each_time_round_is_a_live_connection(
     assert got == ["0", "1", "2"]
     assert ends == [Closed(EndReason.PEER, 1001, "")] * 3
     # Each has lived for an interval: the pauses stay short.
-    assert door.times == [0, 9, 18]
+    assert fake_server.times == [0, 9, 18]
 
 
 async def test_goes_round_when_the_server_falls_silent(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
-        await door.accept()
-        await answer_pings(await door.accept())
+        await fake_server.accept()
+        await answer_pings(await fake_server.accept())
 
     nursery.start_soon(serve)
     ends: list[Closed | None] = []
@@ -93,13 +93,13 @@ async def test_goes_round_when_the_server_falls_silent(
                 pass
             ends.append(connection.closed)
     assert ends == [Closed(EndReason.MISSED_BEATS, 1006, "3 in a row")]
-    assert door.times == [0, 4 * INTERVAL + 4]
+    assert fake_server.times == [0, 4 * INTERVAL + 4]
 
 
 async def test_the_body_is_not_cancelled_and_may_catch_the_end(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    nursery.start_soon(close, door, 1001, 1001)
+    nursery.start_soon(close, fake_server, 1001, 1001)
     rounds = 0
     async with reconnecting(URL) as connections:
         async for connection in connections:
@@ -111,54 +111,57 @@ async def test_the_body_is_not_cancelled_and_may_catch_the_end(
                 await connection.send("x")
             except ConnectionClosed:
                 continue
-    assert door.times == [0, 54]
+    assert fake_server.times == [0, 54]
 
 
 async def test_pauses_grow_until_a_connection_has_lived_for_an_interval(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
-        await close(door, 1001, 1001, 1001, 1001, 1001)
-        await close(door, 1001, 1001, after=INTERVAL)
-        await answer_pings(await door.accept())
+        await close(fake_server, 1001, 1001, 1001, 1001, 1001)
+        await close(fake_server, 1001, 1001, after=INTERVAL)
+        await answer_pings(await fake_server.accept())
 
     nursery.start_soon(serve)
     async with reconnecting(URL, heartbeat=Heartbeat(INTERVAL)) as connections:
         async for connection in connections:
             async for _ in connection:
                 pass
-            if len(door.times) == 7:
+            if len(fake_server.times) == 7:
                 break
-    pauses = [after - before for before, after in zip(door.times, door.times[1:], strict=False)]
+    pauses = [
+        after - before
+        for before, after in zip(fake_server.times, fake_server.times[1:], strict=False)
+    ]
     assert pauses == [4, 8, 16, 30, 30, INTERVAL + 4]
 
 
 @pytest.mark.parametrize("code", [1012, 1013])
 async def test_a_server_that_asks_for_time_gets_it(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock, code: int
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock, code: int
 ) -> None:
-    nursery.start_soon(close, door, code, 1000)
+    nursery.start_soon(close, fake_server, code, 1000)
     async with reconnecting(URL) as connections:
         async for connection in connections:
-            if len(door.times) == 2:
+            if len(fake_server.times) == 2:
                 break
             async for _ in connection:
                 pass
-    assert door.times == [0, 16]
+    assert fake_server.times == [0, 16]
 
 
 @pytest.mark.parametrize("code", [1008, 4000, 4099])
 async def test_a_server_that_forbids_to_come_back_is_obeyed(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock, code: int
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock, code: int
 ) -> None:
-    nursery.start_soon(close, door, code)
+    nursery.start_soon(close, fake_server, code)
     with pytest.raises(ConnectionClosed) as caught:
         async with reconnecting(URL) as connections:
             async for connection in connections:
                 async for _ in connection:
                     pass
     assert caught.value.closed == Closed(EndReason.PEER, code, "")
-    assert door.times == [0]
+    assert fake_server.times == [0]
 
 
 @pytest.mark.parametrize(
@@ -171,62 +174,68 @@ async def test_a_server_that_forbids_to_come_back_is_obeyed(
     ids=["unreachable", "no handshake", "TLS cut off"],
 )
 async def test_what_may_pass_is_tried_again(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock, error: Exception
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock, error: Exception
 ) -> None:
     async def serve() -> None:
-        await answer_pings(await door.accept())
+        await answer_pings(await fake_server.accept())
 
     nursery.start_soon(serve)
-    door.errors = [error] * 3
+    fake_server.errors = [error] * 3
     async with reconnecting(URL) as connections:
         async for _ in connections:
             break
-    assert door.times == [0, 4, 12, 28]
+    assert fake_server.times == [0, 4, 12, 28]
 
 
 @pytest.mark.parametrize(("status", "pause"), [(502, 4), (504, 4), (503, 16), (429, 16), (408, 4)])
 async def test_a_status_that_may_pass_is_tried_again(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock, status: int, pause: float
+    fake_server: FakeServer,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    status: int,
+    pause: float,
 ) -> None:
     async def serve() -> None:
-        await door.refuse(status)
-        await answer_pings(await door.accept())
+        await fake_server.refuse(status)
+        await answer_pings(await fake_server.accept())
 
     nursery.start_soon(serve)
     async with reconnecting(URL) as connections:
         async for _ in connections:
             break
-    assert door.times == [0, pause]
+    assert fake_server.times == [0, pause]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 301])
 async def test_a_refusal_is_final(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock, status: int
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock, status: int
 ) -> None:
-    nursery.start_soon(door.refuse, status)
+    nursery.start_soon(fake_server.refuse, status)
     with pytest.raises(HandshakeRefused) as caught:
         async with reconnecting(URL) as connections:
             async for _ in connections:
                 raise AssertionError
     assert caught.value.status == status
-    assert door.times == [0]
+    assert fake_server.times == [0]
 
 
-async def test_a_server_that_is_not_trusted_is_final(door: Door, autojump_clock: MockClock) -> None:
-    door.errors = [TLSFailed("self-signed", untrusted=True)]
+async def test_a_server_that_is_not_trusted_is_final(
+    fake_server: FakeServer, autojump_clock: MockClock
+) -> None:
+    fake_server.errors = [TLSFailed("self-signed", untrusted=True)]
     with pytest.raises(TLSFailed):
         async with reconnecting(URL) as connections:
             await anext(aiter(connections))
 
 
 async def test_a_connection_that_is_still_open_is_closed_on_going_round(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     told = []
 
     async def serve() -> None:
         for _ in range(2):
-            peer = await door.accept()
+            peer = await fake_server.accept()
             told.append(await peer.closed())
             await peer.send_close()
             await peer.aclose()
@@ -244,10 +253,10 @@ async def test_a_connection_that_is_still_open_is_closed_on_going_round(
 
 
 async def test_what_the_body_raises_comes_through(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
-        await answer_pings(await door.accept())
+        await answer_pings(await fake_server.accept())
 
     nursery.start_soon(serve)
     error = ValueError("the application's")
@@ -262,13 +271,13 @@ async def test_what_the_body_raises_comes_through(
 
 
 async def test_a_slow_goodbye_is_no_life(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """A server that ends everybody at once, and leaves the socket open."""
 
     async def serve() -> None:
         for _ in range(3):
-            peer = await door.accept()
+            peer = await fake_server.accept()
             await peer.send_close(1011)
 
     nursery.start_soon(serve)
@@ -276,13 +285,15 @@ async def test_a_slow_goodbye_is_no_life(
         async for connection in connections:
             async for _ in connection:
                 pass
-            if len(door.times) == 3:
+            if len(fake_server.times) == 3:
                 break
     # Five seconds for its end of the stream, and the pause.
-    assert door.times == [0, 5 + 4, 5 + 4 + 5 + 8]
+    assert fake_server.times == [0, 5 + 4, 5 + 4 + 5 + 8]
 
 
-async def test_is_for_inside_its_context(door: Door, autojump_clock: MockClock) -> None:
+async def test_is_for_inside_its_context(
+    fake_server: FakeServer, autojump_clock: MockClock
+) -> None:
     context = reconnecting(URL)
     with pytest.raises(RuntimeError, match="this is for inside"):
         await anext(context)
@@ -293,10 +304,10 @@ async def test_is_for_inside_its_context(door: Door, autojump_clock: MockClock) 
 
 
 async def test_one_task_at_a_time_goes_round(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
-        await answer_pings(await door.accept())
+        await answer_pings(await fake_server.accept())
 
     nursery.start_soon(serve)
     with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="another task")):
@@ -307,21 +318,21 @@ async def test_one_task_at_a_time_goes_round(
 
 
 async def test_a_pause_that_is_cancelled_is_still_due(
-    door: Door, autojump_clock: MockClock
+    fake_server: FakeServer, autojump_clock: MockClock
 ) -> None:
-    door.errors = [Unreachable("nobody")] * 10
+    fake_server.errors = [Unreachable("nobody")] * 10
     async with reconnecting(URL) as connections:
         for _ in range(100):
             with trio.move_on_after(0.2):
                 await anext(connections)
-    assert door.times == pytest.approx([0, 4, 12], abs=0.2)
+    assert fake_server.times == pytest.approx([0, 4, 12], abs=0.2)
 
 
 async def test_a_body_with_tasks_that_is_cancelled_goes_away(
-    door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+    fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
-        await answer_pings(await door.accept())
+        await answer_pings(await fake_server.accept())
 
     nursery.start_soon(serve)
     seen: list[Connection] = []
@@ -334,8 +345,10 @@ async def test_a_body_with_tasks_that_is_cancelled_goes_away(
     assert seen[0].closed == Closed(EndReason.HANDLER, 1001, "going away")
 
 
-async def test_can_be_cancelled_in_a_pause(door: Door, autojump_clock: MockClock) -> None:
-    door.errors = [Unreachable("nobody")]
+async def test_can_be_cancelled_in_a_pause(
+    fake_server: FakeServer, autojump_clock: MockClock
+) -> None:
+    fake_server.errors = [Unreachable("nobody")]
     with trio.move_on_after(2) as scope:
         async with reconnecting(URL) as connections:
             async for _ in connections:
@@ -345,13 +358,13 @@ async def test_can_be_cancelled_in_a_pause(door: Door, autojump_clock: MockClock
 
 
 async def test_says_in_the_log_why_and_when_it_comes_back(
-    door: Door,
+    fake_server: FakeServer,
     nursery: trio.Nursery,
     autojump_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    nursery.start_soon(door.accept)
-    door.errors = [Unreachable("cannot reach it: no route")]
+    nursery.start_soon(fake_server.accept)
+    fake_server.errors = [Unreachable("cannot reach it: no route")]
     with caplog.at_level("INFO", "trio_beat.client"):
         async with reconnecting(URL) as connections:
             async for _ in connections:

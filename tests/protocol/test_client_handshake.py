@@ -14,7 +14,7 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.uri import parse_uri
 from websockets.utils import accept_key
 
-from tests.support.door import URL, Door, answer_pings, door
+from tests.support.fake_server import URL, FakeServer, answer_pings, fake_server
 from tests.support.peer import Peer
 from trio_beat import (
     ConnectFailed,
@@ -27,7 +27,7 @@ from trio_beat import (
 )
 from trio_beat._protocol.client_handshake import Opened, OpeningHandshake
 
-__all__ = ["door"]  # a fixture
+__all__ = ["fake_server"]  # a fixture
 
 STATUS = b"HTTP/1.1 101 Switching Protocols\r\n"
 #: %b is the token that answers the request's key.
@@ -91,11 +91,15 @@ class TestAccepts:
         ],
     )
     async def test_and_speaks(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock, answer: bytes
+        self,
+        fake_server: FakeServer,
+        nursery: trio.Nursery,
+        autojump_clock: MockClock,
+        answer: bytes,
     ) -> None:
         async def serve() -> None:
-            peer = await door.knock()
-            for byte in answer % token(door.request.encode()):
+            peer = await fake_server.receive_request()
+            for byte in answer % token(fake_server.request.encode()):
                 await peer.send(bytes([byte]))
             await peer.send_text("welcome")
             await peer.send_text(await peer.text())
@@ -134,7 +138,7 @@ class TestRefuses:
     @pytest.mark.parametrize("context", [connect, reconnecting])
     async def test_plainly_and_before_it_opens(
         self,
-        door: Door,
+        fake_server: FakeServer,
         nursery: trio.Nursery,
         autojump_clock: MockClock,
         caplog: pytest.LogCaptureFixture,
@@ -144,9 +148,9 @@ class TestRefuses:
     ) -> None:
         async def serve() -> None:
             while True:
-                peer = await door.knock()
+                peer = await fake_server.receive_request()
                 try:
-                    await peer.send(answer.replace(b"%b", token(door.request.encode())))
+                    await peer.send(answer.replace(b"%b", token(fake_server.request.encode())))
                     await peer.stream.send_eof()
                 except trio.BrokenResourceError:
                     pass
@@ -162,7 +166,7 @@ class TestRefuses:
             async with reconnecting(URL) as connections:
                 async for _ in connections:
                     raise AssertionError
-        assert len(door.times) > 1
+        assert len(fake_server.times) > 1
         assert all(re.search(text.rstrip("$"), message) for message in caplog.messages)
 
     @pytest.mark.parametrize(
@@ -186,10 +190,10 @@ class TestRefuses:
         assert (refusal.status, refusal.body) == (403, b"not you")
 
     async def test_a_body_without_end_is_cut_off(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         async def serve() -> None:
-            peer = await door.knock()
+            peer = await fake_server.receive_request()
             with pytest.raises(trio.BrokenResourceError):
                 await peer.send(b"HTTP/1.1 403 No\r\n\r\n")
                 while True:
@@ -203,10 +207,10 @@ class TestRefuses:
         assert 60_000 < len(caught.value.body) < 140_000
 
     async def test_who_answers_and_leaves_before_it_is_asked_is_heard(
-        self, door: Door, nursery: trio.Nursery, autojump_clock: MockClock
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         async def serve() -> None:
-            peer = await door._receive.receive()
+            peer = await fake_server.wait_dialled()
             await peer.send(b"HTTP/1.1 503 Full\r\nContent-Length: 0\r\n\r\n")
             await peer.aclose()
 
@@ -290,15 +294,15 @@ def test_any_answer_is_one_or_the_other_however_it_is_split(answer: bytes, cuts:
 
 
 async def _visit(answer: bytes, seen: list[Connection]) -> None:
-    async def play(door: Door) -> None:
-        peer: Peer = await door.knock()
-        await peer.send(answer.replace(b"%b", token(door.request.encode())))
+    async def play(fake_server: FakeServer) -> None:
+        peer: Peer = await fake_server.receive_request()
+        await peer.send(answer.replace(b"%b", token(fake_server.request.encode())))
         await peer.stream.send_eof()
 
     with pytest.MonkeyPatch.context() as monkeypatch, trio.fail_after(60):
-        door = Door(monkeypatch)
+        fake_server = FakeServer(monkeypatch)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(play, door)
+            nursery.start_soon(play, fake_server)
             try:
                 async with connect(URL, subprotocols=["chat"]) as connection:
                     seen.append(connection)
@@ -308,7 +312,7 @@ async def _visit(answer: bytes, seen: list[Connection]) -> None:
                 assert not seen
             except ConnectionClosed:
                 assert seen
-    for sock in door.sockets:
+    for sock in fake_server.sockets:
         sock.close()
 
 

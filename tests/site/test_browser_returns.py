@@ -11,9 +11,9 @@ import pytest
 import trio
 from selenium import webdriver
 
-from tests.client.test_client_ends import shake_hands
 from tests.support.browser import chromium, wait_for
 from tests.support.command import command
+from tests.support.fake_server import accept_handshake
 from tests.support.http import HEARTBEAT, log, open_clients, state
 from tests.support.peer import Peer
 from tests.support.serving import serving
@@ -62,7 +62,7 @@ async def playing(
     came: list[Peer] = []
 
     async def serve(stream: trio.SocketStream) -> None:
-        peer = await shake_hands(stream)
+        peer = await accept_handshake(stream)
         came.append(peer)
         await plays[min(len(came), len(plays)) - 1](peer)
 

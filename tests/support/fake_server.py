@@ -1,4 +1,4 @@
-"""Where a client knocks: a server's side of a socket pair, played by the test."""
+"""A server that a test plays itself, frame by frame, at the other end of a socket pair."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 from websockets.frames import Opcode
 from websockets.protocol import SERVER
 
-from tests.support.peer import Peer
+from tests.support.peer import Peer, PeerStream
 from trio_beat._client import session
 from trio_beat._client.address import Address
 from trio_beat._protocol.handshake import accept, find_head
@@ -19,18 +19,21 @@ from trio_beat._transports.trio_websocket import ClientStream
 URL = "ws://localhost/ws/news?subscribe-broadcast"
 
 
-class Door:
-    """Takes the place of TCP for the clients of a test."""
+class FakeServer:
+    """Replaces TCP for the clients of a test.
+
+    Attributes:
+        sockets: the server's ends of all connections.
+        times: when clients have dialled.
+        errors: raised for the next clients that dial, in this order.
+        request: the last one that was read.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._send, self._receive = trio.open_memory_channel[Peer](100)
-        #: The server's ends.
         self.sockets: list[socket.socket] = []
-        #: When somebody knocked.
         self.times: list[float] = []
-        #: Raised for the next who come, in this order.
         self.errors: list[Exception] = []
-        #: The last request.
         self.request = ""
         monkeypatch.setattr(session, "dial", self._dial)
 
@@ -47,13 +50,17 @@ class Door:
         self._send.send_nowait(Peer(stream, SERVER))
         return ours, ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
 
-    async def knock(self) -> Peer:
-        """Wait for somebody, and read the request.
+    async def wait_dialled(self) -> Peer:
+        """Wait until a client dials."""
+        return await self._receive.receive()
+
+    async def receive_request(self) -> Peer:
+        """Wait until a client dials, and read its request.
 
         Raises:
             trio.EndOfChannel: it left before the end of it.
         """
-        peer = await self._receive.receive()
+        peer = await self.wait_dialled()
         data = b""
         while b"\r\n\r\n" not in data:
             chunk = await peer.stream.receive_some(65536)
@@ -64,14 +71,14 @@ class Door:
         return peer
 
     async def accept(self, *subprotocols: str, header: str = "", behind: bytes = b"") -> Peer:
-        """Let somebody in.
+        """Accept the opening handshake of the next client.
 
         Args:
             subprotocols: that the server speaks.
             header: one more of the answer.
-            behind: bytes that are sent together with it.
+            behind: bytes that are sent together with the answer.
         """
-        peer = await self.knock()
+        peer = await self.receive_request()
         head = find_head(self.request.encode("latin-1"))
         assert head is not None
         response, _ = accept(head, subprotocols)
@@ -81,17 +88,26 @@ class Door:
         return peer
 
     async def refuse(self, status: int, body: str = "") -> None:
-        """Send somebody away."""
-        peer = await self.knock()
+        """Refuse the opening handshake of the next client."""
+        peer = await self.receive_request()
         head = f"HTTP/1.1 {status} Whatever\r\nContent-Length: {len(body)}\r\n\r\n"
         await peer.send((head + body).encode())
         await peer.stream.receive_some(1)
         await peer.aclose()
 
+    async def play(self, script: Callable[[Peer], Awaitable[object]]) -> None:
+        """Accept the next client, and run a script as its server."""
+        await script(await self.accept())
 
-async def be(door: Door, play: Callable[[Peer], Awaitable[object]]) -> None:
-    """Let a client in, and be its server."""
-    await play(await door.accept())
+
+async def accept_handshake(stream: PeerStream) -> Peer:
+    """Accept the opening handshake of a client that has connected by TCP."""
+    data = b""
+    while (head := find_head(data) if data else None) is None:
+        data += await stream.receive_some()
+    response, _ = accept(head, ())
+    await stream.send_all(response)
+    return Peer(stream, SERVER)
 
 
 async def answer_pings(peer: Peer, after: float = 0.0) -> None:
@@ -107,9 +123,9 @@ async def answer_pings(peer: Peer, after: float = 0.0) -> None:
 
 
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    """A door at which every client of the test knocks."""
-    there = Door(monkeypatch)
-    yield there
-    for sock in there.sockets:
+def fake_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """The server of every client of the test."""
+    fake_server = FakeServer(monkeypatch)
+    yield fake_server
+    for sock in fake_server.sockets:
         sock.close()
