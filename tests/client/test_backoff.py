@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.chance import Chance
 from trio_beat._client.backoff import Backoff, asks_for_time, forbids
 
 INTERVAL = 5.0
-
-
-class Chance(random.Random):
-    """Draws the same each time: 0 for the shortest that is possible, 1 for the longest."""
-
-    def __init__(self, drawn: float) -> None:
-        super().__init__()
-        self._drawn = drawn
-
-    def random(self) -> float:
-        return self._drawn
 
 
 def pauses(drawn: float, code: int, count: int) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.client.test_backoff import Chance
+from tests.support.chance import Chance
 from tests.support.fake_server import URL, FakeServer, answer_pings, fake_server
 from trio_beat import (
     Closed,

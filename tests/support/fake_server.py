@@ -11,6 +11,7 @@ from websockets.frames import Opcode
 from websockets.protocol import SERVER
 
 from tests.support.peer import Peer, PeerStream
+from trio_beat import Heartbeat, connect
 from trio_beat._client import session
 from trio_beat._client.address import Address
 from trio_beat._protocol.handshake import accept, find_head
@@ -120,6 +121,12 @@ async def answer_pings(peer: Peer, after: float = 0.0) -> None:
             await peer.send_frame(Opcode.CLOSE, bytes(frame.data))
             break
     await peer.aclose()
+
+
+def connect_to_silence(fake_server: FakeServer, nursery: trio.Nursery) -> connect:
+    """Connect to a server that accepts the client, and neither reads nor sends afterwards."""
+    nursery.start_soon(fake_server.accept)
+    return connect(URL, heartbeat=Heartbeat(4.0, misses=3))
 
 
 @pytest.fixture

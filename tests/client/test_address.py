@@ -1,0 +1,83 @@
+"""What a client's URL, headers and other arguments may be."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import traceback
+from typing import Any
+
+import pytest
+
+from tests.support.fake_server import URL
+from tests.support.harness import tls_contexts
+from trio_beat import connect
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://localhost/",
+            "localhost:8000",
+            "ws:///path",
+            "ws://localhost/#part",
+            "ws://localhost:port/",
+            "ws://localhost:99999/",
+            "ws://[::1/",
+            "ws://user@localhost/",
+            "ws://localhost/a b",
+            "",
+        ],
+    )
+    def test_of_no_websocket(self, url: str) -> None:
+        with pytest.raises(ValueError, match=r"^'.*' (is not the URL of a WebSocket|has char)"):
+            connect(url)
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"headers": {"Host": "x"}}, "the handshake's own"),
+            ({"headers": {"sec-websocket-key": "x"}}, "the handshake's own"),
+            ({"headers": {"A b": "x"}}, "cannot be sent"),
+            ({"headers": {"A": "x "}}, "cannot be sent"),
+            ({"headers": {"A": "\t"}}, "cannot be sent"),
+            ({"headers": {"Content-Length": "0"}}, "the handshake's own"),
+            ({"ssl_context": tls_contexts()[0]}, "ssl_context is a server's"),
+            ({"headers": [("A", "x\r\nB: y")]}, "cannot be sent"),
+            ({"headers": [("A", "\u2028")]}, "cannot be sent"),
+            ({"subprotocols": ["a b"]}, "is not a token"),
+            ({"subprotocols": "chat"}, "must be a sequence of names"),
+            ({"ssl_context": ssl.create_default_context()}, "is not secure"),
+            ({"connect_timeout": 0}, "connect_timeout is 0"),
+            ({"message_size": 0}, "message_size is 0"),
+            ({"inbound": 0}, "inbound is 0"),
+            ({"outbox": -1}, "outbox is -1"),
+        ],
+    )
+    def test_that_can_never_be_right(self, options: dict[str, Any], text: str) -> None:
+        with pytest.raises(ValueError, match=text):
+            connect(URL, **options)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:s3cret@host/?token=s3cret",
+        "ws://user:s3cret@host/?token=s3cret#fragment",
+        "ws://user:s3/cret@host/",
+        "ws://host/\x01?token=s3cret",
+        "ws://user:s3cret@\u2100/",
+    ],
+)
+def test_url_that_is_not_valid_is_shown_without_its_secrets(url: str) -> None:
+    with pytest.raises(ValueError, match="://") as caught:
+        connect(url)
+    told = "".join(traceback.format_exception(caught.value.with_traceback(None)))
+    assert not re.search("s3|cret", told)
+
+
+def test_header_that_cannot_be_sent_is_named_without_its_value() -> None:
+    with pytest.raises(ValueError, match="header 'Authorization' or its value") as caught:
+        connect("ws://host/", headers={"Authorization": "Bearer s3cret\n"})
+    assert "s3cret" not in str(caught.value)
