@@ -1,4 +1,4 @@
-"""A network that is really dead: two namespaces, a cable between them, and the cable is pulled."""
+"""A network that fails: two namespaces, and a virtual cable between them that is pulled."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def main() -> None:
 trio.run(main)
 """
 
-#: A classic BPF program (packet(7)): of five packets it lets four pass.
+#: A classic BPF program (packet(7)): it passes four of five packets.
 _LOSE_A_FIFTH = "4,32 0 0 4294963256,53 1 0 858993459,6 0 0 2,6 0 0 4294967295"
 
 
@@ -140,7 +140,7 @@ def namespaces() -> Iterator[tuple[str, str]]:
                 _ip("netns", "add", name)
                 made.append(name)
         except subprocess.CalledProcessError as exc:
-            pytest.skip(f"may not make network namespaces: {exc.stderr.strip()}")
+            pytest.skip(f"not permitted to make network namespaces: {exc.stderr.strip()}")
         server, client = names
         _ip("-n", server, "link", "add", "cable", "type", "veth", "peer", "cable", "netns", client)
         for name, address in ((server, SERVER), (client, CLIENT)):
@@ -165,7 +165,7 @@ def _lose(namespace: str) -> None:
             command = ["ip", "netns", "exec", namespace, "tc", *words]
             subprocess.run(command, check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as exc:
-        pytest.skip(f"may not lose packets: {exc.stderr.strip()}")
+        pytest.skip(f"not permitted to drop packets: {exc.stderr.strip()}")
 
 
 def _python(namespace: str, program: str) -> subprocess.Popen[str]:
@@ -203,11 +203,11 @@ def _kill(processes: list[subprocess.Popen[str]]) -> None:
 @pytest.mark.parametrize(
     ("handler", "reasons", "beats"),
     [
-        # The heartbeat's verdict.
+        # Missed beats end it.
         ("read", ("missed-beats",), 4),
-        # Nobody listens, so silence says nothing: the kernel's verdict on unacknowledged PINGs.
+        # The handler does not read, so silence proves nothing: unacknowledged PINGs end it.
         pytest.param("busy", ("lost",), 6, marks=pytest.mark.needs_tcp_info),
-        # And its window is closed: nothing is in flight but probes, seldom.
+        # And the peer's window is closed: nothing is in flight but rare probes.
         pytest.param("stuck", ("lost",), 20, marks=pytest.mark.needs_tcp_info),
     ],
 )
@@ -259,26 +259,26 @@ def test_both_ends_of_a_pulled_cable_know_it(namespaces: tuple[str, str]) -> Non
 
 
 async def test_peer_that_sends_but_does_not_read_is_alive() -> None:
-    """Its window stays shut for longer than it may be silent, and the kernel must not mind."""
+    """Its window stays closed for longer than it may be silent, and the kernel must allow that."""
     heartbeat = Heartbeat(0.2, misses=2)
     async with serving(heartbeat=heartbeat, limits=Limits(outbox=2**26)) as server:
         deaf = await dial(server.port, "/ws/news?subscribe-broadcast")
-        speaker = await dial(server.port, "/ws/news?publish-broadcast")
+        publisher = await dial(server.port, "/ws/news?publish-broadcast")
         for _ in range(20):
-            await speaker.send_frame(Opcode.BINARY, b"x" * 2**19)
+            await publisher.send_frame(Opcode.BINARY, b"x" * 2**19)
         for _ in range(40):
             await trio.sleep(0.1)
             await deaf.send_frame(Opcode.PONG)
         assert server.statistics().ended[EndReason.LOST] == 0
-        assert server.statistics().ended[EndReason.MISSED_BEATS] <= 1  # the speaker
+        assert server.statistics().ended[EndReason.MISSED_BEATS] <= 1  # the publisher
         assert server.statistics().connections >= 1
-        for peer in (deaf, speaker):
+        for peer in (deaf, publisher):
             await peer.aclose()
 
 
 @pytest.fixture
 def many(namespaces: tuple[str, str]) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A process with `MANY` connections, beating every second, and what the server says."""
+    """A process with `MANY` connections, beating every second, and what the server prints."""
     processes = [_python(namespaces[0], _MANY_SERVER % SERVER)]
     try:
         _wait_until_listening(namespaces[0])
@@ -292,13 +292,13 @@ def many(namespaces: tuple[str, str]) -> Iterator[tuple[subprocess.Popen[str], I
 
 
 @pytest.mark.parametrize(("lossy", "intervals"), [(False, 4), (True, 7)])
-def test_who_is_stopped_goes_though_its_kernel_acknowledges(
+def test_a_stopped_process_is_gone_though_its_kernel_acknowledges(
     lossy: bool,
     intervals: int,
     many: tuple[subprocess.Popen[str], IO[str]],
     namespaces: tuple[str, str],
 ) -> None:
-    """At the beat of a silent peer; later where packets are lost, but not much."""
+    """At the same beat as a silent peer; a little later where packets are lost."""
     client, output = many
     time.sleep(2)
     if lossy:
@@ -313,10 +313,10 @@ def test_who_is_stopped_goes_though_its_kernel_acknowledges(
 
 
 @pytest.mark.needs_tcp_info
-def test_who_answers_late_because_packets_are_lost_lives(
+def test_a_peer_that_answers_late_because_packets_are_lost_is_alive(
     many: tuple[subprocess.Popen[str], IO[str]], namespaces: tuple[str, str]
 ) -> None:
-    """Nearly all do: a fifth of the packets each way, and a beat a second."""
+    """Nearly all are: a fifth of the packets is lost each way, at a beat a second."""
     _, output = many
     for namespace in namespaces:
         _lose(namespace)

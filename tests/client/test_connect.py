@@ -98,7 +98,7 @@ class TestBlock:
             connection.send_nowait(b"\0" * 10)
         assert got == [900_000, 10, 2]
 
-    async def test_left_does_not_wait_for_ever(
+    async def test_left_waits_for_five_seconds_at_most(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         async with connect_to_silence(fake_server, nursery):
@@ -145,13 +145,13 @@ class TestBlock:
         assert connection.closed == Closed(EndReason.HANDLER, 1001, "going away")
         assert trio.current_time() == 11
 
-    async def test_cancelled_says_goodbye(
+    async def test_cancelled_sends_a_close_frame(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
-        told: list[Close | None] = []
+        closes: list[Close | None] = []
 
         async def serve(peer: Peer) -> None:
-            told.append(await peer.closed())
+            closes.append(await peer.closed())
             await peer.send_close()
             await peer.aclose()
 
@@ -160,7 +160,7 @@ class TestBlock:
             async with connect(URL):
                 await trio.sleep_forever()
         assert trio.current_time() == 1
-        assert told == [Close(1001, "going away")]
+        assert closes == [Close(1001, "going away")]
 
     async def test_cancelled_while_it_waits_for_the_answer(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
@@ -221,7 +221,7 @@ class TestBlock:
             with suppress(trio.BrokenResourceError):
                 await answer_pings(peer)
 
-        async def visit() -> None:
+        async def enter() -> None:
             async with connect(URL):
                 pass
 
@@ -231,7 +231,7 @@ class TestBlock:
             trio.lowlevel.add_instrument(canceller)
             try:
                 with canceller.scope:
-                    await visit()
+                    await enter()
             finally:
                 trio.lowlevel.remove_instrument(canceller)
             if not canceller.scope.cancelled_caught:

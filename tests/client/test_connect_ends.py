@@ -91,7 +91,7 @@ async def test_an_end_right_behind_the_handshake_is_a_loss(
                 pass
 
 
-async def test_what_came_before_a_close_can_be_taken_as_slowly_as_one_likes(
+async def test_what_came_before_a_close_can_be_taken_slowly(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
@@ -143,7 +143,7 @@ async def test_a_loss_cancels_a_block_that_does_not_read(
 
 
 @pytest.mark.parametrize(
-    ("sent", "told", "by"),
+    ("sent", "code", "by"),
     [
         (Frame(Opcode.TEXT, b"x").serialize(mask=True), 1002, EndReason.PROTOCOL_ERROR),
         (b"\xff\xff\xff\xff", 1002, EndReason.PROTOCOL_ERROR),
@@ -152,12 +152,12 @@ async def test_a_loss_cancels_a_block_that_does_not_read(
     ],
     ids=["masked", "garbage", "not UTF-8", "too big"],
 )
-async def test_a_server_that_breaks_the_rules_is_told(
+async def test_a_server_that_breaks_the_rules_gets_a_close_code(
     fake_server: FakeServer,
     nursery: trio.Nursery,
     autojump_clock: MockClock,
     sent: bytes,
-    told: int,
+    code: int,
     by: EndReason,
 ) -> None:
     codes = []
@@ -174,13 +174,13 @@ async def test_a_server_that_breaks_the_rules_is_told(
         async with connect(URL, message_size=1000) as connection:
             await trio.sleep_forever()
     assert caught.value.closed.by is by
-    assert caught.value.closed.code == told
+    assert caught.value.closed.code == code
     assert connection.closed == caught.value.closed
-    assert codes == [told]
+    assert codes == [code]
     assert trio.current_time() == 0
 
 
-async def test_a_message_that_is_too_big_is_not_forgotten_for_a_close_behind_it(
+async def test_a_message_that_is_too_big_counts_though_a_close_is_behind_it(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     both = Frame(Opcode.TEXT, b"x" * 20).serialize(mask=False)
@@ -220,10 +220,10 @@ async def test_what_came_before_a_message_that_is_too_big_is_given(
     assert got == ["x"] * 10
 
 
-async def test_who_sends_and_receives_at_once_is_not_stuck_behind_a_ping(
+async def test_sending_and_receiving_at_once_is_not_blocked_by_a_ping(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """A server that reads only when its echoes are taken, and PINGs in between."""
+    """The server reads only when its echoes are taken, and sends PINGs in between."""
 
     async def serve(peer: Peer) -> None:
         for _ in range(20):
@@ -280,11 +280,11 @@ async def test_a_message_at_the_limit_is_not_too_big(
         assert await connection.receive() == "x" * 1000
 
 
-async def test_a_server_that_closes_with_1009_does_not_mean_us(
+async def test_a_server_that_closes_with_1009_is_not_taken_for_our_own_end(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve(peer: Peer) -> None:
-        # As trio-websocket's server says it.
+        # The reason that trio-websocket's server gives.
         await peer.send_close(1009, "Exceeded maximum message size: 10 bytes")
         await peer.closed()
         await peer.aclose()
@@ -394,7 +394,7 @@ async def test_a_write_that_fails_does_not_hide_what_came_before(
     assert connection.closed == Closed(EndReason.PEER, 4001, "away")
 
 
-class Crash(Exception):  # noqa: N818 - the package's own, which nobody expects
+class Crash(Exception):  # noqa: N818 - an unexpected exception of the package
     pass
 
 

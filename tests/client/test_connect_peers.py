@@ -1,4 +1,4 @@
-"""The client against servers that others wrote, and against ours, over a real network."""
+"""The client against servers of other projects, and against this one's, over TCP."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class TestOurs:
                 await check_echo(connection)
             assert connection.closed == Closed(EndReason.HANDLER, 1000, "")
 
-    async def test_a_server_that_drains_is_left_and_found_again(
+    async def test_a_server_that_drains_closes_the_connection(
         self, patient_clock: MockClock
     ) -> None:
         async with (
@@ -221,7 +221,7 @@ class TestOurs:
                     with running.frozen():
                         begin = trio.current_time()
                         await trio.sleep(20)
-            # Silence began with the last byte, up to a beat before. Whoever judges may be late, but
+            # Silence began with the last byte, up to a beat before. The verdict may be late, but
             # never early.
             assert trio.current_time() - begin >= 2 * BRISK.interval
             assert caught.value.closed == Closed(EndReason.MISSED_BEATS, 1006, "3 in a row")
@@ -248,7 +248,7 @@ _A_SECOND = 2**18
 
 
 class TestSlowness:
-    """Over TCP, because it is the kernel who knows that a slow server takes something."""
+    """Over TCP: only the kernel knows that a slow server takes something."""
 
     @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
     async def test_of_a_server_that_takes_a_large_message_is_no_silence(
@@ -290,7 +290,7 @@ class TestSlowness:
     async def test_of_a_server_whose_message_trickles_in_is_no_silence(
         self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool
     ) -> None:
-        """One record: half of it gives nothing to read, but it is life."""
+        """One TLS record: half of it gives nothing to read, but proves life."""
         server, client = tls_contexts()
 
         async def serve(plain: trio.SocketStream) -> None:

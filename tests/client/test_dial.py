@@ -43,7 +43,7 @@ async def entered(url: str = URL, **options: Any) -> None:
 
 
 class TestRequest:
-    async def test_says_what_it_was_told(
+    async def test_has_the_arguments(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         async def serve() -> None:
@@ -167,7 +167,7 @@ class TestAnswer:
             await entered()
         assert str(failed.value) == "there is no WebSocket at this address: the answer is 200 OK"
 
-    async def test_with_a_status_that_nobody_knows(
+    async def test_with_a_status_that_is_not_registered(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         nursery.start_soon(fake_server.refuse, 499)
@@ -230,7 +230,7 @@ class TestAnswer:
 
 
 class TestTCP:
-    async def test_nobody_listens(self) -> None:
+    async def test_without_a_listener(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         with pytest.raises(Unreachable) as caught:
@@ -238,15 +238,15 @@ class TestTCP:
         assert str(caught.value) == f"cannot reach 127.0.0.1:{port}: Connection refused"
         assert isinstance(caught.value.__cause__, OSError)
 
-    async def test_nobody_has_the_name(self) -> None:
+    async def test_unknown_name(self) -> None:
         with pytest.raises(Unreachable, match=r"cannot reach nobody\.invalid:80: "):
             await entered("ws://nobody.invalid/")
 
-    async def test_a_name_that_cannot_be(self) -> None:
+    async def test_name_that_is_not_valid(self) -> None:
         with pytest.raises(Unreachable):
             await entered(f"ws://{'x' * 70}.example/")
 
-    async def test_nobody_accepts(self, patient_clock: MockClock) -> None:
+    async def test_full_backlog(self, patient_clock: MockClock) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
             with pytest.raises(ConnectTimeout):
                 await entered(f"ws://127.0.0.1:{listener.getsockname()[1]}/", connect_timeout=3)
@@ -273,7 +273,7 @@ async def start_listener(
 
 
 class TestTLS:
-    async def test_with_an_authority_of_one_s_own(self, patient_clock: MockClock) -> None:
+    async def test_with_a_private_authority(self, patient_clock: MockClock) -> None:
         server, client = tls_contexts()
         async with serving(echo, ssl_context=server) as running:
             url = f"wss://localhost:{running.port}/ws/x"
@@ -281,17 +281,17 @@ class TestTLS:
                 await connection.send("x" * 300_000)
                 assert await connection.receive() == "x" * 300_000
 
-    async def test_of_whom_nobody_trusts(self, patient_clock: MockClock) -> None:
+    async def test_with_an_untrusted_server(self, patient_clock: MockClock) -> None:
         server, _ = tls_contexts()
         async with serving(echo, ssl_context=server) as running:
             with pytest.raises(TLSFailed, match=r"no TLS with localhost: .*certificate") as caught:
                 await entered(f"wss://localhost:{running.port}/ws/x")
             assert caught.value.untrusted
 
-    async def test_of_somebody_else(self, patient_clock: MockClock) -> None:
+    async def test_with_the_certificate_of_another_name(self, patient_clock: MockClock) -> None:
         authority = trustme.CA()
         server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("somebody.example").configure_cert(server)
+        authority.issue_cert("other.example").configure_cert(server)
         client = ssl.create_default_context()
         authority.configure_trust(client)
         async with serving(echo, ssl_context=server) as running:
@@ -299,7 +299,7 @@ class TestTLS:
                 await entered(f"wss://localhost:{running.port}/ws/x", ssl_context=client)
             assert caught.value.untrusted
 
-    async def test_with_a_server_that_speaks_none(
+    async def test_with_a_server_without_tls(
         self, nursery: trio.Nursery, patient_clock: MockClock
     ) -> None:
         async def serve(stream: trio.SocketStream) -> None:

@@ -1,4 +1,4 @@
-"""`reconnecting`: who comes back, when, and who does not."""
+"""`reconnecting`: when it connects again, and when it does not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _longest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def close(fake_server: FakeServer, *codes: int, after: float = 0.0) -> None:
-    """Let some in, one after the other, and close them."""
+    """Accept clients, one after the other, and close them."""
     for code in codes:
         peer = await fake_server.accept()
         await trio.sleep(after)
@@ -47,7 +47,7 @@ async def close(fake_server: FakeServer, *codes: int, after: float = 0.0) -> Non
         await peer.aclose()
 
 
-async def test_each_time_round_is_a_live_connection(
+async def test_each_iteration_gives_a_live_connection(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
@@ -76,7 +76,7 @@ async def test_each_time_round_is_a_live_connection(
     assert fake_server.times == [0, 9, 18]
 
 
-async def test_goes_round_when_the_server_falls_silent(
+async def test_the_iteration_over_messages_ends_when_the_server_falls_silent(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
@@ -151,7 +151,7 @@ async def test_a_server_that_asks_for_time_gets_it(
 
 
 @pytest.mark.parametrize("code", [1008, 4000, 4099])
-async def test_a_server_that_forbids_to_come_back_is_obeyed(
+async def test_a_server_that_forbids_to_reconnect_is_obeyed(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock, code: int
 ) -> None:
     nursery.start_soon(close, fake_server, code)
@@ -167,7 +167,7 @@ async def test_a_server_that_forbids_to_come_back_is_obeyed(
 @pytest.mark.parametrize(
     "error",
     [
-        Unreachable("nobody"),
+        Unreachable("no route"),
         HandshakeFailed("what?"),
         TLSFailed("reset", untrusted=False),
     ],
@@ -228,15 +228,15 @@ async def test_a_server_that_is_not_trusted_is_final(
             await anext(aiter(connections))
 
 
-async def test_a_connection_that_is_still_open_is_closed_on_going_round(
+async def test_the_next_iteration_closes_a_connection_that_is_still_open(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    told = []
+    closes = []
 
     async def serve() -> None:
         for _ in range(2):
             peer = await fake_server.accept()
-            told.append(await peer.closed())
+            closes.append(await peer.closed())
             await peer.send_close()
             await peer.aclose()
 
@@ -249,7 +249,7 @@ async def test_a_connection_that_is_still_open_is_closed_on_going_round(
             before = connection
     assert before is not None
     assert before.closed == connection.closed == Closed(EndReason.HANDLER, 1000, "")
-    assert [close and close.code for close in told] == [1000, 1000]
+    assert [close and close.code for close in closes] == [1000, 1000]
 
 
 async def test_what_the_body_raises_comes_through(
@@ -270,10 +270,10 @@ async def test_what_the_body_raises_comes_through(
     assert seen[0].closed == Closed(EndReason.HANDLER, 1011, "internal error")
 
 
-async def test_a_slow_goodbye_is_no_life(
+async def test_a_slow_closing_handshake_does_not_count_as_life(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """A server that ends everybody at once, and leaves the socket open."""
+    """The server closes each connection at once, and leaves its socket open."""
 
     async def serve() -> None:
         for _ in range(3):
@@ -303,7 +303,7 @@ async def test_is_for_inside_its_context(
         await anext(context)
 
 
-async def test_one_task_at_a_time_goes_round(
+async def test_one_task_at_a_time_iterates(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
@@ -320,7 +320,7 @@ async def test_one_task_at_a_time_goes_round(
 async def test_a_pause_that_is_cancelled_is_still_due(
     fake_server: FakeServer, autojump_clock: MockClock
 ) -> None:
-    fake_server.errors = [Unreachable("nobody")] * 10
+    fake_server.errors = [Unreachable("no route")] * 10
     async with reconnecting(URL) as connections:
         for _ in range(100):
             with trio.move_on_after(0.2):
@@ -328,7 +328,7 @@ async def test_a_pause_that_is_cancelled_is_still_due(
     assert fake_server.times == pytest.approx([0, 4, 12], abs=0.2)
 
 
-async def test_a_body_with_tasks_that_is_cancelled_goes_away(
+async def test_a_body_with_tasks_that_is_cancelled_closes_with_going_away(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     async def serve() -> None:
@@ -348,7 +348,7 @@ async def test_a_body_with_tasks_that_is_cancelled_goes_away(
 async def test_can_be_cancelled_in_a_pause(
     fake_server: FakeServer, autojump_clock: MockClock
 ) -> None:
-    fake_server.errors = [Unreachable("nobody")]
+    fake_server.errors = [Unreachable("no route")]
     with trio.move_on_after(2) as scope:
         async with reconnecting(URL) as connections:
             async for _ in connections:
@@ -357,7 +357,7 @@ async def test_can_be_cancelled_in_a_pause(
     assert trio.current_time() == 2
 
 
-async def test_says_in_the_log_why_and_when_it_comes_back(
+async def test_logs_why_and_when_it_connects_again(
     fake_server: FakeServer,
     nursery: trio.Nursery,
     autojump_clock: MockClock,
@@ -374,13 +374,13 @@ async def test_says_in_the_log_why_and_when_it_comes_back(
 
 @pytest.mark.parametrize("connect_timeout", [10.0, math.inf])
 @pytest.mark.parametrize("silent", [True, False])
-async def test_task_outside_of_its_block_does_not_hold_up_who_leaves(
+async def test_task_outside_of_its_block_does_not_delay_leaving(
     connect_timeout: float, silent: bool, patient_clock: MockClock
 ) -> None:
     async def never(stream: trio.abc.Stream) -> None:
         await trio.sleep_forever()
 
-    async def go_round() -> None:
+    async def iterate() -> None:
         with pytest.raises(RuntimeError, match="left meanwhile"):
             await anext(connections)
 
@@ -390,7 +390,7 @@ async def test_task_outside_of_its_block_does_not_hold_up_who_leaves(
         connections = reconnecting(f"ws://127.0.0.1:{port}/", connect_timeout=connect_timeout)
         async with trio.open_nursery() as outside:
             async with connections:
-                outside.start_soon(go_round)
+                outside.start_soon(iterate)
                 await trio.sleep(0.5)
                 left = trio.current_time()
             assert trio.current_time() - left < 0.5

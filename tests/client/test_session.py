@@ -1,4 +1,4 @@
-"""What a client's connection leaves behind, where the cyclic collector does not come."""
+"""What a client's connection leaves behind, while the cyclic collector does not run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trio_beat import (
 
 __all__ = ["fake_server"]  # a fixture
 
-VISITS = 5
+SESSIONS = 5
 #: Bytes of a message of which the rest never comes.
 UNFINISHED = 500_000
 
@@ -41,17 +41,17 @@ def without_collector() -> Iterator[None]:
 
 
 def ours() -> Counter[str]:
-    """Objects of this package, and of those that work for one connection of it."""
+    """Objects of this package, and of the libraries that work for one of its connections."""
     kinds = [type(thing) for thing in gc.get_objects()]
     names = [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
     parts = ("trio_beat", "trio_websocket", "h11", "wsproto.connection", "trio._socket", "socket")
-    # Not `websockets`, which plays the server.
+    # Without the rest of `websockets`, which plays the server.
     more = {"websockets.client.ClientProtocol", "trio.Nursery", "trio.lowlevel.Task"}
     return Counter(name for name in names if name.startswith(parts) or name in more)
 
 
 async def serve(fake_server: FakeServer, kind: str) -> None:
-    """Be the server of one visit."""
+    """Be the server of one session."""
     if kind == "refused":
         return await fake_server.refuse(403, "no")
     if kind == "failed":
@@ -79,10 +79,10 @@ async def serve(fake_server: FakeServer, kind: str) -> None:
     return None
 
 
-async def visit(fake_server: FakeServer, kind: str) -> None:
+async def run(fake_server: FakeServer, kind: str) -> None:
     async with trio.open_nursery() as nursery:
         if kind == "unreachable":
-            fake_server.errors = [Unreachable("nobody")]
+            fake_server.errors = [Unreachable("no route")]
         else:
             nursery.start_soon(serve, fake_server, kind)
         try:
@@ -138,26 +138,26 @@ KINDS = [
 async def test_nothing_waits_for_the_collector(
     fake_server: FakeServer, autojump_clock: MockClock, kind: str
 ) -> None:
-    await visit(fake_server, kind)
+    await run(fake_server, kind)
     with without_collector():
         before = ours()
-        for _ in range(VISITS):
-            await visit(fake_server, kind)
+        for _ in range(SESSIONS):
+            await run(fake_server, kind)
         left = ours() - before
-    assert {name: count for name, count in left.items() if count >= VISITS} == {}
+    assert {name: count for name, count in left.items() if count >= SESSIONS} == {}
 
 
 async def test_the_bytes_of_an_unfinished_message_come_back(
     fake_server: FakeServer, autojump_clock: MockClock
 ) -> None:
-    await visit(fake_server, "unfinished")
+    await run(fake_server, "unfinished")
     with without_collector():
         tracemalloc.start()
         try:
             begin, _ = tracemalloc.get_traced_memory()
-            for _ in range(VISITS):
-                await visit(fake_server, "unfinished")
+            for _ in range(SESSIONS):
+                await run(fake_server, "unfinished")
             held = tracemalloc.get_traced_memory()[0] - begin
         finally:
             tracemalloc.stop()
-    assert held < VISITS * UNFINISHED / 10
+    assert held < SESSIONS * UNFINISHED / 10

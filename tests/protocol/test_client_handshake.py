@@ -1,4 +1,4 @@
-"""What may be an answer to a client's handshake, and what comes of each."""
+"""Answers to a client's opening handshake, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def token(request: bytes) -> bytes:
 
 
 def receive(handshake: OpeningHandshake, pieces: Sequence[bytes]) -> Opened | ConnectFailed:
-    """Give an answer and the end of the stream; what comes of it."""
+    """Give an answer and the end of the stream; the outcome."""
     try:
         for index, piece in enumerate(pieces):
             if piece and (opened := handshake.receive(piece)) is not None:
@@ -55,7 +55,7 @@ def receive(handshake: OpeningHandshake, pieces: Sequence[bytes]) -> Opened | Co
 
 
 class TestAccepts:
-    """What RFC 9112 leaves to who reads an answer."""
+    """What RFC 9112 leaves to the recipient of an answer."""
 
     @pytest.mark.parametrize(
         "answer",
@@ -90,7 +90,7 @@ class TestAccepts:
             "informational answers before",
         ],
     )
-    async def test_and_speaks(
+    async def test_and_exchanges_messages(
         self,
         fake_server: FakeServer,
         nursery: trio.Nursery,
@@ -101,13 +101,13 @@ class TestAccepts:
             peer = await fake_server.receive_request()
             for byte in answer % token(fake_server.request.encode()):
                 await peer.send(bytes([byte]))
-            await peer.send_text("welcome")
+            await peer.send_text("hello")
             await peer.send_text(await peer.text())
             await answer_pings(peer)
 
         nursery.start_soon(serve)
         async with connect(URL) as connection:
-            assert await connection.receive() == "welcome"
+            assert await connection.receive() == "hello"
             await connection.send("echo")
             assert await connection.receive() == "echo"
 
@@ -183,7 +183,7 @@ class TestRefuses:
         ids=["chunked", "broken chunks", "to the end", "LF", "cut off", "trailing", "103"],
     )
     @pytest.mark.parametrize("size", [1, 1000])
-    def test_with_a_body_however_it_is_told(self, answer: bytes, size: int) -> None:
+    def test_with_a_body_however_it_is_framed(self, answer: bytes, size: int) -> None:
         pieces = [answer[begin : begin + size] for begin in range(0, len(answer), size)]
         refusal = receive(OpeningHandshake(parse_uri(URL)), pieces)
         assert isinstance(refusal, HandshakeRefused)
@@ -206,7 +206,7 @@ class TestRefuses:
                 raise AssertionError
         assert 60_000 < len(caught.value.body) < 140_000
 
-    async def test_who_answers_and_leaves_before_it_is_asked_is_heard(
+    async def test_an_answer_that_comes_before_the_request_is_read(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         async def serve() -> None:
@@ -293,7 +293,7 @@ def test_any_answer_is_one_or_the_other_however_it_is_split(answer: bytes, cuts:
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-async def _visit(answer: bytes, seen: list[Connection]) -> None:
+async def _enter(answer: bytes, seen: list[Connection]) -> None:
     async def play(fake_server: FakeServer) -> None:
         peer: Peer = await fake_server.receive_request()
         await peer.send(answer.replace(b"%b", token(fake_server.request.encode())))
@@ -318,7 +318,7 @@ async def _visit(answer: bytes, seen: list[Connection]) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(answers)
-def test_any_server_is_visited_or_failed_plainly(answer: bytes) -> None:
+def test_any_answer_opens_or_fails_plainly(answer: bytes) -> None:
     seen: list[Connection] = []
-    trio.run(_visit, answer, seen, clock=MockClock(autojump_threshold=0))
+    trio.run(_enter, answer, seen, clock=MockClock(autojump_threshold=0))
     assert all(connection.closed is not None for connection in seen)
