@@ -1,4 +1,4 @@
-// The page at "/": two WebSockets, one for beats of this page's own, one for what everybody says.
+// The page at "/": two WebSockets, one for this page's own beats, one for a channel that all pages share.
 
 import { TrioBeat } from "/trio-beat.js";
 
@@ -31,7 +31,7 @@ function showState() {
 function pulse() {
   const state = byId("state");
   state.classList.remove("pulse");
-  void state.offsetWidth; // lets the animation start again
+  void state.offsetWidth; // restarts the animation
   state.classList.add("pulse");
 }
 
@@ -52,8 +52,8 @@ function showBeats() {
     byId("uptime").textContent = `${Math.floor(seconds / 60)}:${two(seconds % 60)}`;
   }
   byId("server-beat").textContent = config.heartbeatMessage === null
-    ? `Besides, the server sends a PING every ${config.interval} s, which scripts cannot see.`
-    : `Besides, the server has sent ${counts.serverBeats} text heartbeats to this page's two ` +
+    ? `In addition, the server sends a PING every ${config.interval} s, which scripts cannot see.`
+    : `In addition, the server has sent ${counts.serverBeats} text heartbeats to this page's two ` +
       `WebSockets, one every ${config.interval} s to each, and each was answered.`;
   draw();
 }
@@ -120,8 +120,8 @@ function link(facility, options) {
   return made;
 }
 
-// Beats: a facility that only this page knows, so that what it sends comes back to it alone, and
-// silence means that the server is dead.
+// The facility of the beats is this page's secret: what it sends comes back to it alone, and silence
+// means that the server is dead.
 let sentAt = null;
 
 function beat() {
@@ -132,7 +132,7 @@ function beat() {
     links.beats.send(String(now));
     sentAt = now;
   } catch {
-    // The server is closing it: the next beat goes over another connection.
+    // The server is closing the connection: the next beat goes over another one.
   }
 }
 

@@ -1,19 +1,20 @@
-/** What a `TrioBeat` can be told. */
+/** The options of a `TrioBeat`. */
 export interface TrioBeatOptions {
-  /** The text heartbeat of the server, `--heartbeat--` by default; null: it has none. */
+  /** The text heartbeat of the server, `--heartbeat--` by default; null: the server sends none. */
   heartbeat?: string | null;
   /**
-   * Whether a server that is silent for too long is given up. Left out: once it has sent a text
-   * heartbeat, then and over every later connection. true: from the beginning, because something is sure to come. false: never.
+   * Whether a server that is silent for too long counts as dead. Left out: from its first text
+   * heartbeat on, over later connections too. true: from the beginning, because the server is sure
+   * to send something. false: never.
    */
   watchdog?: boolean;
-  /** Seconds within which a server that lives sends something; 5 by default. */
+  /** Seconds within which a live server sends something; 5 by default. */
   interval?: number;
-  /** How many such intervals in a row may pass in silence; 3 by default. */
+  /** How many intervals in a row may pass without anything received; 3 by default. */
   misses?: number;
   /** Subprotocols to offer, see `WebSocket`. */
   protocols?: string | string[];
-  /** How many messages may wait while there is no connection; 0, the default: `send` refuses them. */
+  /** How many messages may be queued while there is no connection; 0, the default: `send` throws. */
   queue?: number;
   /** How many messages may wait for a `for await` loop; 1000 by default. */
   buffer?: number;
@@ -33,23 +34,23 @@ export interface ReconnectingDetail {
 export interface CloseDetail {
   code: number;
   reason: string;
-  /** Messages that waited, and were not sent. */
+  /** Queued messages that were not sent. */
   unsent: TrioBeatData[];
 }
 
 export interface TrioBeatEventMap {
-  /** There is a connection, for the first time or again. */
+  /** The connection is open, for the first time or again. */
   open: Event;
   message: MessageEvent<string | ArrayBuffer>;
   /** The server has sent its text heartbeat. */
   beat: Event;
-  /** The connection is lost, and another one will be tried. */
+  /** The connection is lost, and another attempt will follow. */
   reconnecting: CustomEvent<ReconnectingDetail>;
-  /** It is over: `close` was called, or the server does not want it to come back. */
+  /** It has ended: `close` was called, or the server forbids to reconnect. */
   close: CustomEvent<CloseDetail>;
 }
 
-/** A WebSocket that knows when its server is dead, and finds its way back. */
+/** A WebSocket that notices when its server is dead, and reconnects. */
 export class TrioBeat extends EventTarget implements AsyncIterable<string | ArrayBuffer> {
   /**
    * @throws RangeError an option is outside its range.
@@ -63,19 +64,19 @@ export class TrioBeat extends EventTarget implements AsyncIterable<string | Arra
   /**
    * Send a message.
    *
-   * @throws DOMException `InvalidStateError` where there is no connection, or the server is closing
-   * it, and no queue; `QuotaExceededError` where the queue is full.
+   * @throws DOMException `InvalidStateError` where there is no queue and no connection, or one
+   * that the server is closing; `QuotaExceededError` where the queue is full.
    */
   send(data: TrioBeatData): void;
   /**
-   * End it.
+   * Close the connection, and do not reconnect.
    *
    * @throws DOMException as `WebSocket.close` does, whether there is a connection or not:
    * `InvalidAccessError` for a code that is not 1000 or 3000 to 4999, `SyntaxError` for a reason of
-   * more than 123 bytes. Then it goes on.
+   * more than 123 bytes. The connection then stays as it is.
    */
   close(code?: number, reason?: string): void;
-  /** @throws RangeError messages came faster than they were taken, see `buffer`. */
+  /** @throws RangeError more messages waited than `buffer` allows. */
   [Symbol.asyncIterator](): AsyncIterator<string | ArrayBuffer, void, void>;
   addEventListener<K extends keyof TrioBeatEventMap>(
     type: K,

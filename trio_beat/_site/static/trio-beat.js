@@ -1,28 +1,28 @@
-// A WebSocket that knows when its server is dead, and finds its way back.
+// A WebSocket that notices when its server is dead, and reconnects.
 //
-// 1. Anything received proves that the server lives. What proves it on a quiet channel is the text
-//    heartbeat, since scripts cannot see a PING; until the server has sent one, over this connection
-//    or an earlier one, the watchdog rests, unless it was told that the server beats.
-// 2. Text heartbeats are answered from within the message event: browsers slow a hidden page's
-//    timers to one a minute, but not its message events.
-// 3. A timer that comes much too late means that the page slept, and not that the server was
-//    silent: the server is probed, and has an interval more.
-// 4. A socket that is given up is not waited for: on a dead network its close event takes minutes.
-// 5. Nothing is lost in silence: what cannot be sent is refused, or waits where that was asked for,
-//    and what waits in the end is in the close event. A socket that the server is closing takes
-//    messages and drops them: it counts as none.
-// 6. A pause between two attempts ends when something may have changed: the network is back, or
-//    a person looks at the page again.
+// 1. Anything received proves that the server is alive. On a quiet channel that is the text
+//    heartbeat, since scripts cannot see PINGs. Until the server has sent one, over this connection
+//    or an earlier one, the watchdog is off, unless the options say that the server beats.
+// 2. Text heartbeats are answered within the message event: browsers slow a hidden page's timers to
+//    one a minute, but not its message events.
+// 3. A timer that fires much too late means that the page was suspended, not that the server was
+//    silent: the server is probed, and gets one more interval.
+// 4. A socket that is given up is abandoned at once: on a dead network its close event takes minutes.
+// 5. No message is dropped silently: what cannot be sent is refused, or queued where the options
+//    allow it, and the close event has what is still queued at the end. A socket that the server is
+//    closing accepts messages and drops them: it counts as closed.
+// 6. A pause between two attempts ends early when something may have changed: the network is back,
+//    or the page is visible again.
 
 const SECOND = 1000;
-const FIRST_PAUSE = 4 * SECOND; // the longest before the first attempt; it doubles with each
+const FIRST_PAUSE = 4 * SECOND; // the ceiling of the first pause; it doubles with each failure
 const SHORTEST_PAUSE = SECOND;
 const LONGEST_PAUSE = 30 * SECOND;
-const BUSY_PAUSE = 8 * SECOND; // the shortest where the server asks to come later
+const BUSY_PAUSE = 8 * SECOND; // the shortest pause where the server asks to come later
 const BUSY = new Set([1012, 1013]);
-const LATE = 2; // intervals: a timer that took so long means that the page slept
+const LATE = 2; // intervals: a timer that took longer means that the page was suspended
 
-const refuses = (code) => code === 1008 || (code >= 4000 && code < 4100);
+const forbids = (code) => code === 1008 || (code >= 4000 && code < 4100);
 
 function checked(options) {
   const { heartbeat = "--heartbeat--", watchdog, interval = 5, misses = 3 } = options;
@@ -44,8 +44,8 @@ export class TrioBeat extends EventTarget {
   #readers = new Set();
   #failures = 0;
   #missed = 0;
-  #late = 0; // timers in a row that were late, and nothing received
-  #armed; // silence would mean that the server is dead
+  #late = 0; // timers in a row that were late, with nothing received
+  #armed; // whether silence means that the server is dead
   #answeredAt = -Infinity;
   #openedAt = 0;
   #tickedAt = 0;
@@ -54,7 +54,7 @@ export class TrioBeat extends EventTarget {
   #onShow = () => document.visibilityState === "visible" && this.#wake();
   #onPageShow = ({ persisted }) => {
     if (!persisted) return;
-    // The back-forward cache keeps pages, and closes their sockets.
+    // The back-forward cache keeps a page, and closes its sockets.
     if (this.#state === "open") this.#lost(1006, "the page was away");
     this.#wake();
   };
@@ -64,7 +64,7 @@ export class TrioBeat extends EventTarget {
     this.#options = checked(options);
     this.#url = String(url);
     this.#armed = this.#options.watchdog === true;
-    this.#connect(); // where this throws, nothing is left behind
+    this.#connect(); // before any listener is added: where this throws, nothing remains
     this.#listen("addEventListener");
   }
 
@@ -100,7 +100,7 @@ export class TrioBeat extends EventTarget {
   }
 
   close(code = 1000, reason = "") {
-    // There may be no socket that would check it.
+    // Checked here: there may be no socket to do it.
     if (code !== 1000 && !(code >= 3000 && code < 5000)) {
       throw new DOMException(`close code ${code} is not 1000 or 3000 to 4999`, "InvalidAccessError");
     }
@@ -140,7 +140,7 @@ export class TrioBeat extends EventTarget {
   }
 
   #connect() {
-    this.#drop(); // an attempt may wait for its answer still
+    this.#drop(); // an earlier attempt may still be pending
     const begun = performance.now();
     const socket = new WebSocket(this.#url, this.#options.protocols);
     socket.binaryType = "arraybuffer";
@@ -151,7 +151,7 @@ export class TrioBeat extends EventTarget {
     };
     socket.onmessage = (event) => this.#received(event.data);
     socket.onclose = ({ code, reason }) => this.#lost(code, reason);
-    // A server that does not answer, or a network that is gone: not for longer than a silence.
+    // An attempt may take as long as a server may be silent.
     this.#timer = setTimeout(() => this.#lost(1006, "no answer"), this.#options.interval * this.#options.misses);
   }
 
@@ -178,7 +178,7 @@ export class TrioBeat extends EventTarget {
       return;
     }
     this.#armed = this.#options.watchdog !== false;
-    // Some servers beat after whatever they receive: to answer that would never end.
+    // Some servers answer any message with a heartbeat: answering each of those would never end.
     const now = performance.now();
     if (now - this.#answeredAt >= Math.min(SECOND, this.#options.interval / 4)) {
       this.#answeredAt = now;
@@ -203,7 +203,7 @@ export class TrioBeat extends EventTarget {
     const { interval, misses } = this.#options;
     const now = performance.now();
     if (now - this.#tickedAt > LATE * interval) {
-      // As many in a row are no sleep any more, but a hidden page's slow timers.
+      // So many in a row are not a suspended page, but the slow timers of a hidden one.
       this.#late += 1;
       if (this.#armed && this.#late > misses) this.#lost(1006, "silent");
       else this.#probe();
@@ -214,7 +214,7 @@ export class TrioBeat extends EventTarget {
     else this.#wind();
   }
 
-  // The server has one interval to say something.
+  // Give the server one interval to send something.
   #probe() {
     if (this.#state !== "open") return;
     this.#missed = Math.max(this.#missed, this.#options.misses);
@@ -236,7 +236,7 @@ export class TrioBeat extends EventTarget {
     const lived = this.#state === "open" ? performance.now() - this.#openedAt : 0;
     if (lived >= this.#options.interval) this.#failures = 0;
     this.#drop();
-    if (refuses(code)) {
+    if (forbids(code)) {
       this.#finish(code, reason);
       return;
     }
