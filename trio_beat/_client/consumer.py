@@ -51,8 +51,9 @@ class BlockConsumer(InboxConsumer):
 
     async def finished(self, engine: Beating) -> None:
         self._over()
+        # While it is open: the server broke the rules, and the block may still answer what came.
+        # Lost: the block still gets what came before, until it is cancelled.
         if engine.closed is None or is_lost(engine):
-            # Messages that came before the loss still belong to the block, until it is cancelled.
             await super().finished(engine)
         else:
             self._inbox.close()
