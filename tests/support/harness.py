@@ -12,7 +12,7 @@ from typing import Literal
 import trio
 import trio.testing
 import trustme
-from websockets.frames import Opcode
+from websockets.frames import Close, Opcode
 
 from tests.support.peer import Peer, Trickle, socket_pair
 from trio_beat._connection.connection import Connection
@@ -23,7 +23,7 @@ from trio_beat._exceptions import Closed
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
 from trio_beat._server.pending import PendingTLS
-from trio_beat._transports import Transport
+from trio_beat._transports import Transport, epoll
 from trio_beat._transports.framing import ReadContext
 from trio_beat._transports.kernel import set_up
 from trio_beat._transports.polling import Poller
@@ -121,6 +121,7 @@ class Link:
         shared: what the connection shares with others.
         consumer: the connection's application side, with an inbox.
         response: that of the handshake.
+        reads: what the transport shares with others.
     """
 
     def __init__(
@@ -130,9 +131,11 @@ class Link:
         shared: Shared,
         consumer: InboxConsumer,
         response: bytes,
+        reads: ReadContext,
     ) -> None:
         self.peer = peer
         self.transport = transport
+        self.reads = reads
         self.shared = shared
         self.consumer = consumer
         self.engine = Life(transport, shared, consumer, path="/ws/x", response=response)
@@ -183,6 +186,21 @@ class Link:
                 if frame.opcode is Opcode.PING:
                     await trio.sleep(after)
                     await self.peer.pong(frame)
+
+    def edge(self) -> None:
+        """Tell the transport that there may be something to read, as epoll does."""
+        assert isinstance(self.transport, TCPTransport)
+        assert isinstance(self.transport._watch, epoll.Watch)
+        self.transport._watch._edge(stays=True)
+
+    async def answer_close(self) -> Close | None:
+        """Be a peer that keeps the rules: answer the close frame, and leave after the server."""
+        close = await self.peer.closed()
+        if close is not None:
+            await self.peer.send_frame(Opcode.CLOSE)
+            assert await self.peer.frame() is None
+        await self.peer.aclose()
+        return close
 
 
 async def idle(_: Connection) -> None:
@@ -245,7 +263,7 @@ async def linked(
             else:
                 peer, sock = pair()
                 transport = TCPTransport(sock, reads, poller, received)
-            link = Link(peer, transport, shared, consumer, response)
+            link = Link(peer, transport, shared, consumer, response, reads)
             nursery.start_soon(link.run)
             try:
                 yield link

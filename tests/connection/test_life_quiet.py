@@ -215,11 +215,10 @@ async def test_what_a_function_raises_is_raised_in_its_own_task(
 async def test_an_edge_without_a_byte_is_no_life(secure: bool, autojump_clock: MockClock) -> None:
     """As EPOLLERR, EPOLLHUP and EPOLLRDHUP are, alone."""
     async with linked(secure=secure) as link, trio.open_nursery() as nursery:
-        watch = link.transport._watch  # type: ignore[attr-defined]
 
         async def tell() -> None:
             while link.running:
-                watch._edge(stays=True)
+                link.edge()
                 await trio.sleep(INTERVAL / 10)
 
         nursery.start_soon(tell)
