@@ -39,7 +39,7 @@ class BlockConsumer(InboxConsumer):
         await super().opened(engine)
         self._opened_at = trio.current_time()
         assert self._started is not None
-        self._started(Connection(engine, self))
+        self._started(self.connection(engine))
 
     def forget(self) -> None:
         """Drop the reference to `started`, which refers back to this."""

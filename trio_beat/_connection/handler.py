@@ -54,10 +54,9 @@ class InboxConsumer(Consumer):
 
     __slots__ = (
         "_busy",
-        "_caught_up",
         "_inbox",
+        "_progress",
         "_readers",
-        "_returned",
         "_running",
         "failure",
         "subprotocol",
@@ -66,9 +65,8 @@ class InboxConsumer(Consumer):
     def __init__(self, inbound_size: int, subprotocol: str | None = None) -> None:
         self._inbox = Inbox(inbound_size)
         self._running = False
-        #: Set when the code has returned, and when it has caught up; None while nothing waits.
-        self._returned: trio.Event | None = None
-        self._caught_up: trio.Event | None = None
+        #: Set when the code asks for a message or returns; None while nothing waits for that.
+        self._progress: trio.Event | None = None
         #: Tasks that wait for a message.
         self._readers = 0
         #: Tasks that have taken a message and not asked for another one; None: none has.
@@ -79,12 +77,14 @@ class InboxConsumer(Consumer):
     async def opened(self, engine: Beating) -> None:
         self._running = True
 
+    def connection(self, engine: Beating) -> Connection:
+        """Make what the application's code is given."""
+        return Connection(engine, self)
+
     def returned(self) -> None:
         """The application's code is through with the connection."""
         self._running = False
-        if self._returned is not None:
-            self._returned.set()
-        self._look_whether_caught_up()
+        self._note_progress()
 
     def received_nowait(self, message: str | bytes) -> bool:
         return self._inbox.put_nowait(message)
@@ -98,7 +98,7 @@ class InboxConsumer(Consumer):
         if self._busy is not None:
             self._busy.discard(task)
             self._busy = self._busy or None
-            self._look_whether_caught_up()
+            self._note_progress()
         self._readers += 1
         try:
             message = await self._inbox.get()
@@ -121,20 +121,24 @@ class InboxConsumer(Consumer):
             return False
         return len(self._inbox) > 0 or any(_runs(task) for task in self._busy or ())
 
-    def _look_whether_caught_up(self) -> None:
-        if self._caught_up is not None and not self._behind:
-            self._caught_up.set()
+    def _note_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+
+    async def _wait_for_progress(self) -> None:
+        self._progress = trio.Event()
+        await self._progress.wait()
 
     async def finished(self, engine: Beating) -> None:
-        if engine.closed is None:  # it may still answer what came before
-            if self._behind:
-                self._caught_up = trio.Event()
-                await self._caught_up.wait()
+        if engine.closed is None:  # the code may still answer what came before
+            while self._behind:
+                await self._wait_for_progress()
             return
         self._inbox.close()
-        if self._running and (self._readers or self._behind):
-            self._returned = trio.Event()
-            await self._returned.wait()
+        if self._readers or self._behind:
+            while self._running:
+                await self._wait_for_progress()
 
     def closed(self, engine: Beating) -> None:
         self._inbox.discard()
@@ -172,7 +176,7 @@ class HandlerConsumer(InboxConsumer):
 
     async def _run(self, engine: Beating) -> None:
         try:
-            await self._handler(Connection(engine, self))
+            await self._handler(self.connection(engine))
             engine.end_nowait(EndReason.HANDLER, 1000, "")
         except BaseException as exc:
             rest = self._deal_with(exc, engine)
