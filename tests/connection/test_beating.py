@@ -169,7 +169,7 @@ class TestTextHeartbeat:
 class TestSilenceCountsOnlyWhileWeListen:
     """Rule 1."""
 
-    async def test_a_handler_that_does_not_read_for_ten_beats_loses_nobody(
+    async def test_a_handler_that_does_not_read_for_ten_beats_loses_no_peer(
         self, autojump_clock: MockClock
     ) -> None:
         async def handler(connection: Connection) -> None:
@@ -211,7 +211,7 @@ class TestSilenceCountsOnlyWhileWeListen:
             assert link.ended_at == beat(2) + 15 * INTERVAL - FIRST_BEAT / 2
 
     @pytest.mark.parametrize("stall", [1, 2, 15])
-    async def test_a_stall_drops_nobody_who_answers(
+    async def test_a_stall_drops_no_peer_that_answers(
         self, stall: int, autojump_clock: MockClock
     ) -> None:
         async with linked(heartbeat=IMPATIENT) as link, trio.open_nursery() as nursery:
@@ -223,7 +223,7 @@ class TestSilenceCountsOnlyWhileWeListen:
             assert link.running
             nursery.cancel_scope.cancel()
 
-    async def test_what_the_kernel_holds_is_read_before_anyone_is_judged(
+    async def test_what_the_kernel_holds_is_read_before_a_peer_is_judged(
         self, autojump_clock: MockClock
     ) -> None:
         """The answer and a late beat at the same moment: whichever task comes first."""
@@ -295,7 +295,7 @@ class TestSlowReaders:
     """Rule 1: a PING that stands behind data has not been heard yet."""
 
     @pytest.mark.parametrize("misses", [1, 3])
-    async def test_who_reads_slowly_is_alive_and_who_stops_is_not(
+    async def test_a_slow_reader_is_alive_and_one_that_stops_is_not(
         self, misses: int, patient_clock: MockClock
     ) -> None:
         heartbeat = Heartbeat(INTERVAL, misses)
@@ -322,7 +322,7 @@ class TestSlowReaders:
             # What the kernel had room for still moved for a moment.
             assert link.ended_at - stopped <= (misses + 2) * INTERVAL
 
-    async def test_who_sent_urgent_data_once_and_is_silent_is_dead(
+    async def test_a_peer_that_sent_urgent_data_once_and_is_silent_is_dead(
         self, patient_clock: MockClock
     ) -> None:
         async with linked(echo, pair=tcp_pair) as link:

@@ -35,7 +35,7 @@ async def by_the_peer_without_a_code(link: Link) -> None:
     await link.peer.send_frame(Opcode.CLOSE)
 
 
-async def by_the_peer_without_a_word(link: Link) -> None:
+async def by_the_peer_without_a_close_frame(link: Link) -> None:
     assert isinstance(link.peer.stream, trio.SocketStream)
     await link.peer.stream.send_eof()
 
@@ -90,7 +90,7 @@ async def by_a_fault_of_this_package(link: Link) -> None:
 ENDS = [
     (by_the_peer, Closed(EndReason.PEER, 1001, "bye"), Close(1001, "bye")),
     (by_the_peer_without_a_code, Closed(EndReason.PEER, 1005, ""), Close(1005, "")),
-    (by_the_peer_without_a_word, Closed(EndReason.PEER, 1006, "no close frame"), None),
+    (by_the_peer_without_a_close_frame, Closed(EndReason.PEER, 1006, "no close frame"), None),
     (by_silence, Closed(EndReason.MISSED_BEATS, 1006, "3 in a row"), None),
     (by_the_socket, Closed(EndReason.LOST, 1006, "[Errno 32] Broken pipe"), None),
     *(
@@ -171,7 +171,7 @@ class TestPoliteness:
             assert link.ended_at == LATEST_DEATH
             assert await link.peer.closed() is None
 
-    async def test_the_answer_is_waited_for_before_hanging_up(
+    async def test_the_answer_is_waited_for_before_closing_the_socket(
         self, autojump_clock: MockClock
     ) -> None:
         async with linked() as link:

@@ -189,7 +189,7 @@ class TestPeerCloses:
             assert done == [4]
 
     async def test_a_task_that_has_ended_is_not_waited_for(self, autojump_clock: MockClock) -> None:
-        """It took a message, and nobody will ever ask for another in its place."""
+        """It took a message, and no task will ever ask for another in its place."""
 
         async def take_one(connection: Connection) -> None:
             await connection.receive()

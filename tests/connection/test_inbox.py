@@ -1,4 +1,4 @@
-"""What a handler has not taken yet."""
+"""Messages that the application has not taken yet."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_after_closing_what_waits_can_still_be_taken() -> None:
 
 
 @pytest.mark.parametrize("end", [Inbox.close, Inbox.discard])
-async def test_whoever_waits_learns_that_none_will_come(end: object) -> None:
+async def test_a_task_that_waits_learns_that_none_will_come(end: object) -> None:
     inbox, ended = Inbox(2), 0
 
     async def take() -> None:

@@ -141,7 +141,7 @@ class CancelAtStep(trio.abc.Instrument):
 
 
 async def conversation(link: Link) -> None:
-    """Something of everything: messages, PINGs, an outbox that fills and empties, a goodbye."""
+    """Messages, PINGs, an outbox that fills and empties, a closing handshake."""
     peer = link.peer
     await peer.send_text("x")
     await peer.send_frame(Opcode.PING, b"x")
@@ -268,7 +268,7 @@ async def _peer_closes(link: Link) -> None:
     await link.peer.send_close()
 
 
-async def _peer_hangs_up(link: Link) -> None:
+async def _peer_leaves(link: Link) -> None:
     await link.peer.aclose()
 
 
@@ -298,7 +298,7 @@ async def _cancelled(link: Link) -> None:
     "end",
     [
         _peer_closes,
-        _peer_hangs_up,
+        _peer_leaves,
         _peer_violates_the_protocol,
         _peer_sends_too_much,
         _peer_falls_silent,

@@ -91,7 +91,7 @@ class Ending(Sending):
     ) -> None:
         """End the connection; does nothing once it has ended.
 
-        So a handler whose peer has closed keeps the time that it was promised.
+        So a handler whose peer has closed keeps its time.
 
         Args:
             by: why.

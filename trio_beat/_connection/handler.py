@@ -1,4 +1,4 @@
-"""The application side of a connection where it is code: a server's handler, a client's block."""
+"""Consumers with an application's code behind them: a server's handler, a client's block."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Handler = Callable[[Connection], Awaitable[object]]
 
 @dataclass(slots=True)
 class HandlerErrors:
-    """What becomes of what the handlers of a server raise.
+    """What to do with exceptions of the handlers of a server.
 
     Args:
-        policy: ``raise``: it goes on, out of the server. ``close``: it is logged with its
+        policy: ``raise``: they propagate out of the server. ``close``: each is logged with its
             traceback, and ends its own connection only.
     """
 
     policy: Literal["raise", "close"] = "raise"
-    #: Handlers that failed and whose connection was closed for it.
+    #: Handlers whose exception closed their connection.
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ def _runs(task: trio.lowlevel.Task) -> bool:
 
 
 class InboxConsumer(Consumer):
-    """Gives messages to the application's code, through a bounded buffer.
+    """Gives messages to the application's code through a bounded buffer.
 
     Args:
         inbound_size: how many messages may wait for it before the reader stops reading.
@@ -82,7 +82,7 @@ class InboxConsumer(Consumer):
         return Connection(engine, self)
 
     def returned(self) -> None:
-        """The application's code is through with the connection."""
+        """The application's code has returned."""
         self._running = False
         self._note_progress()
 
@@ -149,11 +149,11 @@ class HandlerConsumer(InboxConsumer):
     """Runs a handler in the connection's nursery.
 
     Args:
-        handler: called with the connection. When it returns the connection is closed with 1000.
-            What it raises closes the connection with 1011, except for `ConnectionClosed`, and then
-            meets `errors`.
+        handler: called with the `Connection`. When it returns, the connection is closed with 1000.
+            When it raises, the connection is closed with 1011, and `errors` applies; not to
+            `ConnectionClosed`, which only closes it where it is open.
         inbound_size: how many messages may wait for it before the reader stops reading.
-        errors: what becomes of what the handler raises.
+        errors: what to do with the exceptions of handlers.
         subprotocol: what the handshake agreed on, or None.
     """
 
@@ -191,10 +191,10 @@ class HandlerConsumer(InboxConsumer):
             self.returned()
 
     def _deal_with(self, exc: BaseException, engine: Beating) -> BaseException | None:
-        """Note what a handler raised, and give back what is to go on."""
+        """Note what a handler raised, and return what is to propagate."""
         ended, rest = split(exc, lambda e: isinstance(e, ConnectionClosed))
-        # That a connection has ended is an everyday event, and must not end the server. Where
-        # it is another than the handler's own, the handler could have known better.
+        # A connection that has ended is an everyday event and must not end the server. Where it is
+        # not the handler's own, the handler should have expected it: its connection ends, too.
         if ended is not None and engine.closed is None:
             self._give_up(engine, ended, logging.WARNING)
         if rest is None:

@@ -1,7 +1,7 @@
-"""What a handler has not taken yet.
+"""Messages that the application has not taken yet.
 
-An open connection keeps its inbox for life, and mostly empty: a memory channel of Trio's would be
-a quarter of what the connection takes.
+An open connection keeps its inbox, mostly empty. A memory channel of Trio would take a quarter of
+the memory of a connection.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import trio
 
 
 class Inbox:
-    """Messages that wait for a handler, in their order.
+    """Messages that wait for the application, in their order.
 
     Args:
         size: how many may wait.
@@ -22,13 +22,17 @@ class Inbox:
         self._size = size
         self._closed = False
         self._messages: list[str | bytes] = []
-        #: Set when a message has come, or none will come any more; None while nobody waits.
+        #: Set when a message has come, or when none will come any more; None while no task waits.
         self._arrived: trio.Event | None = None
-        #: Set when there is room again; None while nobody waits.
+        #: Set when there is room again; None while no task waits.
         self._room: trio.Event | None = None
 
     def put_nowait(self, message: str | bytes) -> bool:
-        """Add a message; False: there is no room for it."""
+        """Add a message.
+
+        Returns:
+            False: there is no room for it.
+        """
         if len(self._messages) >= self._size:
             return False
         self._messages.append(message)
@@ -36,17 +40,17 @@ class Inbox:
         return True
 
     async def put(self, message: str | bytes) -> None:
-        """Add a message, as soon as there is room: no checkpoint where there is."""
+        """Add a message as soon as there is room; no checkpoint where there is."""
         while not self.put_nowait(message):
             if self._room is None:
                 self._room = trio.Event()
             await self._room.wait()
 
     async def get(self) -> str | bytes:
-        """Take the oldest message; several tasks may do so, and each gets another one.
+        """Take the oldest message. Several tasks may wait; each message goes to one of them.
 
         Raises:
-            trio.EndOfChannel: there is none any more.
+            trio.EndOfChannel: no message waits, and no more come.
         """
         if self._messages:
             await trio.lowlevel.checkpoint()
@@ -66,12 +70,12 @@ class Inbox:
         return len(self._messages)
 
     def close(self) -> None:
-        """No more messages come; those that wait can still be taken. Idempotent."""
+        """No more messages come. Those that wait can still be taken. Idempotent."""
         self._closed = True
         self._wake()
 
     def discard(self) -> None:
-        """Like `close`, but those that wait are gone, too."""
+        """Like `close`, and drop those that wait."""
         self._messages.clear()
         self.close()
 

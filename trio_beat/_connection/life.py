@@ -58,7 +58,12 @@ class Life(Beating):
         self._consumer = consumer
 
     async def run(self) -> None:
-        """Live: until the peer, the application, the server or silence ends it."""
+        """Run the connection until it has ended; it is closed when this is left.
+
+        Raises:
+            Exception: what the application raised (see `failure`), or what nothing here expects.
+            trio.Cancelled: the surrounding scope was cancelled; the close frame was sent.
+        """
         transport, verdict, consumer = self._transport, self._verdict, self._consumer
         try:
             try:
