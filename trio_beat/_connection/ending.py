@@ -4,7 +4,8 @@
 state    what happens                 then     how
 ======== ============================ ======== =====================================================
 open     `end_nowait`, in any task    ending   as `WAYS` says for the reason
-open     the peer closes              ending   by ``peer``, when the consumer has `finished`
+open     the peer closes              ending   by ``peer``; the tasks go on until the consumer has
+                                               `finished`
 open     cancelled from outside       ending   by ``shutdown``, 1001, without a handshake
 open     the application raises       ending   by ``handler``, 1011, without a handshake
 open     an unexpected exception      ending   by ``internal-error``, 1011, without a handshake
