@@ -33,6 +33,7 @@ from ._exceptions import (
     Unreachable,
 )
 from ._heartbeat import Heartbeat
+from ._protocol.messages import Message
 from ._server.limits import Limits, ServerStatistics
 from ._server.server import Server, serve
 
@@ -48,6 +49,7 @@ __all__ = [
     "reconnecting",
     # a connection
     "Connection",
+    "Message",
     "Statistics",
     "Heartbeat",
     "Closed",
