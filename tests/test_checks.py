@@ -20,7 +20,7 @@ from tests.channels.test_hub import Listener
 from tests.support.fake_server import URL, FakeServer, fake_server
 from tests.support.harness import idle, linked
 from tests.support.serving import serving
-from trio_beat import Connection, Heartbeat, Limits, connect, open_hub, reconnecting, serve
+from trio_beat import Connection, Heartbeat, Limits, Message, connect, open_hub, reconnecting, serve
 
 __all__ = ["fake_server"]  # a fixture
 
@@ -153,7 +153,7 @@ class TestServe:
 class Deaf:
     """A subscriber that does not care."""
 
-    def deliver_nowait(self, frame: bytes) -> None:
+    def deliver_nowait(self, message: Message) -> None:
         pass
 
 

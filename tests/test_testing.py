@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_beat import BackendError
+from trio_beat import BackendError, Message
 from trio_beat.backends import Backend, Deliver, Last
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import _Sentence, cancelled_at, check_backend
@@ -38,10 +38,10 @@ class SharedBackend(MemoryBackend):
             finally:
                 self.broker.hubs.remove(self)
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         async with self.broker.lock:
             for hub in self.order():
-                await MemoryBackend.publish(hub, channel, payload, expire=expire)
+                await MemoryBackend.publish(hub, channel, message, expire=expire)
 
     def order(self) -> list[SharedBackend]:
         return self.broker.hubs
@@ -56,11 +56,11 @@ async def test_accepts_backends_that_share_a_broker(
 class OwnWayFirst(SharedBackend):
     """Hands its own messages out at once, and to the others when their turn has come."""
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await MemoryBackend.publish(self, channel, payload, expire=expire)
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await MemoryBackend.publish(self, channel, message, expire=expire)
         for hub in self.broker.hubs:
             if hub is not self:
-                await MemoryBackend.publish(hub, channel, payload, expire=expire)
+                await MemoryBackend.publish(hub, channel, message, expire=expire)
 
 
 class StaysInTheRoom(SharedBackend):
@@ -91,39 +91,80 @@ async def test_rejects_hubs_that_hear_different_things(
 
 
 class StripsNames(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await super().publish(channel.replace("\0", ""), payload, expire=expire)
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await super().publish(channel.replace("\0", ""), message, expire=expire)
 
 
-class TextOnly(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await super().publish(channel, payload.decode(errors="replace").encode(), expire=expire)
+class Changing(MemoryBackend):
+    """Makes other messages of some."""
+
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await super().publish(channel, self.change(message), expire=expire)
+
+    def change(self, message: Message) -> Message:
+        raise NotImplementedError
+
+
+class TextOnly(Changing):
+    def change(self, message: Message) -> Message:
+        if isinstance(message.payload, bytes):
+            return Message(message.payload.decode(errors="replace").encode(), message.id)
+        return message
+
+
+class EmptyIsBinary(Changing):
+    def change(self, message: Message) -> Message:
+        return Message(message.payload or b"", message.id)
+
+
+class NarrowCharacters(Changing):
+    def change(self, message: Message) -> Message:
+        if isinstance(message.payload, str):
+            narrow = "".join(c for c in message.payload if c <= "\uffff")
+            return Message(narrow, message.id)
+        return message
+
+
+class LosesIds(Changing):
+    def change(self, message: Message) -> Message:
+        return Message(message.payload, message.id.rstrip(b"\n"))
+
+
+class KeepsAnotherKind(MemoryBackend):
+    """Delivers as it should; what it keeps is text."""
+
+    async def last(self, channel: str) -> Last | None:
+        last = await super().last(channel)
+        if last is None or isinstance(last.message.payload, str):
+            return last
+        text = last.message.payload.decode("latin-1")
+        return Last(Message(text, last.message.id), last.expires_in)
 
 
 class IgnoresCase(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await super().publish(channel.lower(), payload, expire=expire)
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await super().publish(channel.lower(), message, expire=expire)
 
 
 class HearsEverything(MemoryBackend):
     async def subscribe(self, channel: str) -> None:
         self._subscribed = {channel, *(f"other{channel.removeprefix('channel')}",)}
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         assert self._deliver is not None
-        await self._deliver(channel, payload)
+        await self._deliver(channel, message)
 
 
 class NotItsOwn(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         if self._subscribed:
             return
-        await super().publish(channel, payload, expire=expire)
+        await super().publish(channel, message, expire=expire)
 
 
 class OnlyTheFirst(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await super().publish(channel, payload, expire=expire)
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await super().publish(channel, message, expire=expire)
         self._subscribed.discard(channel)
 
 
@@ -140,24 +181,24 @@ class Spawning(MemoryBackend):
 
 
 class DeliversLater(Spawning):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        self.nursery.start_soon(partial(super().publish, channel, payload, expire=expire))
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        self.nursery.start_soon(partial(super().publish, channel, message, expire=expire))
 
 
 class AllAtOnce(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         assert self._deliver is not None
         await trio.lowlevel.checkpoint()
         if expire:
-            self._kept.put(channel, payload, trio.current_time() + expire)
+            self._kept.put(channel, message, trio.current_time() + expire)
         if channel in self._subscribed:
-            await self._deliver(channel, payload)
+            await self._deliver(channel, message)
 
 
 class Twice(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await super().publish(channel, payload, expire=expire)
-        await super().publish(channel, payload, expire=0)
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await super().publish(channel, message, expire=expire)
+        await super().publish(channel, message, expire=0)
 
 
 class OneAtATime(MemoryBackend):
@@ -165,12 +206,12 @@ class OneAtATime(MemoryBackend):
 
     busy = False
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         if self.busy:
             return
         self.busy = True
         try:
-            await super().publish(channel, payload, expire=expire)
+            await super().publish(channel, message, expire=expire)
         finally:
             self.busy = False
 
@@ -182,9 +223,9 @@ class LosesItsLock(MemoryBackend):
         super().__init__()
         self.lock = trio.Semaphore(1)
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await self.lock.acquire()
-        await super().publish(channel, payload, expire=expire)
+        await super().publish(channel, message, expire=expire)
         self.lock.release()
 
 
@@ -226,48 +267,48 @@ class NeverLeft(MemoryBackend):
 
 
 class KeepsNothing(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await super().publish(channel, payload, expire=0)
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await super().publish(channel, message, expire=0)
 
 
 class KeepsTheFirst(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         former = await self.last(channel)
-        await super().publish(channel, payload, expire=0 if former else expire)
+        await super().publish(channel, message, expire=0 if former else expire)
 
 
 class KeepsTooLong(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await super().publish(channel, payload, expire=2 * expire)
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await super().publish(channel, message, expire=2 * expire)
 
 
 class KeepsZero(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
-        await super().publish(channel, payload, expire=expire or 1)
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+        await super().publish(channel, message, expire=expire or 1)
 
 
 class ZeroDrops(MemoryBackend):
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         if not expire:
             self._kept.drop(channel)
-        await super().publish(channel, payload, expire=expire)
+        await super().publish(channel, message, expire=expire)
 
 
 class StandsStill(MemoryBackend):
     """Tells what is left at the time of publishing, for ever."""
 
     async def last(self, channel: str) -> Last | None:
-        payload, _ = self._kept._messages.get(channel, (b"", 0.0))
-        return Last(payload, 1.0) if channel in self._kept._messages else None
+        entry = self._kept._messages.get(channel)
+        return None if entry is None else Last(entry.message, 1.0)
 
 
 class KeepsAnother(MemoryBackend):
     """What is kept is not what came last."""
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         former = self._kept._messages.get(channel)
-        await super().publish(channel, payload, expire=expire)
-        if former is not None and payload.endswith(b"/4"):
+        await super().publish(channel, message, expire=expire)
+        if former is not None and str(message.payload).endswith("/4"):
             self._kept._messages[channel] = former
 
 
@@ -290,7 +331,11 @@ class NeverUnsubscribes(MemoryBackend):
     [
         (StripsNames, _Sentence.ANY),
         (IgnoresCase, _Sentence.ANY),
-        (TextOnly, _Sentence.ANY),
+        (TextOnly, _Sentence.SAME),
+        (EmptyIsBinary, _Sentence.SAME),
+        (NarrowCharacters, _Sentence.SAME),
+        (LosesIds, _Sentence.SAME),
+        (KeepsAnotherKind, _Sentence.KEPT),
         (HearsEverything, _Sentence.EACH),
         (OnlyTheFirst, _Sentence.EACH),
         (NotItsOwn, _Sentence.SUBSCRIBED),
@@ -328,8 +373,8 @@ class ForgetsTime(MemoryBackend):
     async def last(self, channel: str) -> Last | None:
         if channel not in self._kept._messages:
             return None
-        payload, expires = self._kept._messages[channel]
-        return Last(payload, max(expires - trio.current_time(), 0.001))
+        entry = self._kept._messages[channel]
+        return Last(entry.message, max(entry.expires - trio.current_time(), 0.001))
 
 
 async def test_rejects_a_backend_that_keeps_what_has_expired(

@@ -1,4 +1,4 @@
-"""Text from outside, before it is logged or printed."""
+"""Text from outside, before it is logged or printed; and what a text takes."""
 
 from __future__ import annotations
 
@@ -67,3 +67,14 @@ def utf8(text: str) -> str:
         except UnicodeError:
             raise ValueError("is not UTF-8") from None
     return text
+
+
+def character_width(text: str) -> int:
+    """Bytes that CPython keeps for each character of a text: as many as for its widest.
+
+    (`sys.getsizeof` would also tell of a copy in UTF-8, which may come and go.)
+    """
+    if text.isascii():
+        return 1
+    # Characters beyond the Basic Multilingual Plane take two units of UTF-16.
+    return 2 if len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text) else 4

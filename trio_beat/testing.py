@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from ._plain import Plain
+from ._protocol.messages import Message
 from .backends import Backend
 
 #: Seconds in which any call must return.
@@ -44,13 +45,34 @@ _NAMES: Final = (
     "\U0001f409",
     "long" * 256,
 )
-_PAYLOADS: Final = (b"", b"\0", b"\r\n", bytes(range(256)), b"\xff" * 2**18)
+#: Each may be taken for another one: by its kind, by its id, or where one ends that has no length.
+_MESSAGES: Final = (
+    Message(""),
+    Message(b""),
+    Message("\0"),
+    Message(b"\0"),
+    Message("12"),
+    Message(b"12"),
+    Message("line\r\nbreak"),
+    Message(b"\r\n"),
+    Message("".join(map(chr, range(256)))),
+    Message(bytes(range(256))),
+    Message("e\u0301, \u00e9, \u20ac and \U0001f409"),
+    Message("", b"id"),
+    Message(b"", b"id"),
+    Message("id", b""),
+    Message("text", bytes(range(256))),
+    Message(b"\0\r\n", b"\0\r\n"),
+    Message("\U0001f409" * 2**16),
+    Message(b"\xff" * 2**18, b"\xff" * 16),
+)
 
 
 class _Sentence(enum.StrEnum):
     """What the contract says, in the words of `Backend`."""
 
-    ANY = "It knows channels (any non-empty text) and payloads (any bytes)"
+    ANY = "It knows channels (any non-empty text) and messages (any text or bytes, with any id)."
+    SAME = "A message comes back with the payload, the kind and the id with which it was published."
     ORDER = "All hubs see the messages of one channel in the same order."
     EACH = "`deliver` is awaited for each message of a channel that is subscribed"
     ONE_AT_A_TIME = "one at a time for a channel"
@@ -93,30 +115,30 @@ class _Heard:
     """
 
     def __init__(self) -> None:
-        self._begun: defaultdict[str, list[bytes]] = defaultdict(list)
-        self._done: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._begun: defaultdict[str, list[Message]] = defaultdict(list)
+        self._done: defaultdict[str, list[Message]] = defaultdict(list)
         self._overlapped = False
 
-    async def deliver(self, channel: str, payload: bytes) -> None:
+    async def deliver(self, channel: str, message: Message) -> None:
         self._overlapped |= len(self._begun[channel]) > len(self._done[channel])
-        self._begun[channel].append(payload)
+        self._begun[channel].append(message)
         for _ in range(3):
             await trio.lowlevel.cancel_shielded_checkpoint()
-        self._done[channel].append(payload)
+        self._done[channel].append(message)
 
-    def on(self, channel: str) -> list[bytes]:
+    def on(self, channel: str) -> list[Message]:
         """What was delivered to the end, in order."""
         return list(self._done[channel])
 
     def check_channels(self, expected: set[str], sentence: _Sentence) -> None:
-        came = {channel for channel, payloads in self._begun.items() if payloads}
+        came = {channel for channel, messages in self._begun.items() if messages}
         others = came - expected
         _check(not others, sentence, f"there came messages of {others!r}")
 
     def check(self) -> None:
         _check(not self._overlapped, _Sentence.ONE_AT_A_TIME, "`deliver` was called twice at once")
-        for payloads in self._begun.values():
-            doubled = {payload for payload in payloads if payloads.count(payload) > 1}
+        for messages in self._begun.values():
+            doubled = {message for message, times in Counter(messages).items() if times > 1}
             _check(not doubled, _Sentence.ONCE, f"{doubled!r} came more than once")
 
 
@@ -168,16 +190,16 @@ async def _running(make: Callable[[], Backend]) -> AsyncIterator[tuple[Backend, 
 
 
 async def _publish(
-    backend: Backend, heard: _Heard, channel: str, payload: bytes, sentence: _Sentence
+    backend: Backend, heard: _Heard, channel: str, message: Message, sentence: _Sentence
 ) -> None:
     """Publish to a channel that is subscribed, and check that it is heard."""
     with _promptly(sentence, "`publish`"):
-        await backend.publish(channel, payload, expire=0)
-    in_time = payload in heard.on(channel)
+        await backend.publish(channel, message, expire=0)
+    in_time = message in heard.on(channel)
     if not in_time:
         await trio.sleep(_SETTLE)
-        _check(payload in heard.on(channel), sentence, f"{payload!r} did not come")
-    _check(in_time, _Sentence.NEVER_AFTER, f"{payload!r} came after `publish` had returned")
+        _check(message in heard.on(channel), sentence, f"{message!r} did not come")
+    _check(in_time, _Sentence.NEVER_AFTER, f"{message!r} came after `publish` had returned")
     heard.check()
 
 
@@ -186,7 +208,7 @@ async def _publish_unheard(
 ) -> None:
     """Publish to a channel that is not subscribed, and check that nothing is heard."""
     before = len(heard.on(channel))
-    await backend.publish(channel, b"to nobody", expire=0)
+    await backend.publish(channel, Message("to nobody"), expire=0)
     await trio.sleep(_SETTLE)
     came = heard.on(channel)[before:]
     _check(not came, sentence, f"{came!r} came on a channel that is not subscribed")
@@ -198,10 +220,11 @@ async def _check_delivery(make: Callable[[], Backend]) -> None:
         await _publish_unheard(backend, heard, channel, _Sentence.EACH)
         for turn in range(2):
             await backend.subscribe(channel)
-            await _publish(backend, heard, channel, b"first %d" % turn, _Sentence.SUBSCRIBED)
+            first = Message(f"first {turn}")
+            await _publish(backend, heard, channel, first, _Sentence.SUBSCRIBED)
             for number in range(5):
-                payload = b"%d in turn %d" % (number, turn)
-                await _publish(backend, heard, channel, payload, _Sentence.EACH)
+                message = Message(f"{number} in turn {turn}")
+                await _publish(backend, heard, channel, message, _Sentence.EACH)
             await _publish_unheard(backend, heard, other, _Sentence.EACH)
             heard.check()
             await backend.unsubscribe(channel)
@@ -214,52 +237,63 @@ async def _check_names(make: Callable[[], Backend]) -> None:
         channels = [name + _fresh("") for name in _NAMES]
         for channel in channels:
             await backend.subscribe(channel)
-        for channel in channels:
-            for payload in _PAYLOADS:
-                await backend.publish(channel, payload, expire=_LIMIT)
+        for number, channel in enumerate(channels):
+            await backend.publish(channel, Message(f"{number}"), expire=_LIMIT)
         await trio.sleep(_SETTLE)
-        for channel in channels:
+        for number, channel in enumerate(channels):
+            message = Message(f"{number}")
+            came, last = heard.on(channel), await backend.last(channel)
+            _check(came == [message], _Sentence.ANY, f"there came {came!r} on {channel!r}")
             _check(
-                heard.on(channel) == list(_PAYLOADS),
-                _Sentence.ANY,
-                f"what was sent to {channel!r} did not come as it was sent",
-            )
-            last = await backend.last(channel)
-            _check(
-                last is not None and last.payload == _PAYLOADS[-1],
+                last is not None and last.message == message,
                 _Sentence.ANY,
                 f"the last message of {channel!r} is not what was sent to it",
             )
         heard.check_channels(set(channels), _Sentence.ANY)
 
 
+async def _check_messages(make: Callable[[], Backend]) -> None:
+    async with _running(make) as (backend, heard):
+        channel = _fresh("channel")
+        await backend.subscribe(channel)
+        for message in _MESSAGES:
+            await backend.publish(channel, message, expire=_LIMIT)
+            await _check_kept(backend, channel, message, _LIMIT, _Sentence.SAME)
+        await trio.sleep(_SETTLE)
+        came = heard.on(channel)
+        _check(len(came) == len(_MESSAGES), _Sentence.SAME, f"there came {came!r}")
+        for got, sent in zip(came, _MESSAGES, strict=True):
+            _check(got == sent, _Sentence.SAME, f"{sent!r} came as {got!r}")
+
+
 async def _check_last(make: Callable[[], Backend]) -> None:
     async with _running(make) as (backend, _):
         channel = _fresh("channel")
         _check(await backend.last(channel) is None, _Sentence.NO_LAST, "a new channel has one")
-        await backend.publish(channel, b"not kept", expire=0)
+        await backend.publish(channel, Message("not kept"), expire=0)
         _check(await backend.last(channel) is None, _Sentence.NOT_KEPT, "it was kept")
-        for payload in (b"", b"second"):
-            await backend.publish(channel, payload, expire=_LIMIT)
-            await _check_kept(backend, channel, payload, _LIMIT, _Sentence.KEPT)
-        await backend.publish(channel, b"not kept", expire=0)
-        await _check_kept(backend, channel, b"second", _LIMIT, _Sentence.NOT_KEPT)
-        await backend.publish(channel, b"third", expire=_EXPIRE)
-        await _check_kept(backend, channel, b"third", _EXPIRE, _Sentence.KEPT)
+        second, third = Message("second"), Message("third")
+        for message in (Message(b""), second):
+            await backend.publish(channel, message, expire=_LIMIT)
+            await _check_kept(backend, channel, message, _LIMIT, _Sentence.KEPT)
+        await backend.publish(channel, Message("not kept"), expire=0)
+        await _check_kept(backend, channel, second, _LIMIT, _Sentence.NOT_KEPT)
+        await backend.publish(channel, third, expire=_EXPIRE)
+        await _check_kept(backend, channel, third, _EXPIRE, _Sentence.KEPT)
         await trio.sleep(_EXPIRE / 2)
-        await _check_kept(backend, channel, b"third", _EXPIRE / 2, _Sentence.KEPT)
+        await _check_kept(backend, channel, third, _EXPIRE / 2, _Sentence.KEPT)
         await trio.sleep(_EXPIRE / 2 + _ROUNDING)
         _check(await backend.last(channel) is None, _Sentence.NO_LAST, "it had expired")
 
 
 async def _check_kept(
-    backend: Backend, channel: str, payload: bytes, expire: float, sentence: _Sentence
+    backend: Backend, channel: str, message: Message, expire: float, sentence: _Sentence
 ) -> None:
     last = await backend.last(channel)
     _check(
-        last is not None and last.payload == payload,
+        last is not None and last.message == message,
         sentence,
-        f"expected {payload!r} as the last message, got {last!r}",
+        f"expected {message!r} as the last message, got {last!r}",
     )
     assert last is not None
     _check(
@@ -276,35 +310,36 @@ async def _check_concurrency(make: Callable[[], Backend]) -> None:
         with _promptly(_Sentence.MANY, "it"):
             async with Plain(trio.open_nursery()) as nursery:
                 for number in range(20):
-                    nursery.start_soon(_publish_many, backend, channel, b"%d" % number)
+                    nursery.start_soon(_publish_many, backend, channel, f"{number}")
         await trio.sleep(_SETTLE)
         heard.check()
         came = heard.on(channel)
-        sent = {payload for number in range(20) for payload in _many(b"%d" % number)}
+        sent = {message for number in range(20) for message in _many(f"{number}")}
         _check(set(came) == sent, _Sentence.MANY, f"{sent.difference(came)!r} did not come")
-        _check_series(came, [b"%d" % number for number in range(20)])
+        _check_series(came, [f"{number}" for number in range(20)])
         last = await backend.last(channel)
         _check(
-            last is not None and last.payload == came[-1],
+            last is not None and last.message == came[-1],
             _Sentence.ORDER,
             f"the last message that came was {came[-1]!r}, the last one kept is {last!r}",
         )
 
 
-def _many(prefix: bytes) -> list[bytes]:
-    return [prefix + b"/%d" % number for number in range(5)]
+def _many(prefix: str) -> list[Message]:
+    return [Message(f"{prefix}/{number}") for number in range(5)]
 
 
-async def _publish_many(backend: Backend, channel: str, prefix: bytes) -> None:
-    for payload in _many(prefix):
-        await backend.publish(channel, payload, expire=_LIMIT)
+async def _publish_many(backend: Backend, channel: str, prefix: str) -> None:
+    for message in _many(prefix):
+        await backend.publish(channel, message, expire=_LIMIT)
         await backend.last(channel)
 
 
-def _check_series(came: Sequence[bytes], prefixes: Sequence[bytes]) -> None:
+def _check_series(came: Sequence[Message], prefixes: Sequence[str]) -> None:
     for prefix in prefixes:
-        series = [payload for payload in came if payload.startswith(prefix + b"/")]
-        _check(series == _many(prefix), _Sentence.ORDER, f"one task's messages came as {series!r}")
+        sent = _many(prefix)
+        series = [message for message in came if message in sent]
+        _check(series == sent, _Sentence.ORDER, f"one task's messages came as {series!r}")
 
 
 async def _check_cancellation(make: Callable[[], Backend]) -> None:
@@ -312,9 +347,9 @@ async def _check_cancellation(make: Callable[[], Backend]) -> None:
         channel, other = _fresh("channel"), _fresh("other")
         await backend.subscribe(channel)
         for step in count():
-            call = partial(backend.publish, channel, b"cancelled %d" % step, expire=0)
+            call = partial(backend.publish, channel, Message(f"cancelled {step}"), expire=0)
             cancelled = await cancelled_at(step, call)
-            await _publish(backend, heard, channel, b"%d" % step, _Sentence.CANCELLED)
+            await _publish(backend, heard, channel, Message(f"{step}"), _Sentence.CANCELLED)
             if not cancelled:
                 break
         await trio.sleep(_SETTLE)
@@ -325,21 +360,22 @@ async def _check_cancellation(make: Callable[[], Backend]) -> None:
                 await backend.unsubscribe(other)
                 await _publish_unheard(backend, heard, other, _Sentence.CANCELLED)
                 await backend.subscribe(other)
-            await _publish(backend, heard, other, b"s%d" % step, _Sentence.CANCELLED)
+            await _publish(backend, heard, other, Message(f"s{step}"), _Sentence.CANCELLED)
             await backend.unsubscribe(other)
             if not cancelled:
                 break
         for step in count():
             await backend.subscribe(leaving := _fresh("leaving"))
             cancelled = await cancelled_at(step, partial(backend.unsubscribe, leaving))
-            await _publish(backend, heard, channel, b"u%d" % step, _Sentence.CANCELLED)
+            await _publish(backend, heard, channel, Message(f"u{step}"), _Sentence.CANCELLED)
             if not cancelled:
                 break
-        await backend.publish(channel, b"kept", expire=_LIMIT)
+        kept = Message("kept")
+        await backend.publish(channel, kept, expire=_LIMIT)
         for step in count():
             cancelled = await cancelled_at(step, partial(backend.last, channel))
             with _promptly(_Sentence.CANCELLED, "`last`"):
-                await _check_kept(backend, channel, b"kept", _LIMIT, _Sentence.CANCELLED)
+                await _check_kept(backend, channel, kept, _LIMIT, _Sentence.CANCELLED)
             if not cancelled:
                 break
 
@@ -358,7 +394,7 @@ async def _check_leaving(make: Callable[[], Backend]) -> None:
                 pass
         # What that raises is for the backend to choose: nobody should do it.
         with contextlib.suppress(Exception), trio.move_on_after(_LIMIT):
-            await backend.publish(channel, b"too late", expire=0)
+            await backend.publish(channel, Message("too late"), expire=0)
         await trio.sleep(_SETTLE)
         heard.check_channels(set(), _Sentence.LEAVING)
 
@@ -382,12 +418,12 @@ async def _check_hubs(make: Callable[[], Backend]) -> None:
         async with _running(make) as (two, heard_by_two):
             await one.subscribe(channel)
             await two.subscribe(channel)
-            prefixes = [b"%d" % number for number in range(10)]
+            prefixes = [f"{number}" for number in range(10)]
             async with Plain(trio.open_nursery()) as nursery:
                 for number, prefix in enumerate(prefixes):
                     nursery.start_soon(_publish_many, (one, two)[number % 2], channel, prefix)
             await trio.sleep(_SETTLE)
-            sent = {payload for prefix in prefixes for payload in _many(prefix)}
+            sent = {message for prefix in prefixes for message in _many(prefix)}
             for heard in (heard_by_one, heard_by_two):
                 heard.check()
                 missing = sent.difference(heard.on(channel))
@@ -425,6 +461,7 @@ async def check_backend(make: Callable[[], Backend], *, shared: bool = False) ->
     await _check_delivery(make)
     await _check_last(make)
     await _check_names(make)
+    await _check_messages(make)
     await _check_concurrency(make)
     await _check_cancellation(make)
     await _check_leaving(make)

@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from websockets.frames import Opcode
 
-from trio_beat import BackendError, Hub, HubStatistics, open_hub
+from trio_beat import BackendError, Hub, HubStatistics, Message, open_hub
 from trio_beat._channels.subscriptions import Channel
-from trio_beat._protocol.frames import message_frame
 from trio_beat.backends import Deliver, Last
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import cancelled_at
@@ -28,16 +26,18 @@ class Listener:
     """Records what is delivered to it."""
 
     def __init__(self) -> None:
-        self.frames: list[bytes] = []
+        self.messages: list[Message] = []
 
-    def deliver_nowait(self, frame: bytes) -> None:
-        self.frames.append(frame)
+    def deliver_nowait(self, message: Message) -> None:
+        self.messages.append(message)
 
     @property
     def texts(self) -> list[str]:
-        """Of short text messages, for which the frame's head is two bytes."""
-        assert all(frame[0] == 0x80 | Opcode.TEXT for frame in self.frames)
-        return [frame[2:].decode() for frame in self.frames]
+        """The payloads of messages that are all text."""
+        payloads = [message.payload for message in self.messages]
+        texts = [payload for payload in payloads if isinstance(payload, str)]
+        assert texts == payloads
+        return texts
 
 
 class AskedBackend(MemoryBackend):
@@ -56,9 +56,9 @@ class AskedBackend(MemoryBackend):
         if self.away and not what.startswith("-"):
             raise BackendError("nobody there")
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await self._ask(f"!{channel}")
-        await super().publish(channel, payload, expire=expire)
+        await super().publish(channel, message, expire=expire)
 
     async def subscribe(self, channel: str) -> None:
         await self._ask(f"+{channel}")
@@ -86,8 +86,10 @@ async def test_delivers_text_as_text_and_bytes_as_bytes() -> None:
         await hub.subscribe(listener, ["news"])
         for message in ("text", b"bytes", "", b"", "caf\u00e9", bytes(70_000)):
             assert await hub.publish("news", message) == 1
-            assert listener.frames.pop() == message_frame(message)
-        assert not listener.frames
+            (delivered,) = listener.messages
+            assert delivered.payload == message
+            assert delivered.kind == ("text" if isinstance(message, str) else "binary")
+            listener.messages.clear()
 
 
 async def test_delivers_a_message_only_to_those_who_subscribe_to_its_channel() -> None:

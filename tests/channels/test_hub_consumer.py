@@ -8,7 +8,7 @@ import pytest
 import trio
 from websockets.frames import Close, Opcode
 
-from trio_beat import BackendError, EndReason, Heartbeat, Limits, open_hub
+from trio_beat import BackendError, EndReason, Heartbeat, Limits, Message, open_hub
 from trio_beat.backends.memory import MemoryBackend
 
 from ..support.peer import Peer, dial
@@ -140,7 +140,7 @@ class Away(MemoryBackend):
             raise BackendError("cannot subscribe") from ConnectionRefusedError()
         await super().subscribe(channel)
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         raise BackendError("cannot publish") from ConnectionRefusedError()
 
 

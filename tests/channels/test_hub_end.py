@@ -16,7 +16,7 @@ from websockets.frames import Close
 from tests.channels.test_hub import AskedBackend, Listener
 from tests.support.peer import dial
 from tests.support.serving import deserted, serving
-from trio_beat import BackendError, EndReason, Hub, HubClosed, HubStatistics, open_hub
+from trio_beat import BackendError, EndReason, Hub, HubClosed, HubStatistics, Message, open_hub
 from trio_beat.backends import Deliver
 from trio_beat.backends.memory import MemoryBackend
 
@@ -171,7 +171,7 @@ class TestWhoComesLater:
         backend = MemoryBackend()
         for _ in range(2):
             for call in (
-                partial(backend.publish, "news", b"x", expire=0),
+                partial(backend.publish, "news", Message("x"), expire=0),
                 partial(backend.subscribe, "news"),
                 partial(backend.last, "news"),
             ):

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from tests.channels.test_hub import MANY, AskedBackend, Listener, settled
-from trio_beat import Hub, open_hub
+from trio_beat import Hub, Message, open_hub
 
 
 class Acting(Listener):
@@ -20,8 +20,8 @@ class Acting(Listener):
         super().__init__()
         self.action = action
 
-    def deliver_nowait(self, frame: bytes) -> None:
-        super().deliver_nowait(frame)
+    def deliver_nowait(self, message: Message) -> None:
+        super().deliver_nowait(message)
         self.action()
 
 
@@ -143,10 +143,10 @@ async def test_a_message_that_came_as_the_last_one_is_not_delivered_again() -> N
     """The broker has kept it already when its delivery is still to come."""
     backend = AskedBackend()
     async with open_hub(backend) as hub:
-        payloads: list[bytes] = []
+        held_back: list[Message] = []
 
-        async def hold_back(channel: str, payload: bytes) -> None:
-            payloads.append(payload)
+        async def hold_back(channel: str, message: Message) -> None:
+            held_back.append(message)
 
         deliver, backend._deliver = backend._deliver, hold_back
         listener = Listener()
@@ -155,7 +155,7 @@ async def test_a_message_that_came_as_the_last_one_is_not_delivered_again() -> N
         await hub.subscribe(listener, ["news"])
         assert listener.texts == ["x"]
         assert deliver is not None
-        await deliver("news", payloads[0])
+        await deliver("news", held_back[0])
         assert listener.texts == ["x"]
         backend._deliver = deliver
         await hub.publish("news", "x")
@@ -190,7 +190,7 @@ async def test_a_long_fan_out_lets_other_tasks_run_after_every_256() -> None:
 
         class Turns(trio.abc.Instrument):
             def after_task_step(self, task: trio.lowlevel.Task) -> None:
-                seen.append(sum(bool(listener.frames) for listener in listeners))
+                seen.append(sum(bool(listener.messages) for listener in listeners))
 
         turns = Turns()
         trio.lowlevel.add_instrument(turns)
@@ -229,7 +229,7 @@ async def test_a_message_is_framed_once_for_all() -> None:
         await hub.publish("news", "x")
         late = Listener()
         await hub.subscribe(late, ["news"])
-        assert len({id(listener.frames[0]) for listener in (*listeners, late)}) == 1
+        assert len({id(listener.messages[0]) for listener in (*listeners, late)}) == 1
 
 
 async def test_a_sender_that_was_cancelled_is_forgotten() -> None:

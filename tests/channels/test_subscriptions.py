@@ -10,11 +10,11 @@ import trio
 import trio.testing
 
 from tests.channels.test_hub import AskedBackend, Listener, settled
-from trio_beat import BackendError, Hub, HubClosed, open_hub
-from trio_beat._channels.subscriptions import HEADER, Channel, LastMessages
+from trio_beat import BackendError, Hub, HubClosed, Message, open_hub
+from trio_beat._channels.subscriptions import Channel, LastMessages
 from trio_beat.testing import cancelled_at
 
-ID = HEADER.pack(1, b"12345678", 1)
+ID = b"0123456789abcdef"
 
 
 async def test_keeps_so_many_bytes_and_lets_go_of_the_oldest() -> None:
@@ -22,17 +22,18 @@ async def test_keeps_so_many_bytes_and_lets_go_of_the_oldest() -> None:
     channels = [Channel() for _ in range(20)]
     for turn in range(3):
         for channel in channels:
-            frame = last.note(channel, ID + bytes(700), 10)
-            assert channel.latest == frame
-            held = sum(len(channel.latest or b"") for channel in channels)
-            assert held <= 5000
+            message = Message(bytes(340), ID)
+            last.note(channel, message, 10)
+            assert channel.latest is message
+            kept = [channel.latest for channel in channels if channel.latest is not None]
+            assert sum(len(message.payload) + len(message.frame) for message in kept) <= 5000
         assert [channel.latest is not None for channel in channels] == [False] * 16 + [True] * 4
         assert [channel.forgotten for channel in channels] == [True] * 16 + [False] * 4
-        last.note(channels[0], ID + bytes(10_000), 10)
+        last.note(channels[0], Message(bytes(5000), ID), 10)
         assert all(channel.forgotten for channel in channels), turn
-    last.note(channels[0], ID, 10)
-    last.note(channels[0], ID + bytes(100), 0)
-    assert channels[0].latest == b"\x81\x00"
+    last.note(channels[0], Message("", ID), 10)
+    last.note(channels[0], Message(bytes(100), ID), 0)
+    assert channels[0].latest == Message("", ID)
     last.clear()
     assert last._size == 0
     assert not last._channels

@@ -9,6 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, echo, linked, take_all
+from trio_beat import Message
 from trio_beat._connection.connection import Connection
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._protocol.frames import message_frame
@@ -146,7 +147,7 @@ class TestSending:
         async with linked() as link:
             await link.peer.aclose()
             await link.ended()
-            link.connection.deliver_nowait(message_frame("x"))
+            link.connection.deliver_nowait(Message("x"))
 
 
 class TestReceiving:

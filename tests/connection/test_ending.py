@@ -15,13 +15,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, Link, idle, linked, take_all
+from trio_beat import Message
 from trio_beat._connection.beating import Beating
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CLOSE_TIMEOUT, WAYS
 from trio_beat._connection.handler import HandlerConsumer, HandlerErrors
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
-from trio_beat._protocol.frames import message_frame
 
 LIMIT = 1000
 LATEST_DEATH = FIRST_BEAT + 3 * INTERVAL
@@ -246,7 +246,7 @@ class TestPoliteness:
                 + Frame(Opcode.PING, b"x").serialize(mask=True)
             )
             await wait_all_tasks_blocked()
-            link.connection.deliver_nowait(b"\x81\x01x")
+            link.connection.deliver_nowait(Message("x"))
             assert await link.peer.stream.receive_some() == b"\x8a\x01x\x88\x02\x03\xe8"
 
 
@@ -307,7 +307,7 @@ async def cancelled(link: Link, meanwhile: Callable[[], object]) -> AsyncIterato
 class TestWhenTheNurseryTakesNoTasks:
     async def test_what_waits_is_sent_with_the_close_frame(self, autojump_clock: MockClock) -> None:
         async with linked() as link:
-            large = message_frame(b"\0" * 500_000)
+            large = Message(b"\0" * 500_000)
             async with cancelled(link, lambda: link.engine.deliver_nowait(large)):
                 assert await link.peer.frame() == Frame(Opcode.BINARY, b"\0" * 500_000)
                 assert await link.peer.closed() == Close(1001, "server is shutting down")
@@ -326,7 +326,7 @@ class TestWhenTheNurseryTakesNoTasks:
 
         def deliver() -> None:
             monkeypatch.setattr(type(link.transport), "write_nowait", fail)
-            link.engine.deliver_nowait(message_frame("x"))
+            link.engine.deliver_nowait(Message("x"))
 
         async with linked() as link:
             async with cancelled(link, deliver):

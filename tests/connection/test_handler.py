@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import echo, idle, linked, take_all, tcp_pair
+from trio_beat import Message
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CLOSE_TIMEOUT
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
@@ -150,7 +151,7 @@ class TestPeerCloses:
                     await link.connection.aclose()
                 case _:
                     await link.peer.aclose()
-                    link.connection.deliver_nowait(b"\x81\x01x")
+                    link.connection.deliver_nowait(Message("x"))
             await link.ended()
             assert done == [1 + CLOSE_TIMEOUT - 1]
 

@@ -12,10 +12,10 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import INTERVAL, linked
 from tests.support.peer import socket_pair
+from trio_beat import Message
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.shared import SlowPolicy
 from trio_beat._exceptions import ConnectionClosed, EndReason
-from trio_beat._protocol.frames import message_frame
 
 
 async def test_a_ping_that_meets_a_large_message_is_no_slowness(autojump_clock: MockClock) -> None:
@@ -55,7 +55,7 @@ class TestTheOutbox:
             await trio.sleep(0.01)
             slow.clog()
             for link in (slow, quick):
-                link.connection.deliver_nowait(message_frame("x"))
+                link.connection.deliver_nowait(Message("x"))
             assert await quick.peer.text() == "x"
             assert trio.current_time() == 0.01
 
@@ -96,7 +96,7 @@ class TestTheOutbox:
         async with linked(outbox=1) as link:
             await trio.sleep(1)
             link.clog()
-            link.connection.deliver_nowait(message_frame("too much"))
+            link.connection.deliver_nowait(Message("too much"))
             assert (await link.ended()).by is EndReason.SLOW
             assert link.ended_at == 6
 
@@ -142,7 +142,7 @@ class TestTheOutbox:
         async with linked(outbox=1) as link:
             await trio.sleep(0.01)
             link.connection.send_nowait(b"a" * 500_000)
-            link.connection.deliver_nowait(message_frame("too much"))
+            link.connection.deliver_nowait(Message("too much"))
             assert await link.peer.frame() == Frame(Opcode.BINARY, b"a" * 500_000)
             assert await link.peer.closed() == Close(1013, "too slow, outbox full")
 
@@ -191,6 +191,6 @@ class TestBeats:
                     while (frame := await link.peer.frame()) is not None:
                         if frame.opcode is Opcode.PING:
                             await link.peer.pong(frame)
-                link.connection.deliver_nowait(b"\x81\x01x")
+                link.connection.deliver_nowait(Message("x"))
             assert link.running
             assert link.connection.statistics().missed_beats == 0

@@ -17,27 +17,30 @@
 from __future__ import annotations
 
 import secrets
+import struct
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, NamedTuple
 
 import trio
-from websockets.frames import Opcode
 
-from .._checks import check_kind, check_seconds, check_text, encode
+from .._checks import check_kind, check_seconds, check_text
 from .._connection.beating import Beating
 from .._connection.consumer import Consumer
 from .._exceptions import BackendError, EndReason, HubClosed
 from .._log import get_logger
 from .._plain import Plain
+from .._protocol.messages import Message
 from ..backends import Backend, backend_from_url
 from .grammar import Channels
-from .subscriptions import HEADER, Channel, LastMessages, Subscriber, frame_of
+from .subscriptions import Channel, LastMessages, Subscriber
 
 _log = get_logger("trio_beat.hub")
 
 #: Deliveries after which other tasks get a turn.
 _TURN: Final = 256
+#: The second half of a message's id; the first names the hub that published it.
+_NUMBER: Final = struct.Struct("!Q")
 
 
 class HubStatistics(NamedTuple):
@@ -131,24 +134,18 @@ class Hub:
         """
         self._check_running()
         _check_key(channel)
-        text = isinstance(message, str)
-        if isinstance(message, str):
-            data = encode("message", message)
-        else:
-            check_kind("message", message, (bytes, bytearray, memoryview), "text or bytes")
-            data = message
+        named = Message(message, self._id + _NUMBER.pack(self._published + 1))
         self._published += 1
-        header = HEADER.pack(Opcode.TEXT if text else Opcode.BINARY, self._id, self._published)
-        publication = self._publications[header] = _Publication(sender)
+        publication = self._publications[named.id] = _Publication(sender)
         try:
             with publication.scope:
-                await self._backend.publish(channel, header + data, expire=self._expire)
+                await self._backend.publish(channel, named, expire=self._expire)
                 return publication.delivered
         except BackendError:
             self._check_running()
             raise
         finally:
-            del self._publications[header]
+            del self._publications[named.id]
         raise HubClosed(self._closed)
 
     async def subscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
@@ -168,7 +165,7 @@ class Hub:
             ValueError: a key is empty, or cannot be encoded; none of them is subscribed.
         """
         held: list[tuple[str, Channel]] = []
-        recalled: dict[Channel, bytes] = {}
+        recalled: dict[Channel, Message | None] = {}
         self._check_running()
         _check_several(channels)
         try:
@@ -193,26 +190,28 @@ class Hub:
             raise
         for _, channel in held:
             if channel.join(subscriber) and trio.current_time() < channel.latest_expires:
-                self._give_latest(subscriber, channel, recalled.get(channel, b""))
+                self._give_latest(subscriber, channel, recalled.get(channel))
 
-    async def _recall(self, key: str) -> bytes:
-        """Ask the backend for the last message of a channel once more; empty: it has none."""
+    async def _recall(self, key: str) -> Message | None:
+        """Ask the backend for the last message of a channel once more; None: it has none."""
         scope = trio.CancelScope()
         self._recalling.add(scope)
         try:
             with scope:
                 last = await self._backend.last(key)
-                return b"" if last is None else last.payload
+                return None if last is None else last.message
         finally:
             self._recalling.discard(scope)
         raise HubClosed(self._closed)
 
-    def _give_latest(self, subscriber: Subscriber, channel: Channel, recalled: bytes) -> None:
+    def _give_latest(
+        self, subscriber: Subscriber, channel: Channel, recalled: Message | None
+    ) -> None:
         if channel.latest is not None:
             subscriber.deliver_nowait(channel.latest)
-        elif recalled and recalled[: HEADER.size] == channel.kept_id:
+        elif recalled is not None and recalled.id == channel.kept_id:
             # Another one would be on its way.
-            subscriber.deliver_nowait(frame_of(recalled))
+            subscriber.deliver_nowait(recalled)
 
     def unsubscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Undo one subscription to each of some channels.
@@ -306,17 +305,17 @@ class Hub:
             await self._backend.unsubscribe(key)
         else:
             if last is not None and not channel.kept_id:
-                self._last.note(channel, last.payload, last.expires_in)
+                self._last.note(channel, last.message, last.expires_in)
         channel.ready.set()
         del channel  # its error's traceback keeps this frame
 
-    async def _deliver(self, key: str, payload: bytes) -> None:
+    async def _deliver(self, key: str, message: Message) -> None:
         channel = self._channels.get(key)
-        if channel is None or channel.latest_id == payload[: HEADER.size]:
+        if channel is None or channel.latest_id == message.id:
             return
-        publication = self._publications.get(payload[: HEADER.size])
+        publication = self._publications.get(message.id)
         sender = None if publication is None else publication.sender
-        frame = self._last.note(channel, payload, self._expire)
+        self._last.note(channel, message, self._expire)
         latest_id = channel.latest_id
         subscribers = [who for who in channel.subscribers if who is not sender]
         self._delivered += len(subscribers)
@@ -328,7 +327,7 @@ class Hub:
             for subscriber in subscribers[begin : begin + _TURN]:
                 # Not to who has left since then, even if it has come back.
                 if channel.subscribers.get(subscriber, latest_id) is not latest_id:
-                    subscriber.deliver_nowait(frame)
+                    subscriber.deliver_nowait(message)
 
 
 def _check_several(channels: Iterable[str]) -> None:

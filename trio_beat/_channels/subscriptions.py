@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Final, Protocol
 
 import trio
-from websockets.frames import Frame, Opcode
 
 from .._exceptions import BackendError
+from .._protocol.messages import Message, bytes_held
 
-#: What stands before a message in a backend: text or binary, the hub that published it, and its
-#: number there. It is the message's id.
-HEADER: Final = struct.Struct("!B8sQ")
-#: Bytes of last messages that a hub keeps, and that one takes besides its frame.
+#: Bytes of last messages that a hub keeps, and that one takes besides the message.
 _KEEP: Final = 64 * 2**20
 _OVERHEAD: Final = 300
 
 
-def frame_of(payload: bytes) -> bytes:
-    """What subscribers get of what the backend carries."""
-    return Frame(Opcode(payload[0]), payload[HEADER.size :]).serialize(mask=False)
-
-
 class Subscriber(Protocol):
-    """Whom a message can be delivered to."""
+    """What messages can be delivered to."""
 
-    def deliver_nowait(self, frame: bytes) -> None:
-        """Send a frame without waiting and without raising."""
+    def deliver_nowait(self, message: Message) -> None:
+        """Send a message without waiting and without raising."""
 
 
 class Channel:
@@ -54,9 +45,9 @@ class Channel:
         self.holders = 0
         self.ready = trio.Event()
         self.error: BackendError | None = None
-        #: The last message that is to be kept, framed; None: there is none, or it was let go of,
-        #: and its `kept_id` is what the backend's must have.
-        self.latest: bytes | None = None
+        #: The last message that is to be kept; None: there is none, or it was let go of, and its
+        #: `kept_id` is what the backend's must have.
+        self.latest: Message | None = None
         self.kept_id = b""
         self.latest_id = b""
         self.latest_expires = 0.0
@@ -100,35 +91,32 @@ class LastMessages:
     def __init__(self, keep: int = _KEEP) -> None:
         self._keep = keep
         self._size = 0
-        #: Invariant: those whose `latest` is not None, the oldest first.
-        self._channels: dict[Channel, None] = {}
+        #: What each takes. Invariant: those whose `latest` is not None, the oldest first.
+        self._channels: dict[Channel, int] = {}
 
-    def note(self, channel: Channel, payload: bytes, expires_in: float) -> bytes:
-        """A message of a channel has come; gives its frame.
+    def note(self, channel: Channel, message: Message, expires_in: float) -> None:
+        """A message of a channel has come.
 
         Args:
             channel: whose it is.
-            payload: as the backend carries it.
+            message: what has come, with its id.
             expires_in: seconds for which it is kept; 0: what was kept before stays.
         """
-        frame = frame_of(payload)
-        channel.latest_id = payload[: HEADER.size]
+        channel.latest_id = message.id
         if expires_in > 0:
             self.drop(channel)
-            channel.latest, channel.kept_id = frame, channel.latest_id
+            channel.latest, channel.kept_id = message, message.id
             channel.latest_expires = trio.current_time() + expires_in
-            self._channels[channel] = None
-            self._size += len(frame) + _OVERHEAD
+            self._channels[channel] = size = bytes_held(message) + _OVERHEAD
+            self._size += size
             while self._size > self._keep:
                 self.drop(next(iter(self._channels)))
-        return frame
 
     def drop(self, channel: Channel) -> None:
         """Let go of a channel's, where it has one."""
         if channel.latest is not None:
-            self._size -= len(channel.latest) + _OVERHEAD
+            self._size -= self._channels.pop(channel)
             channel.latest = None
-            del self._channels[channel]
 
     def clear(self) -> None:
         """Let go of all of them."""

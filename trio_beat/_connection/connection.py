@@ -9,6 +9,7 @@ import trio
 
 from .._exceptions import Closed, EndReason
 from .._protocol.frames import check_close, message_frame
+from .._protocol.messages import Message
 from .beating import Beating
 
 #: Messages that connections send before other tasks get a turn: a turn costs as much as a small
@@ -109,9 +110,13 @@ class Connection:
         """
         self._engine.send_nowait(message_frame(message))
 
-    def deliver_nowait(self, frame: bytes) -> None:
-        """Send a frame that was made for many; does nothing once the connection has ended."""
-        self._engine.deliver_nowait(frame)
+    def deliver_nowait(self, message: Message) -> None:
+        """Send a message that many get; does nothing once the connection has ended.
+
+        Args:
+            message: what to send; its frame is made once for all of them.
+        """
+        self._engine.deliver_nowait(message)
 
     async def receive(self) -> str | bytes:
         """Wait for the next message; text heartbeats are not among them.

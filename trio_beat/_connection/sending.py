@@ -18,6 +18,7 @@ from typing import Final
 import trio
 
 from .._exceptions import Closed, EndReason, ended
+from .._protocol.messages import Message
 from .._transports import Transport
 from .._transports.outbox import Outbox
 from .shared import Shared, SlowPolicy
@@ -60,14 +61,14 @@ class Sending(ABC):
         if self.closed is not None:
             raise ended(self.closed)
 
-    def deliver_nowait(self, frame: bytes) -> None:
-        """Send a frame that was made for many; does nothing once the connection has ended."""
+    def deliver_nowait(self, message: Message) -> None:
+        """Send a message that many get; does nothing once the connection has ended."""
         if self.closed is None:
             try:
                 if self.outbox is None:  # as for most: no limit to look at
-                    self._put(frame)
+                    self._put(message.frame)
                 else:
-                    self._write(frame)
+                    self._write(message.frame)
             except Exception as exc:  # a publisher must not fail because of one subscriber
                 self._failed(exc)
 
@@ -113,7 +114,8 @@ class Sending(ABC):
         """Send a PONG."""
         outbox = self.outbox
         if outbox is None:
-            self.deliver_nowait(frame)
+            if self.closed is None:
+                self._put(frame)
         elif outbox.replies < _REPLIES:
             # A peer may well PING while it takes a message that is larger than the outbox.
             outbox.append_reply(frame)

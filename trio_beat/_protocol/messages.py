@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from websockets.frames import Close, CloseCode, Opcode
 
 from .._checks import check_kind, encode
+from .._text import character_width
 from .frames import PING_SIZE
 
 #: The first byte of a frame that is the last of its message (RFC 6455, section 5.2).
@@ -29,6 +30,8 @@ _MEDIUM: Final = struct.Struct("!BBH")
 _LONG: Final = struct.Struct("!BBQ")
 #: Characters or bytes of a payload that `repr` shows.
 _SHOWN: Final = 40
+#: Bytes that a message's objects take without what they hold: itself, payload, frame and id.
+_OBJECTS: Final = 64 + 80 + 48 + 48
 
 
 def _frame(first: int, payload: bytes) -> bytes:
@@ -164,3 +167,13 @@ def make_close(code: int, reason: str) -> CloseFrame:
     empty = code == CloseCode.NO_STATUS_RCVD
     payload = b"" if empty else Close(code, reason).serialize()
     return CloseFrame(code, reason, _frame(_CLOSE, payload))
+
+
+def bytes_held(message: Message) -> int:
+    """Bytes of memory that a message takes, together with its frame, be that made or not."""
+    payload = message.payload
+    if isinstance(payload, bytes) or payload.isascii():
+        held = 2 * len(payload)
+    else:  # its frame was made with it
+        held = len(payload) * character_width(payload) + len(message.frame)
+    return _OBJECTS + held + len(message.id)

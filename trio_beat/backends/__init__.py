@@ -19,25 +19,29 @@ from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
 from .._exceptions import BackendError, UnknownBackend
+from .._protocol.messages import Message
 from .._text import without_userinfo
 
 GROUP: Final = "trio_beat.backends"
 
-#: Called with a channel and a payload, once for every message of a subscribed channel.
-Deliver = Callable[[str, bytes], Awaitable[None]]
+#: Called with a channel and a message, once for every message of a subscribed channel.
+Deliver = Callable[[str, Message], Awaitable[None]]
 
 
 class Last(NamedTuple):
     """The last message of a channel."""
 
-    payload: bytes
+    message: Message
     expires_in: float  #: seconds
 
 
 class Backend(ABC):
     """Carries messages between hubs.
 
-    It knows channels (any non-empty text) and payloads (any bytes); what they mean is the hub's.
+    It knows channels (any non-empty text) and messages (any text or bytes, with any id). What
+    they mean is the hub's; how they are serialized is the backend's. A message comes back with the
+    payload, the kind and the id with which it was published. Its frame need not be carried.
+
     One hub has one backend object, and uses it between entering and leaving `running`.
 
     **Ordering.** All hubs see the messages of one channel in the same order. Between channels
@@ -80,12 +84,12 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         """Send a message to every hub that has subscribed to a channel.
 
         Args:
             channel: where to.
-            payload: what.
+            message: what. The hub gives each an id of its own, by which it knows it again.
             expire: seconds for which it is kept as the channel's last message; 0: it is not kept,
                 and what was kept before stays.
 

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, parse_qsl
 
 import trio
 
 from .._exceptions import BackendError
+from .._protocol.messages import Message, bytes_held
+from .._text import character_width
 from . import Backend, Deliver, Last
 
 #: Bytes of last messages that are kept.
 KEEP: Final = 64 * 2**20
-#: Bytes that one takes besides its channel's name and its payload.
+#: Bytes that one takes besides its channel's name and the message.
 OVERHEAD: Final = 300
 
 
-def _size(channel: str, payload: bytes) -> int:
-    return OVERHEAD + len(channel) * _width(channel) + len(payload)
-
-
-def _width(text: str) -> int:
-    """Bytes that CPython keeps for each character of a text: as many as for its widest.
-
-    (`sys.getsizeof` would also tell of a copy in UTF-8, which may come and go.)
-    """
-    if text.isascii():
-        return 1
-    # Characters beyond the Basic Multilingual Plane take two units of UTF-16.
-    return 2 if len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text) else 4
+class _Entry(NamedTuple):
+    message: Message
+    expires: float  #: of Trio's clock
+    size: int  #: bytes
 
 
 class _Kept:
@@ -39,28 +32,30 @@ class _Kept:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._messages: dict[str, tuple[bytes, float]] = {}
+        self._messages: dict[str, _Entry] = {}
 
-    def put(self, channel: str, payload: bytes, expires: float) -> None:
+    def put(self, channel: str, message: Message, expires: float) -> None:
         self.drop(channel)
-        size = _size(channel, payload)
+        size = OVERHEAD + len(channel) * character_width(channel) + bytes_held(message)
         if size > self._limit:
             return
-        self._messages[channel] = (payload, expires)
+        self._messages[channel] = _Entry(message, expires, size)
         self._size += size
         while self._size > self._limit:
             self.drop(next(iter(self._messages)))
 
     def drop(self, channel: str) -> None:
-        message = self._messages.pop(channel, None)
-        if message is not None:
-            self._size -= _size(channel, message[0])
+        entry = self._messages.pop(channel, None)
+        if entry is not None:
+            self._size -= entry.size
 
     def get(self, channel: str) -> Last | None:
-        payload, expires = self._messages.get(channel, (b"", 0.0))
-        left = expires - trio.current_time()
+        entry = self._messages.get(channel)
+        if entry is None:
+            return None
+        left = entry.expires - trio.current_time()
         if left > 0:
-            return Last(payload, left)
+            return Last(entry.message, left)
         self.drop(channel)
         return None
 
@@ -106,7 +101,7 @@ class MemoryBackend(Backend):
             raise BackendError("the backend is not running")
         return self._deliver
 
-    async def publish(self, channel: str, payload: bytes, *, expire: float) -> None:
+    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         self._check_running()
         await trio.lowlevel.checkpoint()
         lock = self._publishing.setdefault(channel, trio.StrictFIFOLock())
@@ -114,9 +109,9 @@ class MemoryBackend(Backend):
             async with lock:
                 deliver = self._check_running()
                 if expire > 0:
-                    self._kept.put(channel, payload, trio.current_time() + expire)
+                    self._kept.put(channel, message, trio.current_time() + expire)
                 if channel in self._subscribed:
-                    await deliver(channel, payload)
+                    await deliver(channel, message)
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._publishing.pop(channel, None)
