@@ -16,10 +16,10 @@ from websockets.frames import Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, echo, linked, take_all, tcp_pair
 from tests.support.peer import Peer
+from trio_beat import Message
 from trio_beat._connection.connection import Connection
 from trio_beat._exceptions import Closed, EndReason
 from trio_beat._heartbeat import Heartbeat
-from trio_beat._protocol.frames import message_frame
 
 HEARTBEAT = Heartbeat(INTERVAL, misses=3, message="--heartbeat--")
 IMPATIENT = Heartbeat(INTERVAL, misses=1)
@@ -159,7 +159,7 @@ class TestTextHeartbeat:
                 await trio.sleep(INTERVAL)
                 await link.peer.send_frame(Opcode.PONG)
             # Together with a PING of four bytes.
-            expected = waiting + len(message_frame("--heartbeat--")) + 6
+            expected = waiting + len(Message("--heartbeat--").frame) + 6
             assert link.connection.statistics().outbox == expected
             for _ in range(clogged):
                 await link.peer.frame()

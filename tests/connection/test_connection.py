@@ -12,7 +12,6 @@ from tests.support.harness import FIRST_BEAT, INTERVAL, echo, linked, take_all
 from trio_beat import Message
 from trio_beat._connection.connection import Connection
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
-from trio_beat._protocol.frames import message_frame
 
 
 class TestMessages:
@@ -43,7 +42,7 @@ class TestMessages:
             await link.peer.send_text("x")
             await wait_all_tasks_blocked()
             received = await link.peer.stream.receive_some()
-            assert received == b"HTTP/1.1 101 ...\r\n\r\n" + message_frame("x")
+            assert received == b"HTTP/1.1 101 ...\r\n\r\n" + Message("x").frame
 
 
 class TestSending:
@@ -109,7 +108,7 @@ class TestSending:
             clogged = link.clog()
             before = link.connection.statistics().outbox
             link.connection.send_nowait("x")
-            assert link.connection.statistics().outbox == before + len(message_frame("x"))
+            assert link.connection.statistics().outbox == before + len(Message("x").frame)
             for _ in range(clogged):
                 await link.peer.frame()
             assert await link.peer.text() == "x"

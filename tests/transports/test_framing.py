@@ -16,8 +16,9 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.utils import apply_mask
 
 from tests.support.harness import make_read_context
-from trio_beat._protocol.events import Event, Failure, PeerClose, Pong, Reply
-from trio_beat._protocol.frames import beat_frames, check_close, message_frame
+from trio_beat._protocol.events import Event, Failure, PeerClose, Pong
+from trio_beat._protocol.frames import check_close
+from trio_beat._protocol.messages import CloseFrame, Message, Outgoing, Reply, make_beat
 from trio_beat._transports import Take, awake
 from trio_beat._transports.framing import FramingTransport
 from trio_beat._transports.outbox import Outbox
@@ -59,7 +60,7 @@ class Fed(FramingTransport):
 
     async def wait_readable(self, take: Take = awake) -> list[Event]: ...  # type: ignore[empty-body]
     def receive_nowait(self) -> list[Event]: ...  # type: ignore[empty-body]
-    def write_nowait(self, data: bytes) -> int: ...  # type: ignore[empty-body]
+    def write_nowait(self, item: Outgoing) -> int: ...  # type: ignore[empty-body]
     async def drain(self, outbox: Outbox) -> None: ...
     def stirring(self, queued: int) -> bool: ...  # type: ignore[empty-body]
     def unreachable(self, patience: float) -> bool: ...  # type: ignore[empty-body]
@@ -157,18 +158,19 @@ class TestWhatComes:
         assert Fed().feed(masked(Opcode.PONG, data)) == [Pong(-1)]
 
     def test_a_close_frame_is_echoed(self) -> None:
-        frame = plain(Opcode.CLOSE, Close(1001, "bye").serialize())
-        assert Fed().feed(closing(1001, "bye")) == [PeerClose(1001, "bye", frame)]
+        reply = CloseFrame(1001, "bye", plain(Opcode.CLOSE, Close(1001, "bye").serialize()))
+        assert Fed().feed(closing(1001, "bye")) == [PeerClose(1001, "bye", reply)]
 
     def test_a_close_frame_without_a_code_is_echoed_without_one(self) -> None:
-        expected = PeerClose(1005, "", plain(Opcode.CLOSE))
+        expected = PeerClose(1005, "", CloseFrame(1005, "", plain(Opcode.CLOSE)))
         assert Fed().feed(masked(Opcode.CLOSE)) == [expected]
 
     def test_pings_before_a_close_frame_are_answered_before_it(self) -> None:
         [event] = Fed().feed(masked(Opcode.PING, b"1") + closing(1000))
         assert isinstance(event, PeerClose)
         pong = plain(Opcode.PONG, b"1")
-        assert event.frame == pong + plain(Opcode.CLOSE, Close(1000, "").serialize())
+        assert event.reply is not None
+        assert event.reply.frame == pong + plain(Opcode.CLOSE, Close(1000, "").serialize())
 
     def test_nothing_behind_a_close_frame_counts(self) -> None:
         [event] = Fed().feed(closing() + masked(Opcode.TEXT, b"late") + b"\xff\xff")
@@ -204,7 +206,8 @@ class TestFragments:
         close = masked(Opcode.CLOSE, payload)
         (event,) = fed.feed(fragments(Opcode.TEXT, b"a", b"b")[0] + close)
         code, reason = (1000 if payload else 1005), payload[2:].decode()
-        assert event == PeerClose(code, reason, plain(Opcode.CLOSE, payload))
+        reply = CloseFrame(code, reason, plain(Opcode.CLOSE, payload))
+        assert event == PeerClose(code, reason, reply)
 
     def test_may_cut_a_character(self) -> None:
         euro = "€".encode()
@@ -220,7 +223,8 @@ class TestFragments:
 def failure(events: list[Event]) -> Failure:
     last = events[-1]
     assert isinstance(last, Failure), events
-    assert last.frame == plain(Opcode.CLOSE, Close(last.code, last.reason).serialize())
+    frame = plain(Opcode.CLOSE, Close(last.code, last.reason).serialize())
+    assert last.reply == CloseFrame(last.code, last.reason, frame)
     return last
 
 
@@ -597,8 +601,9 @@ def _outcome(fed: Fed, pieces: Iterable[bytes], *, resting: bool = False) -> Sen
             match event:
                 case Reply(frame):
                     replies += frame
-                case PeerClose(code, reason, frame) | Failure(code, reason, frame):
-                    return Sent([], [*events, (type(event), code, reason)], replies + frame)
+                case PeerClose(code, reason, reply) | Failure(code, reason, reply):
+                    assert reply is not None
+                    return Sent([], [*events, (type(event), code, reason)], replies + reply.frame)
                 case _:
                     events.append(event)
         if resting:
@@ -663,15 +668,15 @@ class TestHoweverItIsCut:
 
 class TestWhatIsSent:
     def test_messages(self) -> None:
-        assert message_frame("é") == b"\x81\x02\xc3\xa9"
-        assert message_frame(b"\xff") == b"\x82\x01\xff"
+        assert Message("é").frame == b"\x81\x02\xc3\xa9"
+        assert Message(b"\xff").frame == b"\x82\x01\xff"
 
     def test_beats(self) -> None:
-        assert beat_frames(258, None) == b"\x89\x04\0\0\1\2"
-        assert beat_frames(0, "hi") == b"\x89\x04\0\0\0\0\x81\x02hi"
+        assert make_beat(258, None).frame == b"\x89\x04\0\0\1\2"
+        assert make_beat(0, "hi").frame == b"\x89\x04\0\0\0\0\x81\x02hi"
 
     def test_close_frames(self) -> None:
-        assert Fed().close_frame(1013, "slow") == b"\x88\x06\x03\xf5slow"
+        assert Fed().close_frame(1013, "slow").frame == b"\x88\x06\x03\xf5slow"
 
     @pytest.mark.parametrize("code", [999, 1004, 1005, 1006, 1015, 5000])
     def test_close_codes_that_may_not_be_sent(self, code: int) -> None:

@@ -8,18 +8,25 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
-from trio_beat._protocol.frames import message_frame
+from trio_beat import Message
+from trio_beat._protocol.messages import Outgoing, Reply, Response, make_beat, make_close
 from trio_beat._transports.outbox import _TOGETHER, Outbox
 
 #: Lengths of payloads around those at which a frame's header grows (RFC 6455, section 5.2).
 SIZES = st.sampled_from([1, 2, 10, 125, 126, 300, 65535, 65536])
 
 
-PONG = Frame(Opcode.PONG, b"").serialize(mask=False)
+PONG = Reply(Frame(Opcode.PONG, b"").serialize(mask=False))
+#: Messages whose frames are of four bytes.
+A, B, C = (Message(letter * 2) for letter in "abc")
 
 
-def make_frame(number: int, size: int = 1) -> bytes:
-    return message_frame(f"{number},{'x' * size}")
+def make_message(number: int, size: int = 1) -> Message:
+    return Message(f"{number},{'x' * size}")
+
+
+def joined(*items: Outgoing) -> bytes:
+    return b"".join(item.frame for item in items)
 
 
 def write(outbox: Outbox, count: int | None = None) -> bytes:
@@ -30,18 +37,19 @@ def write(outbox: Outbox, count: int | None = None) -> bytes:
 
 
 def test_gathering_write_has_at_most_64_buffers() -> None:
-    frames = [make_frame(number) for number in range(100)]
-    outbox = Outbox(frames[0])
-    for frame in frames[1:]:
-        outbox.append(frame)
+    messages = [make_message(number) for number in range(100)]
+    outbox = Outbox(messages[0])
+    for message in messages[1:]:
+        outbox.append(message)
+    frames = [message.frame for message in messages]
     assert outbox.buffers() == frames[:64]
     assert write(outbox) == b"".join(frames[:64])
     assert outbox.buffers() == frames[64:]
 
 
 def test_buffers_begin_with_the_rest_of_the_first_frame() -> None:
-    outbox = Outbox(b"first", taken=2)
-    outbox.append(b"second")
+    outbox = Outbox(Response(b"first"), taken=2)
+    outbox.append(Response(b"second"))
     assert outbox.size == 9
     assert [bytes(buffer) for buffer in outbox.buffers()] == [b"rst", b"second"]
     outbox.taken(4)
@@ -50,78 +58,98 @@ def test_buffers_begin_with_the_rest_of_the_first_frame() -> None:
 
 
 def test_drop_oldest_stops_below_its_limit() -> None:
-    outbox = Outbox(b"aaaa")
-    for frame in (b"bbbb", b"cccc"):
-        outbox.append(frame)
+    outbox = Outbox(A)
+    for message in (B, C):
+        outbox.append(message)
     assert outbox.drop_oldest(13) == 0
     assert outbox.drop_oldest(12) == 1
     assert outbox.size == 8
-    assert outbox.buffers() == [b"bbbb", b"cccc"]
+    assert outbox.buffers() == [B.frame, C.frame]
 
 
 @pytest.mark.parametrize("between", [False, True])
 def test_many_pongs_that_wait_are_few_frames(between: bool) -> None:
     # A peer that takes nothing may ask for one with each packet, and each drop goes through them.
-    outbox = Outbox(b"first", taken=2)
+    outbox = Outbox(Response(b"first"), taken=2)
     for number in range(5000):
         outbox.append_reply(PONG)
         if between:
-            outbox.append(make_frame(number))
+            outbox.append(make_message(number))
     outbox.drop_oldest(0)
-    assert outbox.size == 3 + 5000 * len(PONG)
+    assert outbox.size == 3 + 5000 * len(PONG.frame)
     assert len(outbox.buffers()) < 10
-    assert write(outbox) == b"rst" + 5000 * PONG
+    assert write(outbox) == b"rst" + 5000 * PONG.frame
     assert outbox.size == outbox.replies == 0
 
 
 def test_frame_that_the_peer_has_a_part_of_is_kept() -> None:
-    outbox = Outbox(b"aaaa", taken=1)
-    outbox.append(b"bbbb")
+    outbox = Outbox(A, taken=1)
+    outbox.append(B)
     outbox.drop_all()
     assert outbox.size == 3
-    assert write(outbox) == b"aaa"
+    assert write(outbox) == A.frame[1:]
 
 
 def test_frame_that_is_to_be_kept_is_kept_until_the_peer_has_it() -> None:
-    outbox = Outbox(b"response", keep=True)
-    outbox.append(b"aaaa")
+    outbox = Outbox(C, keep=True)
+    outbox.append(A)
     outbox.drop_all()
-    assert outbox.buffers() == [b"response"]
-    outbox.append(b"bbbb")
-    outbox.taken(len(b"response"))
+    assert outbox.buffers() == [C.frame]
+    outbox.append(B)
+    outbox.taken(len(C.frame))
     outbox.drop_all()
     assert outbox.buffers() == []
     assert outbox.size == 0
 
 
 def test_no_more_than_one_beat_waits() -> None:
-    beat = b"\x89beat"
-    outbox = Outbox(b"aaaa", taken=1)
+    beat = make_beat(1, None)
+    outbox = Outbox(A, taken=1)
     for _ in range(3):
         outbox.append_beat(beat)
-    outbox.append(b"bbbb")
+    outbox.append(B)
     outbox.append_beat(beat)
-    assert write(outbox) == b"aaa" + beat + b"bbbb"
-    outbox = Outbox(b"aaaa")
+    assert write(outbox) == joined(A, beat, B)[1:]
+    outbox = Outbox(A)
     outbox.append_beat(beat)
-    outbox.append(b"bbbb")
-    outbox.taken(9)
+    outbox.append(B)
+    outbox.taken(len(joined(A, beat)))
     outbox.append_beat(beat)
-    assert write(outbox) == b"bbbb" + beat
+    assert write(outbox) == joined(B, beat)
 
 
-def test_control_frames_are_not_dropped_nor_counted() -> None:
-    ping, pong = b"\x89\x00", b"\x8a\x00"
-    outbox = Outbox(b"aaaa")
-    outbox.append_beat(ping)
-    outbox.append(b"bbbb")
-    outbox.append_reply(pong)
-    outbox.append(b"cccc")
+def test_control_items_are_not_dropped_nor_counted() -> None:
+    # Nor is the text heartbeat of a beat, though it is a message to the peer.
+    beat, close = make_beat(1, "--heartbeat--"), make_close(1000, "")
+    outbox = Outbox(A)
+    outbox.append_beat(beat)
+    outbox.append(B)
+    outbox.append_reply(PONG)
+    outbox.append(C)
+    outbox.append(close)
     assert outbox.drop_oldest(0) == 3
-    outbox.append_beat(ping)  # the one before still waits
+    outbox.append_beat(beat)  # the one before still waits
     assert outbox.replies == 2
-    assert write(outbox) == ping + pong
+    assert write(outbox) == joined(beat, PONG, close)
     assert outbox.replies == outbox.size == 0
+
+
+@pytest.mark.parametrize("payload", [b"\x89\0", b"\x8a\0", b"\x88\0", ""])
+def test_messages_are_dropped_whatever_they_hold(payload: str | bytes) -> None:
+    outbox = Outbox(A)
+    outbox.append(Message(payload))
+    outbox.drop_all()
+    assert outbox.size == 0
+
+
+def test_response_of_no_bytes_goes_with_what_is_behind_it() -> None:
+    """A client has none to send."""
+    outbox = Outbox(Response(b""), keep=True)
+    outbox.append(A)
+    outbox.taken(0)
+    assert outbox.first is A
+    outbox.taken(len(A.frame))
+    assert outbox.size == 0
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -129,9 +157,10 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @initialize(size=SIZES, taken=st.integers(0, 70_000), keep=st.booleans())
     def open(self, size: int, taken: int, keep: bool) -> None:
-        frame = make_frame(0, size)
+        message = make_message(0, size)
+        frame = message.frame
         taken = min(taken, len(frame) - 1)
-        self.outbox = Outbox(frame, taken, keep=keep)
+        self.outbox = Outbox(message, taken, keep=keep)
         self.frames = 1
         #: What waits, as number, bytes left, and whether it is a control frame; and how many of
         #: them may not be dropped.
@@ -151,15 +180,15 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(size=SIZES)
     def append(self, size: int) -> None:
-        frame = make_frame(self.frames, size)
-        self.outbox.append(frame)
-        self.waiting.append((self.frames, len(frame), False))
+        message = make_message(self.frames, size)
+        self.outbox.append(message)
+        self.waiting.append((self.frames, len(message.frame), False))
         self.frames += 1
 
     @rule()
     def append_reply(self) -> None:
         frame = Frame(Opcode.PONG, b"%d," % self.frames).serialize(mask=False)
-        self.outbox.append_reply(frame)
+        self.outbox.append_reply(Reply(frame))
         self.waiting.append((self.frames, len(frame), True))
         self.frames += 1
 

@@ -15,7 +15,7 @@ from websockets.frames import Close, Frame, Opcode
 from tests.support.harness import HANGS, make_read_context, tcp_pair
 from tests.support.peer import Peer, socket_pair
 from trio_beat._protocol.events import END_OF_STREAM, Event, Failure
-from trio_beat._protocol.frames import message_frame
+from trio_beat._protocol.messages import Message, Response
 from trio_beat._transports.framing import LINGER_BYTES, PARTING_BYTES
 from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
@@ -46,7 +46,7 @@ class Pair(NamedTuple):
     def fill(self) -> int:
         """Write until the socket takes no more; returns how many bytes it took."""
         total = 0
-        while taken := self.transport.write_nowait(b"\0" * 65536):
+        while taken := self.transport.write_nowait(Response(b"\0" * 65536)):
             total += taken
         return total
 
@@ -213,26 +213,27 @@ class TestUrgentData:
 class TestWriting:
     async def test_takes_what_the_socket_takes(self, autojump_clock: MockClock) -> None:
         async with paired() as pair:
-            assert pair.transport.write_nowait(b"abc") == 3
+            assert pair.transport.write_nowait(Response(b"abc")) == 3
             assert await pair.peer.stream.receive_some() == b"abc"
             pair.fill()
-            assert pair.transport.write_nowait(b"abc") == 0
+            assert pair.transport.write_nowait(Response(b"abc")) == 0
 
     async def test_to_a_peer_that_is_gone_is_an_os_error(self, autojump_clock: MockClock) -> None:
         async with paired() as pair:
             await pair.peer.aclose()
             with pytest.raises(BrokenPipeError):
-                pair.transport.write_nowait(b"abc")
+                pair.transport.write_nowait(Response(b"abc"))
 
     async def test_drain_waits_for_room_and_goes_on_where_it_was(
         self, autojump_clock: MockClock
     ) -> None:
         async with paired() as pair:
             total = pair.fill()
-            frames = [message_frame(bytes([65 + index]) * 5000) for index in range(100)]
-            outbox = Outbox(frames[0])
-            for frame in frames[1:]:
-                outbox.append(frame)
+            messages = [Message(bytes([65 + index]) * 5000) for index in range(100)]
+            outbox = Outbox(messages[0])
+            for message in messages[1:]:
+                outbox.append(message)
+            frames = [message.frame for message in messages]
             with trio.move_on_after(1) as scope:
                 await pair.transport.drain(outbox)
             assert scope.cancelled_caught
@@ -256,7 +257,7 @@ class TestWriting:
 
             async def drain() -> None:
                 with pytest.raises(ConnectionAbortedError):
-                    await pair.transport.drain(Outbox(b"abc"))
+                    await pair.transport.drain(Outbox(Response(b"abc")))
 
             nursery.start_soon(drain)
             await wait_all_tasks_blocked()
@@ -267,7 +268,7 @@ class TestWriting:
     ) -> None:
         async with paired() as pair, trio.open_nursery() as nursery:
             pair.fill()
-            nursery.start_soon(pair.transport.drain, Outbox(b"abc"))
+            nursery.start_soon(pair.transport.drain, Outbox(Response(b"abc")))
             received: list[Event] = []
 
             async def read() -> None:
@@ -284,7 +285,7 @@ class TestWriting:
         async with paired() as pair:
             pair.transport.abort()
             with pytest.raises(ConnectionAbortedError):
-                await pair.transport.drain(Outbox(b"abc"))
+                await pair.transport.drain(Outbox(Response(b"abc")))
 
 
 class TestEnding:
@@ -453,7 +454,7 @@ class TestStirring:
     async def test_output_that_moves_out_of_the_outbox(self, autojump_clock: MockClock) -> None:
         """Where nothing tells what is acknowledged, the silence is excused while that moves."""
         async with paired() as pair:
-            outbox = Outbox(b"x" * 2**21)
+            outbox = Outbox(Response(b"x" * 2**21))
             outbox.taken(pair.fill())
             assert not pair.transport.stirring(outbox.size)
             assert not pair.transport.stirring(outbox.size)  # nothing has moved
@@ -479,13 +480,13 @@ class TestStirring:
     async def test_output_that_was_all_taken_moves_no_more(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
             assert not pair.transport.stirring(0)
-            pair.transport.write_nowait(b"abc")
+            pair.transport.write_nowait(Response(b"abc"))
             await trio.sleep(1)
             assert not pair.transport.stirring(0)
 
     async def test_reachable_while_all_is_acknowledged(self, patient_clock: MockClock) -> None:
         async with paired(pair=tcp_pair) as pair:
-            pair.transport.write_nowait(b"abc")
+            pair.transport.write_nowait(Response(b"abc"))
             await trio.sleep(1)
             assert not pair.transport.unreachable(0)
 

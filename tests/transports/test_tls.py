@@ -37,7 +37,7 @@ from tests.support.serving import deserted, serving
 from tests.support.tls13 import Client, shake_hands
 from trio_beat import Connection, EndReason
 from trio_beat._protocol.events import END_OF_STREAM, Event
-from trio_beat._protocol.frames import message_frame
+from trio_beat._protocol.messages import Message, Response
 from trio_beat._server.pending import PendingTLS
 from trio_beat._transports import Transport
 from trio_beat._transports.outbox import Outbox
@@ -93,7 +93,7 @@ async def test_both_directions(autojump_clock: MockClock) -> None:
     async with paired() as pair:
         await pair.peer.send_text("in")
         assert await pair.receive() == ["in"]
-        await drain(pair.transport, Outbox(message_frame("out")))
+        await drain(pair.transport, Outbox(Message("out")))
         assert await pair.peer.text() == "out"
 
 
@@ -123,8 +123,8 @@ class TestWriting:
         self, autojump_clock: MockClock
     ) -> None:
         async with paired() as pair:
-            message = message_frame("x" * 3 * RECORD)
-            assert pair.transport.write_nowait(message) == len(message)
+            message = Message("x" * 3 * RECORD)
+            assert pair.transport.write_nowait(message) == len(message.frame)
             assert await pair.peer.text() == "x" * 3 * RECORD
 
     async def test_a_record_that_is_not_taken_whole_keeps_its_last_byte_in_the_outbox(
@@ -132,13 +132,13 @@ class TestWriting:
     ) -> None:
         async with paired() as pair, trio.open_nursery() as nursery:
             pair.shrink()
-            frames = [message_frame(letter * 10_000) for letter in "abc"]
-            taken = pair.transport.write_nowait(frames[0])
-            assert taken == len(frames[0]) - 1
-            outbox = Outbox(frames[0], taken)
-            outbox.append(frames[1])
-            outbox.append(frames[2])
-            assert outbox.drop_oldest(len(frames[2]) + 2) == 1
+            a, b, c = (Message(letter * 10_000) for letter in "abc")
+            taken = pair.transport.write_nowait(a)
+            assert taken == len(a.frame) - 1
+            outbox = Outbox(a, taken)
+            outbox.append(b)
+            outbox.append(c)
+            assert outbox.drop_oldest(len(c.frame) + 2) == 1
             nursery.start_soon(drain, pair.transport, outbox)
             assert [await pair.peer.text() for _ in "ac"] == ["a" * 10_000, "c" * 10_000]
 
@@ -147,12 +147,12 @@ class TestWriting:
     ) -> None:
         async with paired() as pair, trio.open_nursery() as nursery:
             pair.shrink()
-            outbox = Outbox(message_frame("a" * (RECORD - 5)))
-            outbox.append(message_frame("begun"))
+            outbox = Outbox(Message("a" * (RECORD - 5)))
+            outbox.append(Message("begun"))
             await pair.transport.drain(outbox)
-            assert outbox.size == len(message_frame("begun"))
+            assert outbox.size == len(Message("begun").frame)
             outbox.drop_all()
-            outbox.append(message_frame(b"behind"))
+            outbox.append(Message(b"behind"))
             nursery.start_soon(drain, pair.transport, outbox)
             assert await pair.peer.text() == "a" * (RECORD - 5)
             assert await pair.peer.text() == "begun"
@@ -163,7 +163,7 @@ class TestWriting:
     ) -> None:
         async with paired() as pair, trio.open_nursery() as nursery:
             pair.shrink()
-            message = message_frame("x" * 100_000)
+            message = Message("x" * 100_000)
             taken = pair.transport.write_nowait(message)
             assert taken % RECORD == RECORD - 1
             nursery.start_soon(drain, pair.transport, Outbox(message, taken))
@@ -176,14 +176,14 @@ class TestWriting:
             with trio.move_on_after(1):  # what the handshake left: session tickets
                 await pair.peer.frame()
             pair.shrink()
-            frames = [message_frame(str(index) * 5000) for index in range(10)]
-            outbox = Outbox(b"".join(frames))
+            messages = [Message(str(index) * 5000) for index in range(10)]
+            outbox = Outbox(Response(b"".join(message.frame for message in messages)))
             with trio.move_on_after(1):
                 await drain(pair.transport, outbox)
             assert trio.current_time() == 2
-            assert 0 < outbox.size < sum(map(len, frames))
+            assert 0 < outbox.size < sum(len(message.frame) for message in messages)
             nursery.start_soon(drain, pair.transport, outbox)
-            texts = [await pair.peer.text() for _ in frames]
+            texts = [await pair.peer.text() for _ in messages]
             assert texts == [str(index) * 5000 for index in range(10)]
 
     async def test_what_a_record_lacks_stands_before_a_ping(
@@ -196,8 +196,8 @@ class TestWriting:
         )
         async with paired() as pair:
             pair.shrink()
-            message = message_frame(b"x" * 10_000)
-            assert pair.transport.write_nowait(message) == len(message) - 1
+            message = Message(b"x" * 10_000)
+            assert pair.transport.write_nowait(message) == len(message.frame) - 1
             pair.transport.stirring(1)
             assert asked == [1 + len(pair.transport._session.unsent)]
             assert asked[0] > 1000
@@ -221,7 +221,7 @@ async def test_abort_wakes_who_drains_with_an_os_error(autojump_clock: MockClock
 
         async def write() -> None:
             with pytest.raises(ConnectionAbortedError):
-                await drain(pair.transport, Outbox(b"x" * 100_000))
+                await drain(pair.transport, Outbox(Response(b"x" * 100_000)))
 
         nursery.start_soon(write)
         await wait_all_tasks_blocked()
@@ -235,9 +235,9 @@ async def test_after_abort_everything_is_an_os_error(autojump_clock: MockClock) 
         with pytest.raises(OSError, match="Bad file descriptor"):
             await pair.receive()
         with pytest.raises(ConnectionAbortedError):
-            await pair.transport.drain(Outbox(b"x"))
+            await pair.transport.drain(Outbox(Response(b"x")))
         with pytest.raises(OSError, match="PROTOCOL_IS_SHUTDOWN"):
-            pair.transport.write_nowait(b"x")
+            pair.transport.write_nowait(Response(b"x"))
 
 
 async def test_the_peer_s_close_notify_is_the_end_of_the_stream(
@@ -403,22 +403,22 @@ class TestKeyUpdates:
     ) -> None:
         async with crafted(1) as [(client, sock, transport)], trio.open_nursery() as nursery:
             transport._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            frame = message_frame("x" * 10_000)
-            taken = transport.write_nowait(frame)
-            assert taken == len(frame) - 1
+            message, more = Message("x" * 10_000), Message("more")
+            taken = transport.write_nowait(message)
+            assert taken == len(message.frame) - 1
             for _ in range(2):
                 sock.sendall(client.key_update(requested=True))
             sock.sendall(client.data(Frame(Opcode.TEXT, b"in").serialize(mask=True)))
             await transport.wait_readable()
             assert list(transport.receive_nowait() or ()) == ["in"]
-            outbox = Outbox(frame, taken)
-            outbox.append(message_frame("more"))
+            outbox = Outbox(message, taken)
+            outbox.append(more)
             nursery.start_soon(drain, transport, outbox)
             received = b""
-            while len(received) < len(frame) + len(message_frame("more")):
+            while len(received) < len(message.frame) + len(more.frame):
                 await trio.lowlevel.wait_readable(sock)
                 received += client.receive(sock.recv(65536))
-            assert received == frame + message_frame("more")
+            assert received == message.frame + more.frame
             assert client.answers == 2
 
     async def test_who_takes_no_answer_is_lost(self, autojump_clock: MockClock) -> None:
@@ -437,15 +437,15 @@ class TestKeyUpdates:
                 sock.sendall(client.key_update(requested=True))
                 await transport.wait_readable()
                 transport.receive_nowait()
-            frame = message_frame("x" * 100)
-            taken = transport.write_nowait(frame)
-            assert taken == len(frame) - 1
-            nursery.start_soon(drain, transport, Outbox(frame, taken))
+            message = Message("x" * 100)
+            taken = transport.write_nowait(message)
+            assert taken == len(message.frame) - 1
+            nursery.start_soon(drain, transport, Outbox(message, taken))
             received = b""
-            while len(received) < len(frame):
+            while len(received) < len(message.frame):
                 await trio.lowlevel.wait_readable(sock)
                 received += client.receive(sock.recv(65536))
-            assert received == frame
+            assert received == message.frame
 
 
 async def test_few_handshakes_go_on_in_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:

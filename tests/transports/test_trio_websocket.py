@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from trio_websocket import WebSocketConnection
 
 from tests.support.peer import Peer
-from trio_beat._protocol.frames import close_frame, message_frame
+from trio_beat._protocol.messages import Message, Response, make_close
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.trio_websocket import ClientStream, TrioWebSocketTransport
 
@@ -59,11 +59,11 @@ class TestLine:
     async def test_notes_a_close_frame_that_is_sent(self, nursery: trio.Nursery) -> None:
         line, peer = await opened()
         nursery.start_soon(line.write)
-        await line.send_all(message_frame("x"))
+        await line.send_all(Message("x").frame)
         assert not line.closing.is_set()
-        await line.send_all(close_frame(1000, ""))
+        await line.send_all(make_close(1000, "").frame)
         await line.closing.wait()
-        assert line.close_frame == close_frame(1000, "")
+        assert line.close_frame == make_close(1000, "").frame
         await line.wait_send_all_might_not_block()
         line.abort()
         await peer.aclose()
@@ -72,7 +72,7 @@ class TestLine:
         self, autojump_clock: MockClock
     ) -> None:
         line, peer = await opened()
-        await line.send_all(close_frame(1000, ""))
+        await line.send_all(make_close(1000, "").frame)
         read = 0
 
         async def flood() -> None:
@@ -130,12 +130,13 @@ class TestLine:
 class TestOutbox:
     """What `drain` relies on."""
 
-    def test_gives_whole_frames(self) -> None:
-        outbox = Outbox(b"one")
-        outbox.append(b"two")
-        first = outbox.buffers()[0]
-        outbox.taken(len(first))
-        assert (first, outbox.buffers(), outbox.size) == (b"one", [b"two"], 3)
+    def test_gives_whole_items(self) -> None:
+        one, two = Message("one"), Message("two")
+        outbox = Outbox(one)
+        outbox.append(two)
+        assert outbox.first is one
+        outbox.taken(len(one.frame))
+        assert (outbox.first, outbox.size) == (two, len(two.frame))
 
 
 class TestTransport:
@@ -147,7 +148,7 @@ class TestTransport:
         transport = TrioWebSocketTransport(ours, line, websocket, 10)
         transport.abort()
         raised = []
-        for call in (transport.wait_readable, partial(transport.drain, Outbox(b"x"))) * 2:
+        for call in (transport.wait_readable, partial(transport.drain, Outbox(Response(b"x")))) * 2:
             with pytest.raises(ConnectionAbortedError, match="socket was closed") as caught:
                 await call()
             raised.append(caught.value)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from .._exceptions import EndReason
 from .._heartbeat import Verdict
 from .._metronome import Beat
-from .._protocol.frames import beat_frames
+from .._protocol.messages import make_beat
 from .._transports import Transport
 from .ending import Ending
 from .shared import Shared
@@ -82,11 +82,11 @@ class Beating(Ending):
         """Send a PING, and the text heartbeat where there is one."""
         if self._ping < 0:
             self._ping, self._pinged_at = beat.number, self.shared.clock.current_time()
-        frames = beat_frames(beat.number, self.shared.heartbeat.message)
+        item = make_beat(beat.number, self.shared.heartbeat.message)
         if self.outbox is None:
-            self._put(frames)
+            self._put(item)
         else:
-            self.outbox.append_beat(frames)
+            self.outbox.append_beat(item)
 
     def _ponged(self, number: int) -> None:
         if number == self._ping:

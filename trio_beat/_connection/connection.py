@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from .._exceptions import Closed, EndReason
-from .._protocol.frames import check_close, message_frame
+from .._protocol.frames import check_close
 from .._protocol.messages import Message
 from .beating import Beating
 
@@ -75,19 +75,23 @@ class Connection:
         """How the connection ended; None while it is open."""
         return self._engine.closed
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: str | bytes | Message) -> None:
         """Send a message, text or binary by its type.
 
         Waits while earlier ones wait for the peer to take them, and until this one is on its way.
         Where nothing needs to wait, this can always be cancelled, and lets other tasks run at
         regular counts.
 
+        Args:
+            message: what to send; the frame of a `Message` is made once, however often it is sent.
+
         Raises:
             ConnectionClosed: the connection has ended.
             TypeError: the message is neither text nor bytes; nothing is sent.
             ValueError: it is a text with surrogates, which cannot be encoded; nothing is sent.
         """
-        frame = message_frame(message)
+        if not isinstance(message, Message):
+            message = Message(message)
         engine = self._engine
         shared = engine.shared
         shared.sends += 1
@@ -97,18 +101,23 @@ class Connection:
             await trio.lowlevel.checkpoint()
         if engine.outbox is not None:
             await engine.emptied()
-        engine.send_nowait(frame)
+        engine.send_nowait(message)
         if engine.outbox is not None:
             await engine.emptied()
 
-    def send_nowait(self, message: str | bytes) -> None:
+    def send_nowait(self, message: str | bytes | Message) -> None:
         """Send a message without waiting; where the peer is slow it waits in the outbox.
+
+        Args:
+            message: as for `send`.
 
         Raises:
             ConnectionClosed: the connection has ended, or did now because its outbox was full.
             TypeError, ValueError: as for `send`.
         """
-        self._engine.send_nowait(message_frame(message))
+        if not isinstance(message, Message):
+            message = Message(message)
+        self._engine.send_nowait(message)
 
     def deliver_nowait(self, message: Message) -> None:
         """Send a message that many get; does nothing once the connection has ended.

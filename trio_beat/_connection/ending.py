@@ -34,6 +34,7 @@ import trio
 
 from .._exceptions import Closed, EndReason, split_unexpected
 from .._log import get_logger
+from .._protocol.messages import CloseFrame
 from .._text import public_url
 from .._transports.outbox import Outbox
 from .sending import Sending
@@ -87,9 +88,7 @@ class Ending(Sending):
 
     __slots__ = ()
 
-    def end_nowait(
-        self, by: EndReason, code: int, reason: str, *, frame: bytes | None = None
-    ) -> None:
+    def end_nowait(self, by: EndReason, code: int, reason: str) -> None:
         """End the connection; does nothing once it has ended.
 
         So a handler whose peer has closed keeps its time.
@@ -98,12 +97,15 @@ class Ending(Sending):
             by: why.
             code: close code that the peer is told.
             reason: text that the peer is told.
-            frame: a close frame that is already made; None: one is made.
         """
         if self.closed is not None:
             return
         try:
-            self._conclude(by, code, reason, frame)
+            self._conclude(by, code, reason)
+            if WAYS[by].abort:
+                self._transport.abort()
+            else:
+                self._put(self._transport.close_frame(code, reason))
         except Exception as exc:  # the caller, as a server that drains, must not fail because of it
             self._failed(exc)
         self._nursery.cancel_scope.cancel()
@@ -117,10 +119,21 @@ class Ending(Sending):
         if self.closed is None:
             self.end_nowait(EndReason.LOST, 1006, str(exc))
 
-    def _violated(self, code: int, reason: str, frame: bytes) -> None:
-        """The transport failed, and has made the close frame that says why."""
+    def _peer_closed(self, code: int, reason: str, reply: CloseFrame | None) -> None:
+        """The peer has closed; `reply` is the answer, None where there is none to send."""
+        self._end_by_peer(EndReason.PEER, code, reason, reply)
+
+    def _violated(self, code: int, reason: str, reply: CloseFrame | None) -> None:
+        """The transport failed; `reply` says why, None where the peer knows."""
         by = _FAILURES.get(code, EndReason.PROTOCOL_ERROR)
-        self.end_nowait(by, code, reason, frame=frame)
+        self._end_by_peer(by, code, reason, reply)
+        self._nursery.cancel_scope.cancel()
+
+    def _end_by_peer(self, by: EndReason, code: int, reason: str, reply: CloseFrame | None) -> None:
+        if self.closed is None:
+            self._conclude(by, code, reason)
+            if reply is not None:
+                self._put(reply)
 
     def _failed(self, exc: Exception) -> None:
         if self.closed is None:
@@ -130,22 +143,13 @@ class Ending(Sending):
         else:  # what has ended the heartbeat leaves `run`, and this cannot
             _log.error("%s failed while it ended", self.peer, exc_info=exc)
 
-    def _conclude(self, by: EndReason, code: int, reason: str, frame: bytes | None) -> None:
-        """Note how the connection ended, and send the close frame. The first reason stands."""
-        if self.closed is not None:
-            return
+    def _conclude(self, by: EndReason, code: int, reason: str) -> None:
+        """Note how an open connection ended; the close frame, where there is one, comes next."""
         self.closed = Closed(by, code, reason)
-        way = WAYS[by]
         if self.outbox is not None:
-            if way.drop:
+            if WAYS[by].drop:
                 self.outbox.drop_all()
             self.outbox.emptied.set()
-        if way.abort:
-            self._transport.abort()
-        elif frame is None:
-            self._put(self._transport.close_frame(code, reason))
-        elif frame:
-            self._put(frame)
 
     async def _close(self) -> None:
         """Do the closing handshake, or what is left of it."""
@@ -173,11 +177,11 @@ class Ending(Sending):
             return  # the close frame was sent, or there is none to send
         if self.outbox is not None:
             self.outbox.emptied.set()
-        frame = self._transport.close_frame(self.closed.code, self.closed.reason)
+        close = self._transport.close_frame(self.closed.code, self.closed.reason)
         if self.outbox is None:
-            self.outbox = Outbox(frame)
+            self.outbox = Outbox(close)
         else:
-            self.outbox.append(frame)
+            self.outbox.append(close)
         with trio.move_on_after(CANCELLED_TIMEOUT, shield=True):
             await self._send_rest()
 

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 
 import trio
 
-from .._exceptions import EndReason
-from .._protocol.events import EndOfStream, Event, Failure, PeerClose, Pong, Reply
+from .._protocol.events import EndOfStream, Event, Failure, PeerClose, Pong
+from .._protocol.messages import Reply
 from .._transports import Transport
 from .beating import Beating
 from .consumer import Consumer
@@ -122,7 +122,7 @@ class Life(Beating):
             if event != self.shared.heartbeat.message:
                 return self._consumer.received_nowait(event)
         elif isinstance(event, Reply):
-            self._send_reply(event.frame)
+            self._send_reply(event)
         else:
             return False
         return True
@@ -134,14 +134,14 @@ class Life(Beating):
         match event:
             case str() | bytes():
                 await self._consumer.received(self, event)
-            case Failure(code, reason, frame):
+            case Failure(code, reason, reply):
                 await self._finish()
-                self._violated(code, reason, frame)
-            case PeerClose(code, reason, frame):
-                self._conclude(EndReason.PEER, code, reason, frame)
+                self._violated(code, reason, reply)
+            case PeerClose(code, reason, reply):
+                self._peer_closed(code, reason, reply)
                 await self._finish()
             case EndOfStream():
-                self._conclude(EndReason.PEER, 1006, "no close frame", b"")
+                self._peer_closed(1006, "no close frame", None)
                 await self._finish()
 
     async def _finish(self) -> None:

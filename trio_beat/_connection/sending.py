@@ -2,8 +2,7 @@
 
 1. Writing never waits. What the socket does not take at once goes to the outbox, and a task flushes
    that for as long as something waits.
-2. A full outbox meets the slow policy. The frames of one beat may always wait, and so many bytes of
-   PONGs.
+2. A full outbox meets the slow policy. One beat may always wait, and so many bytes of PONGs.
 3. Until the consumer has opened the connection the outbox holds the handshake's response. What is
    sent meanwhile stands behind it, so a peer that sees the connection open is subscribed.
 4. The nursery takes tasks while it has one: while the connection is open, that is its heartbeat.
@@ -18,7 +17,7 @@ from typing import Final
 import trio
 
 from .._exceptions import Closed, EndReason, ended
-from .._protocol.messages import Message
+from .._protocol.messages import Message, Outgoing, Reply, Response
 from .._transports import Transport
 from .._transports.outbox import Outbox
 from .shared import Shared, SlowPolicy
@@ -42,7 +41,7 @@ class Sending(ABC):
         #: How the connection ended (see `Ending`); None while it is open.
         self.closed: Closed | None = None
         #: Invariant: None exactly when nothing waits for the socket.
-        self.outbox: Outbox | None = Outbox(response, keep=True)
+        self.outbox: Outbox | None = Outbox(Response(response), keep=True)
         #: Messages that the slow policy dropped.
         self.dropped = 0
 
@@ -66,21 +65,21 @@ class Sending(ABC):
         if self.closed is None:
             try:
                 if self.outbox is None:  # as for most: no limit to look at
-                    self._put(message.frame)
+                    self._put(message)
                 else:
-                    self._write(message.frame)
+                    self._write(message)
             except Exception as exc:  # a publisher must not fail because of one subscriber
                 self._failed(exc)
 
-    def send_nowait(self, frame: bytes) -> None:
-        """Send an application's frame.
+    def send_nowait(self, message: Message) -> None:
+        """Send an application's message.
 
         Raises:
             ConnectionClosed: the connection has ended, or did now because its outbox was full.
         """
         self.check_open()
         try:
-            self._write(frame)
+            self._write(message)
         except Exception as exc:  # of this package: no bug of the application's
             self._failed(exc)
         self.check_open()
@@ -100,7 +99,8 @@ class Sending(ABC):
         outbox = self.outbox
         assert outbox is not None
         try:
-            outbox.taken(self._transport.write_nowait(b"".join(outbox.buffers())))
+            together = Response(b"".join(outbox.buffers()))
+            outbox.taken(self._transport.write_nowait(together))
         except OSError as exc:
             self._lost(exc)
             return
@@ -110,19 +110,19 @@ class Sending(ABC):
         else:
             self.outbox = None
 
-    def _send_reply(self, frame: bytes) -> None:
-        """Send a PONG."""
+    def _send_reply(self, reply: Reply) -> None:
+        """Send PONGs."""
         outbox = self.outbox
         if outbox is None:
             if self.closed is None:
-                self._put(frame)
+                self._put(reply)
         elif outbox.replies < _REPLIES:
             # A peer may well PING while it takes a message that is larger than the outbox.
-            outbox.append_reply(frame)
+            outbox.append_reply(reply)
         else:
             self.end_nowait(EndReason.SLOW, 1013, "too slow, too many PONGs wait")
 
-    def _write(self, frame: bytes) -> None:
+    def _write(self, message: Message) -> None:
         """Send a message, or let it wait, or apply the slow policy where there is no room."""
         outbox = self.outbox
         if outbox is not None and outbox.size >= self.shared.outbox_size:
@@ -130,24 +130,24 @@ class Sending(ABC):
                 self.end_nowait(EndReason.SLOW, 1013, "too slow, outbox full")
                 return
             self._count_dropped(outbox.drop_oldest(self.shared.outbox_size))
-        self._put(frame)
+        self._put(message)
 
     def _count_dropped(self, messages: int) -> None:
         self.dropped += messages
         self.shared.dropped += messages
 
-    def _put(self, frame: bytes) -> None:
-        """Send a frame, or let it wait, whatever else waits."""
+    def _put(self, item: Outgoing) -> None:
+        """Send an item, or let it wait, whatever else waits."""
         if self.outbox is not None:
-            self.outbox.append(frame)
+            self.outbox.append(item)
             return
         try:
-            taken = self._transport.write_nowait(frame)
+            taken = self._transport.write_nowait(item)
         except OSError as exc:
             self._lost(exc)
             return
-        if taken < len(frame):
-            self.outbox = Outbox(frame, taken)
+        if taken < len(item.frame):
+            self.outbox = Outbox(item, taken)
             self._start_flushing()
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from .messages import CloseFrame, Reply
+
 
 class Pong(NamedTuple):
     """The peer sent a PONG (RFC 6455, section 5.5.3)."""
@@ -11,26 +13,20 @@ class Pong(NamedTuple):
     number: int  #: of the PING that it answers, or -1 where it answers none of ours
 
 
-class Reply(NamedTuple):
-    """The protocol demands that these bytes be sent: a PONG."""
-
-    frame: bytes
-
-
 class PeerClose(NamedTuple):
-    """The peer sent a close frame (RFC 6455, section 5.5.1); `frame` is the answer to it."""
+    """The peer sent a close frame (RFC 6455, section 5.5.1)."""
 
     code: int
     reason: str
-    frame: bytes
+    reply: CloseFrame | None  #: the answer to it; None: it was sent already
 
 
 class Failure(NamedTuple):
-    """The peer violated the protocol (RFC 6455, section 7.1.7) or a limit; `frame` tells it how."""
+    """The peer violated the protocol (RFC 6455, section 7.1.7) or a limit."""
 
     code: int
     reason: str
-    frame: bytes
+    reply: CloseFrame | None  #: tells the peer how; None: it was told already
 
 
 class EndOfStream(NamedTuple):
@@ -39,5 +35,5 @@ class EndOfStream(NamedTuple):
 
 END_OF_STREAM: Final = EndOfStream()
 
-#: What can be received; a message is a `str` or `bytes`.
+#: What can be received; a message is a `str` or `bytes`, and a `Reply` is to be sent.
 Event = str | bytes | Pong | Reply | PeerClose | Failure | EndOfStream

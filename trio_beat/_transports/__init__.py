@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 
 from .._protocol.events import Event
+from .._protocol.messages import CloseFrame, Outgoing
 from .outbox import Outbox
 
 #: Takes what has come, in whatever task; None: the reader's task need not know of it.
@@ -26,8 +27,8 @@ class Transport(ABC):
 
     One task reads (`wait_readable`, whose `take` calls `receive_nowait`), and one at a time waits
     in `drain`; `write_nowait` is for when no task does. Whatever waits here may be cancelled at any
-    time. Frames are written whole, as `bytes`; a transport whose far side speaks messages takes
-    them apart again.
+    time. What is written are messages and control items: a transport whose far side speaks bytes
+    writes their frames, and another one their contents.
 
     A failing socket shows as `OSError`, with the cause kept.
     """
@@ -63,11 +64,14 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, item: Outgoing) -> int:
         """Write what can be written without waiting.
 
+        Args:
+            item: what to write, from its first byte on.
+
         Returns:
-            How many bytes were taken, from 0 to all of them.
+            How many bytes of its frame were taken, from 0 to all of them.
 
         Raises:
             OSError: the socket failed.
@@ -137,7 +141,7 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def close_frame(self, code: int, reason: str) -> bytes:
+    def close_frame(self, code: int, reason: str) -> CloseFrame:
         """Begin the closing handshake.
 
         Args:

@@ -27,8 +27,9 @@ try:
 except ImportError:  # where it is not compiled
     from websockets.utils import apply_mask
 
-from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong, Reply
-from .._protocol.frames import MOST_CONTROL, PING_SIZE, close_frame
+from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
+from .._protocol.frames import MOST_CONTROL, PING_SIZE
+from .._protocol.messages import CloseFrame, Reply, make_close
 from .._protocol.parser import Parser, Pieces
 from .._turns import Turns
 from . import Transport
@@ -235,18 +236,22 @@ class FramingTransport(Transport):
 
     def _conclude(self, protocol: Parser, events: list[Event]) -> Sequence[Event]:
         """Add what the protocol wants to be sent, and how it ended if it did."""
+        # Before a close frame there may be PONGs.
         output = b"".join(protocol.data_to_send())
         if (received := protocol.close_rcvd) is not None:
+            code, reason = received.code, received.reason
+            reply = CloseFrame(code, reason, output)
             if protocol.parser_exc is not None:
                 # To close between fragments gives up a message, and is no error (section 5.5.1
                 # lets a close frame stand anywhere); the layer below takes it for one.
-                output = close_frame(received.code, received.reason)
-            events.append(self._end(PeerClose(received.code, received.reason, output)))
+                reply = make_close(code, reason)
+            events.append(self._end(PeerClose(code, reason, reply)))
             return events
         if protocol.eof_sent:
             sent = protocol.close_sent
             assert sent is not None
-            events.append(self._end(Failure(sent.code, sent.reason, output)))
+            reply = CloseFrame(sent.code, sent.reason, output)
+            events.append(self._end(Failure(sent.code, sent.reason, reply)))
             return events
         if output:
             # First: it must not wait until somebody takes the messages that came with the PING.
@@ -311,8 +316,8 @@ class FramingTransport(Transport):
             self._let_go()
         self._used = False
 
-    def close_frame(self, code: int, reason: str) -> bytes:
-        return close_frame(code, reason)
+    def close_frame(self, code: int, reason: str) -> CloseFrame:
+        return make_close(code, reason)
 
     async def finish(self, *, answered: bool) -> None:
         # The peer's close frame, or its failure, may stand behind a message that nobody took.
@@ -373,4 +378,4 @@ def _size(data: bytearray | memoryview | bytes, begin: int, count: int) -> int:
 
 
 def _failure(code: int, reason: str) -> Failure:
-    return Failure(code, reason, close_frame(code, reason))
+    return Failure(code, reason, make_close(code, reason))

@@ -1,89 +1,90 @@
 """What a socket did not take at once.
 
-An outbox exists only while something waits. It holds whole frames, and may drop messages:
+An outbox exists only while something waits. It holds whole items, and may drop messages:
 
-1. A frame that the peer already has a part of is never dropped, since the peer could not make sense
+1. An item that the peer already has a part of is never dropped, since the peer could not make sense
    of what follows.
-2. Control frames (RFC 6455, section 5.5), and a text heartbeat behind its PING, are never dropped.
-   Of the frames of a beat no more than one waits; the caller bounds the PONGs by `replies`, and
-   they are put together: thousands of them would be gone through at each drop.
+2. Only a `Message` is dropped: no control item, and no text heartbeat, which is part of its beat.
+   No more than one beat waits. The caller bounds the PONGs by `replies`, and they are put together:
+   thousands of them would be gone through at each drop.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import MutableSequence
+from itertools import islice
 from typing import Final
 
 import trio
-from websockets.frames import Opcode
 
-#: A bit of the opcode, and so of a frame's first byte, tells control frames from messages (RFC
-#: 6455, section 5.2); a handshake's response counts with them.
-_CONTROL: Final = 0x08
-_PING: Final = bytes([0x80 | Opcode.PING])
-_PONG: Final = bytes([0x80 | Opcode.PONG])
+from .._protocol.messages import Beat, Message, Outgoing, Reply
+
 #: Buffers of one gathering write; the kernel takes up to 1024 (``UIO_MAXIOV``).
 _MOST_BUFFERS: Final = 64
 #: Bytes of PONGs that are put together, so that little is copied when one more comes.
 _TOGETHER: Final = 4096
 
 
-def _append_pongs(frames: MutableSequence[bytes], pongs: bytes) -> None:
-    """Put PONGs behind some frames, of which the peer may have a part of the first."""
-    last = frames[-1] if len(frames) > 1 else b""
-    if last[:1] == _PONG and len(last) + len(pongs) <= _TOGETHER:
-        frames[-1] = last + pongs
+def _append_reply(items: MutableSequence[Outgoing], reply: Reply) -> None:
+    """Put PONGs behind some items, of which the peer may have a part of the first."""
+    last = items[-1] if len(items) > 1 else None
+    if isinstance(last, Reply) and len(last.frame) + len(reply.frame) <= _TOGETHER:
+        items[-1] = Reply(last.frame + reply.frame)
     else:
-        frames.append(pongs)
+        items.append(reply)
 
 
 class Outbox:
-    """Frames that wait for a socket.
+    """Messages and control items that wait for a socket. All sizes are those of their frames.
 
     Args:
-        frame: the first frame.
+        item: the first one.
         taken: how many of its bytes the socket has had already.
-        keep: the first frame may not be dropped even if the socket has had nothing of it.
+        keep: the first item may not be dropped even if the socket has had nothing of it.
     """
 
-    __slots__ = ("_beat", "_frames", "_keep", "_taken", "emptied", "replies", "size")
+    __slots__ = ("_beat", "_items", "_keep", "_taken", "emptied", "replies", "size")
 
-    def __init__(self, frame: bytes, taken: int = 0, *, keep: bool = False) -> None:
-        self._frames = deque((frame,))
+    def __init__(self, item: Outgoing, taken: int = 0, *, keep: bool = False) -> None:
+        self._items: deque[Outgoing] = deque((item,))
         self._taken = taken
         self._keep = keep
-        #: Whether the frames of a beat wait; they begin with a PING, and nothing else does.
+        #: Whether a beat waits.
         self._beat = False
         #: Bytes of PONGs that wait.
         self.replies = 0
         #: Bytes that wait.
-        self.size = len(frame) - taken
+        self.size = len(item.frame) - taken
         #: Set once nothing waits any more, or nothing ever will.
         self.emptied = trio.Event()
 
-    def append(self, frame: bytes) -> None:
-        """Put a frame at the end."""
-        self._frames.append(frame)
-        self.size += len(frame)
+    def append(self, item: Outgoing) -> None:
+        """Put a message, a close frame or a response at the end."""
+        self._items.append(item)
+        self.size += len(item.frame)
 
-    def append_reply(self, frame: bytes) -> None:
-        """Put a frame that the protocol demands at the end."""
-        _append_pongs(self._frames, frame)
-        self.size += len(frame)
-        self.replies += len(frame)
+    def append_reply(self, reply: Reply) -> None:
+        """Put what the protocol demands at the end."""
+        _append_reply(self._items, reply)
+        self.size += len(reply.frame)
+        self.replies += len(reply.frame)
 
-    def append_beat(self, frame: bytes) -> None:
-        """Put the frames of a beat at the end, unless those of an earlier one still wait."""
+    def append_beat(self, beat: Beat) -> None:
+        """Put a beat at the end, unless an earlier one still waits."""
         if not self._beat:
-            self.append(frame)
+            self.append(beat)
             self._beat = True
+
+    @property
+    def first(self) -> Outgoing:
+        """The item that has to be written next, or the rest of it; there must be one."""
+        return self._items[0]
 
     def buffers(self) -> list[bytes | memoryview]:
         """What to write next: as many frames as one gathering write is worth."""
-        frames = self._frames
         buffers: list[bytes | memoryview] = [
-            frames[index] for index in range(min(len(frames), _MOST_BUFFERS))
+            item.frame for item in islice(self._items, _MOST_BUFFERS)
         ]
         if self._taken:
             buffers[0] = memoryview(buffers[0])[self._taken :]
@@ -93,19 +94,18 @@ class Outbox:
         """The socket took the next `count` bytes."""
         self.size -= count
         count += self._taken
-        while self._frames and count >= len(self._frames[0]):
-            frame = self._frames.popleft()
-            count -= len(frame)
-            begin = frame[:1]  # none, where a handshake's response is somebody else's
-            if begin == _PONG:
-                self.replies -= len(frame)
-            elif begin == _PING:
+        while self._items and count >= len(self._items[0].frame):
+            item = self._items.popleft()
+            count -= len(item.frame)
+            if isinstance(item, Reply):
+                self.replies -= len(item.frame)
+            elif isinstance(item, Beat):
                 self._beat = False
             self._keep = False
         self._taken = count
 
     def keep(self) -> None:
-        """Never drop the first frame: its first byte may be on its way, though not taken."""
+        """Never drop the first item: its first byte may be on its way, though not taken."""
         self._keep = True
 
     def drop_oldest(self, limit: int) -> int:
@@ -114,21 +114,20 @@ class Outbox:
         Returns:
             How many messages were dropped.
         """
-        kept: list[bytes] = []
+        kept: list[Outgoing] = []
         if self._taken or self._keep:
-            kept.append(self._frames.popleft())
+            kept.append(self._items.popleft())
         dropped = 0
-        while self._frames and self.size >= limit:
-            frame = self._frames.popleft()
-            if frame[0] & _CONTROL:
-                if frame[:1] == _PONG:
-                    _append_pongs(kept, frame)
-                else:
-                    kept.append(frame)
-                continue
-            self.size -= len(frame)
-            dropped += 1
-        self._frames.extendleft(reversed(kept))
+        while self._items and self.size >= limit:
+            item = self._items.popleft()
+            if isinstance(item, Message):
+                self.size -= len(item.frame)
+                dropped += 1
+            elif isinstance(item, Reply):
+                _append_reply(kept, item)
+            else:
+                kept.append(item)
+        self._items.extendleft(reversed(kept))
         return dropped
 
     def drop_all(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Sequence
 import trio
 
 from .._protocol.events import END_OF_STREAM, Event
+from .._protocol.messages import Outgoing
 from . import Take, awake
 from .framing import LARGE, LINGER_BYTES, ReadContext
 from .kernel import SocketTransport, send_gathered
@@ -72,9 +73,9 @@ class TCPTransport(SocketTransport):
     def _read_on(self) -> None:
         self._watch.wake()
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, item: Outgoing) -> int:
         try:
-            return self._socket.send(data)
+            return self._socket.send(item.frame)
         except BlockingIOError:
             return 0
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import trio
 
 from .._protocol.events import END_OF_STREAM, Event
+from .._protocol.messages import Outgoing
 from .framing import LARGE, ReadContext
 from .kernel import first_bytes
 from .outbox import Outbox
@@ -74,7 +75,8 @@ class TLSTransport(TCPTransport):
             self._watch.large()
         return self._parse(reads.view[:count]) if count else ()
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, item: Outgoing) -> int:
+        data = item.frame
         if len(data) <= RECORD:
             return self._write(data)
         view, taken = memoryview(data), 0

@@ -23,12 +23,13 @@ from typing import Final
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from websockets.frames import Close, Frame, Opcode
-from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
+from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.utils import accept_key
 
 from .._log import get_logger
 from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
-from .._protocol.frames import close_frame
+from .._protocol.frames import PING_SIZE
+from .._protocol.messages import Beat, CloseFrame, Message, Outgoing, make_close
 from . import Take, awake
 from .framing import PARTING_BYTES
 from .kernel import KernelTransport
@@ -234,12 +235,12 @@ class ClientStream(trio.abc.Stream):
         self.closing.set()
 
 
-def _frames(data: bytes, side: Side) -> list[Frame]:
-    """Take apart what somebody else has put into frames."""
-    protocol = Protocol(side, state=OPEN, max_size=None, logger=_log)
+def _parse_close(data: bytes) -> Close | None:
+    """The code and reason of a close frame that trio-websocket sent; None: it sent none."""
+    protocol = Protocol(SERVER, state=OPEN, max_size=None, logger=_log)
     protocol.receive_data(data)
     protocol.parser.close()  # it would keep its protocol until the collector comes
-    return [frame for frame in protocol.events_received() if isinstance(frame, Frame)]
+    return protocol.close_rcvd
 
 
 class TrioWebSocketTransport(KernelTransport):
@@ -339,19 +340,18 @@ class TrioWebSocketTransport(KernelTransport):
         closed, line = self._websocket.closed, self._line
         assert closed is not None
         code, reason = closed.code, closed.reason or ""
-        sent = [Close.parse(bytes(f.data)) for f in _frames(line.close_frame, SERVER)]
-        if sent and (sent[0].code, sent[0].reason) == (1009, self._too_big):
+        if _parse_close(line.close_frame) == Close(1009, self._too_big):
             # Whatever it has read since.
-            self._add(Failure(1009, sent[0].reason, b""))
+            self._add(Failure(1009, self._too_big, None))
         elif line.close_frame:
-            self._add(PeerClose(code, reason, b""))  # which it has answered
+            self._add(PeerClose(code, reason, None))  # which it has answered
         elif line.error is not None:
             self._fail(partial(ConnectionResetError, line.error))
         elif code == 1006:
             self._add(END_OF_STREAM)
         else:
             # It judges what breaks the protocol, and does not tell whoever broke it.
-            self._add(Failure(code, reason, close_frame(code, reason)))
+            self._add(Failure(code, reason, make_close(code, reason)))
 
     async def wait_readable(self, take: Take = awake) -> Sequence[Event]:
         while True:
@@ -368,7 +368,7 @@ class TrioWebSocketTransport(KernelTransport):
         self._taken.set()
         return events
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, item: Outgoing) -> int:
         return 0
 
     async def drain(self, outbox: Outbox) -> None:
@@ -377,32 +377,36 @@ class TrioWebSocketTransport(KernelTransport):
             raise self._aborted()
         if not outbox.size:  # it may have been emptied meanwhile
             return
-        data = bytes(outbox.buffers()[0])
-        outbox.taken(len(data))
-        self._sending = len(data)
+        item = outbox.first
+        size = len(item.frame)
+        outbox.taken(size)
+        self._sending = size
         self._sent = trio.Event()
-        self._nursery.start_soon(self._send, data)
+        self._nursery.start_soon(self._send, item)
         await self._sent.wait()
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, item: Outgoing) -> None:
         try:
-            for frame in _frames(data, CLIENT):
-                match frame.opcode:
-                    case Opcode.TEXT:
-                        await self._websocket.send_message(bytes(frame.data).decode())
-                    case Opcode.BINARY:
-                        await self._websocket.send_message(bytes(frame.data))
-                    case Opcode.PING:
-                        await self._send_ping(bytes(frame.data))
-                    case Opcode.CLOSE:
-                        await self._send_close(frame)
-                if frame.opcode is not Opcode.PING:
+            match item:
+                case Message():
+                    await self._send_message(item.payload)
+                case Beat(number, message):
+                    await self._send_ping(number.to_bytes(PING_SIZE, "big"))
+                    if message is not None:
+                        await self._send_message(message)
+                case CloseFrame():
+                    await self._send_close(item)
                     await self._line.flushed.wait()
+            # It answers PINGs itself, and the handshake is over: nothing else is to be sent.
         except ConnectionClosed:
             pass  # the reader learns why
         finally:
             self._sending = 0
             self._sent.set()
+
+    async def _send_message(self, payload: str | bytes) -> None:
+        await self._websocket.send_message(payload)
+        await self._line.flushed.wait()
 
     async def _send_ping(self, payload: bytes) -> None:
         if self._pings < _MOST_PINGS:
@@ -420,24 +424,24 @@ class TrioWebSocketTransport(KernelTransport):
             self._pings -= 1
         self._add(Pong(int.from_bytes(payload, "big")))
 
-    async def _send_close(self, frame: Frame) -> None:
+    async def _send_close(self, close: CloseFrame) -> None:
         if self._websocket.closed is not None:
-            # Then it sends nothing any more.
+            # Then it sends nothing any more. A plain control frame's head takes two bytes.
+            frame = Frame(Opcode.CLOSE, close.frame[2:])
             await self._line.send_all(frame.serialize(mask=True))
             return
-        close = Close.parse(bytes(frame.data))
-        self._nursery.start_soon(self._close, close)
+        self._nursery.start_soon(self._close, close.code, close.reason)
         await self._line.closing.wait()
 
-    async def _close(self, close: Close) -> None:
-        await self._websocket.aclose(close.code, close.reason)
+    async def _close(self, code: int, reason: str) -> None:
+        await self._websocket.aclose(code, reason)
         self._ended.set()
 
     def stirring(self, queued: int) -> bool:
         return super().stirring(queued + self._sending)
 
-    def close_frame(self, code: int, reason: str) -> bytes:
-        return close_frame(code, reason)
+    def close_frame(self, code: int, reason: str) -> CloseFrame:
+        return make_close(code, reason)
 
     async def finish(self, *, answered: bool) -> None:
         if not answered:
