@@ -15,7 +15,7 @@ from trio_beat import Heartbeat, connect
 from trio_beat._client import session
 from trio_beat._client.address import Address
 from trio_beat._protocol.handshake import accept, find_head
-from trio_beat._transports.trio_websocket import ClientStream
+from trio_beat._transports.client_stream import ClientStream
 
 URL = "ws://localhost/ws/news?subscribe-broadcast"
 

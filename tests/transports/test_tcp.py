@@ -16,7 +16,7 @@ from tests.support.harness import HANGS, make_read_context, tcp_pair
 from tests.support.peer import Peer, socket_pair
 from trio_beat._protocol.events import END_OF_STREAM, Event, Failure
 from trio_beat._protocol.messages import Message, Response
-from trio_beat._transports.framing import LINGER_BYTES, PARTING_BYTES
+from trio_beat._transports.framing import CLOSING_BYTES, LINGER_BYTES
 from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Poller, Watch
@@ -335,7 +335,7 @@ class TestEnding:
             assert trio.current_time() == 3
 
     @pytest.mark.parametrize(
-        ("answered", "most"), [(True, LINGER_BYTES), (False, PARTING_BYTES)], ids=["linger", "wait"]
+        ("answered", "most"), [(True, LINGER_BYTES), (False, CLOSING_BYTES)], ids=["linger", "wait"]
     )
     async def test_finish_reads_little_and_then_resets(
         self, answered: bool, most: int, patient_clock: MockClock

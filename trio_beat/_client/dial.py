@@ -17,7 +17,8 @@ from trio_websocket import wrap_client_stream
 from .._exceptions import TLSFailed, Unreachable
 from .._plain import leaves
 from .._protocol.client_handshake import Opened, OpeningHandshake
-from .._transports.trio_websocket import ClientStream, TrioWebSocketTransport, WatchedStream
+from .._transports.client_stream import ClientStream, WatchedStream
+from .._transports.trio_websocket import TrioWebSocketTransport
 from .address import Address
 
 

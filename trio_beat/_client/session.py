@@ -32,8 +32,8 @@ from .._exceptions import ConnectTimeout, EndReason
 from .._metronome import Metronome
 from .._plain import leaves
 from .._protocol.client_handshake import Opened
+from .._transports.client_stream import ClientStream
 from .._transports.kernel import set_up
-from .._transports.trio_websocket import ClientStream
 from .consumer import BlockConsumer, is_lost
 from .dial import dial, perform_handshake, start_transport
 from .options import Options

@@ -46,9 +46,9 @@ _TEXT, _BINARY, _PONG = (0x80 | code for code in (Opcode.TEXT, Opcode.BINARY, Op
 _MOST_FRAMES: Final = 64
 #: Frames of one read after which the next read waits for its turn.
 _FEW: Final = 8
-#: Bytes that are read of a peer while its close frame is waited for, and after that. Who sends on
-#: for longer than it takes to read our close frame is not heard to the end.
-PARTING_BYTES: Final = 2**22
+#: Bytes that are read of a peer while its close frame is waited for, and after that. A peer that
+#: sends on for longer than it takes to read our close frame is not read to the end.
+CLOSING_BYTES: Final = 2**22
 LINGER_BYTES: Final = 2**18
 #: Bytes of a read that takes a while, as much as many small ones.
 LARGE: Final = 2**14
@@ -322,7 +322,7 @@ class FramingTransport(Transport):
     async def finish(self, *, answered: bool) -> None:
         # The peer's close frame, or its failure, may stand behind a message that nobody took.
         answered |= type(self._fragments) in _ENDS
-        left = PARTING_BYTES
+        left = CLOSING_BYTES
         while not answered and left > 0:
             await self.wait_readable()
             self._reads.size = 0
@@ -334,10 +334,10 @@ class FramingTransport(Transport):
         if answered:
             await self._linger()
         else:
-            await self._part()
+            await self._cut_off()
 
-    async def _part(self) -> None:
-        """Read no more; and reset the connection of a peer that sends all the time."""
+    async def _cut_off(self) -> None:
+        """Read no more, and reset the connection: the peer sends all the time."""
         await trio.sleep(_PAUSE)
         self._reset()
 

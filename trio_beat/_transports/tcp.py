@@ -111,7 +111,7 @@ class TCPTransport(SocketTransport):
                 return
             left -= count
             self._watch.more()
-        await self._part()
+        await self._cut_off()
 
     def abort(self) -> None:
         self._let_go()
