@@ -1,4 +1,4 @@
-"""For those who write a backend of their own: does it keep the contract?"""
+"""Tests for a backend of your own: does it keep the contract?"""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class _Canceller(trio.abc.Instrument):
 
 
 def _fresh(name: str) -> str:
-    """A channel that nobody has used before, at a broker that others may use."""
+    """A channel that was never used before, at a broker that others may use."""
     return name + secrets.token_hex(8)
 
 
@@ -392,7 +392,7 @@ async def _check_leaving(make: Callable[[], Backend]) -> None:
                         await end(scope)
             except* _Left:
                 pass
-        # What that raises is for the backend to choose: nobody should do it.
+        # What that raises is for the backend to choose: a hub does not do it.
         with contextlib.suppress(Exception), trio.move_on_after(_LIMIT):
             await backend.publish(channel, Message("too late"), expire=0)
         await trio.sleep(_SETTLE)
@@ -440,9 +440,10 @@ async def _check_hubs(make: Callable[[], Backend]) -> None:
 async def check_backend(make: Callable[[], Backend], *, shared: bool = False) -> None:
     """Check that a backend keeps the contract that is written at `trio_beat.backends.Backend`.
 
-    It may run on a virtual clock where the backend talks to nothing outside of the process. On a
+    It may run on a virtual clock where the backend uses nothing outside of the process. On a
     real one it takes a few seconds, most of them to see that what should not come does not come.
-    Channels have names that nobody else uses. What happens while a broker is away is not checked.
+    Channels have names that are used for nothing else. What happens while a broker is away is not
+    checked.
 
     For example, with pytest-trio::
 

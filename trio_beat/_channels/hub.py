@@ -1,17 +1,17 @@
-"""Who subscribes to what, and the fan-out to those who are connected here.
+"""The hub: subscriptions to channels, and the fan-out to the subscribers of this process.
 
-1. The backend is asked for a channel once, however many connections listen, and by one task
-   alone (`_keep_in_step`). Subscribing waits for it; unsubscribing does not wait, so that a
-   connection that goes away needs no time for it.
+1. The hub subscribes to a channel of the backend once, however many subscribers there are, and in
+   one task alone (`_keep_in_step`). Subscribing waits for it; unsubscribing does not wait, so that
+   a connection that ends needs no time for it.
 2. Fan-out is synchronous: a message is framed once, and written to one subscriber after the other
    without waiting for any. A long one lets other tasks run at regular counts, and is not cut short
-   when its publisher goes away.
-3. A hub that listens to a channel knows its last message, and gives it to who subscribes. Whoever
-   subscribes during a fan-out gets that message in this way, and only once. Of these messages it
-   keeps so many bytes; for one that it has let go of it asks the backend again.
-4. Subscriptions are counted: who subscribes again gets nothing twice, and hears the channel until
-   it has unsubscribed as often.
-5. The end of the hub ends every wait: who subscribes or publishes then gets `HubClosed`.
+   when its publisher is cancelled.
+3. A hub that hears a channel knows its last message, and delivers it to each new subscriber. One
+   that subscribes during a fan-out gets that message in this way, and only once. The hub keeps so
+   many bytes of last messages; for one that it has dropped it asks the backend again.
+4. Subscriptions are counted: a second one delivers nothing twice, and a subscriber hears the
+   channel until it has unsubscribed as often as it has subscribed.
+5. The end of the hub ends every wait: subscribing and publishing then raise `HubClosed`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NUMBER: Final = struct.Struct("!Q")
 class HubStatistics(NamedTuple):
     """A hub at one moment."""
 
-    channels: int  #: that somebody here listens to
+    channels: int  #: that have subscribers here
     subscriptions: int  #: of different subscribers: one that is made twice counts once
     published: int  #: messages, by this hub
     delivered: int  #: messages, to subscribers here
@@ -80,7 +80,7 @@ class Hub:
         self._out_of_step: dict[str, None] = {}
         self._changed = trio.Event()
         self._publications: dict[bytes, _Publication] = {}
-        #: Cancelled when the hub ends: of those who ask the backend for a last message.
+        #: Scopes in which the backend is asked for a last message; cancelled when the hub ends.
         self._recalling: set[trio.CancelScope] = set()
         self._last = LastMessages()
         self._published = 0
@@ -116,18 +116,18 @@ class Hub:
     async def publish(
         self, channel: str, message: str | bytes, *, sender: Subscriber | None = None
     ) -> int:
-        """Send a message to everybody who subscribes to a channel, here and elsewhere.
+        """Send a message to all subscribers of a channel, here and elsewhere.
 
         Args:
             channel: its key, for example ``broadcast:news``; any text that is not empty.
             message: text or binary by its type.
-            sender: who does not get it; None: everybody does.
+            sender: a subscriber that does not get it; None: all do.
 
         Returns:
             How many subscribers of this hub it was delivered to.
 
         Raises:
-            BackendError: it may not have reached everybody.
+            BackendError: it may not have reached all of them.
             HubClosed: that, because the hub has ended; or it was not running.
             TypeError: the message is neither text nor bytes, or the key is no text.
             ValueError: the key is empty, or it or the message cannot be encoded.
@@ -151,11 +151,11 @@ class Hub:
     async def subscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Deliver channels to a subscriber, beginning with the last message of each.
 
-        Who subscribes to a channel again, or names it twice, gets each message once all the same,
-        and the last one not again; it hears the channel until it has unsubscribed as often.
+        A subscriber that subscribes to a channel again, or names it twice, still gets each message
+        once, and the last one not again. It hears the channel until it has unsubscribed as often.
 
         Args:
-            subscriber: who.
+            subscriber: gets the messages.
             channels: their keys.
 
         Raises:
@@ -180,7 +180,7 @@ class Hub:
                         f"cannot subscribe to {key!r}"
                     ) from channel.error
                 asked = b""
-                # Again where another one came meanwhile, and was let go of as well.
+                # Again where another one came meanwhile, and was dropped as well.
                 while channel.forgotten and asked != channel.kept_id:
                     asked = channel.kept_id
                     recalled[channel] = await self._recall(key)
@@ -219,7 +219,7 @@ class Hub:
         What is not subscribed is passed over, and so is everything once the hub has ended.
 
         Args:
-            subscriber: who subscribed to them.
+            subscriber: the one that subscribed to them.
             channels: their keys; one that is named twice is undone twice.
 
         Raises:
@@ -236,7 +236,7 @@ class Hub:
         """Subscribe while the context lasts; subscriptions are counted, see `subscribe`.
 
         Args:
-            subscriber: who.
+            subscriber: gets the messages.
             channels: their keys.
 
         Raises:
@@ -317,7 +317,7 @@ class Hub:
         sender = None if publication is None else publication.sender
         self._last.note(channel, message, self._expire)
         latest_id = channel.latest_id
-        subscribers = [who for who in channel.subscribers if who is not sender]
+        subscribers = [other for other in channel.subscribers if other is not sender]
         self._delivered += len(subscribers)
         if publication is not None:
             publication.delivered = len(subscribers)
@@ -325,7 +325,7 @@ class Hub:
             if begin:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             for subscriber in subscribers[begin : begin + _TURN]:
-                # Not to who has left since then, even if it has come back.
+                # Not to one that has unsubscribed since then, even if it has subscribed again.
                 if channel.subscribers.get(subscriber, latest_id) is not latest_id:
                     subscriber.deliver_nowait(message)
 
@@ -347,8 +347,8 @@ def open_hub(
     """Open a hub and run it while the context lasts.
 
     What the block raises comes through as it is. What the backend's own tasks raise cancels the
-    block and comes out in its place. Once the context is left, everybody who still waits in the
-    hub, or comes later, gets `HubClosed`.
+    block and comes out in its place. Once the context is left, what still waits in the hub, or
+    comes later, raises `HubClosed`.
 
     Args:
         backend: its URL, or one that is made already and used for nothing else.

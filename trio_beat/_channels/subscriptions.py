@@ -1,4 +1,4 @@
-"""A hub's channels: who subscribes to each, and its last message."""
+"""A hub's channels: the subscribers of each, and its last message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Subscriber(Protocol):
 
 
 class Channel:
-    """A channel that somebody here listens to, or is about to."""
+    """A channel that has subscribers here, or is about to."""
 
     __slots__ = (
         "again",
@@ -37,16 +37,16 @@ class Channel:
     )
 
     def __init__(self) -> None:
-        #: With the `latest_id` of when they joined: a fan-out passes over who joined during it.
+        #: With the `latest_id` of when they joined: a fan-out skips those that joined during it.
         self.subscribers: dict[Subscriber, bytes] = {}
-        #: How often more than once they have subscribed; None, as for most channels: nobody has.
+        #: How often more than once they have subscribed; None, as for most channels: none has.
         self.again: dict[Subscriber, int] | None = None
         #: Invariant: one for each subscription; those beyond them wait for `ready`.
         self.holders = 0
         self.ready = trio.Event()
         self.error: BackendError | None = None
-        #: The last message that is to be kept; None: there is none, or it was let go of, and its
-        #: `kept_id` is what the backend's must have.
+        #: The last message that is to be kept; None: there is none, or it was dropped, and the
+        #: backend's must have `kept_id`.
         self.latest: Message | None = None
         self.kept_id = b""
         self.latest_id = b""
@@ -82,7 +82,7 @@ class Channel:
 
 
 class LastMessages:
-    """The last messages of a hub's channels, bounded in bytes; the oldest is let go of first.
+    """The last messages of a hub's channels, bounded in bytes; the oldest is dropped first.
 
     Args:
         keep: bytes of them that are kept.
@@ -98,8 +98,8 @@ class LastMessages:
         """A message of a channel has come.
 
         Args:
-            channel: whose it is.
-            message: what has come, with its id.
+            channel: where it came.
+            message: the message, with its id.
             expires_in: seconds for which it is kept; 0: what was kept before stays.
         """
         channel.latest_id = message.id
@@ -113,12 +113,12 @@ class LastMessages:
                 self.drop(next(iter(self._channels)))
 
     def drop(self, channel: Channel) -> None:
-        """Let go of a channel's, where it has one."""
+        """Drop a channel's, where it has one."""
         if channel.latest is not None:
             self._size -= self._channels.pop(channel)
             channel.latest = None
 
     def clear(self) -> None:
-        """Let go of all of them."""
+        """Drop all of them."""
         for channel in list(self._channels):
             self.drop(channel)

@@ -48,7 +48,7 @@ class Backend(ABC):
     there is none.
 
     **Delivery.** `deliver` is awaited for each message of a channel that is subscribed, one at a
-    time for a channel, whoever published it: also for a message of this hub's own. That may
+    time for a channel, and also for a message that this hub has published. That may
     happen before `publish` returns, never after. A message is delivered at most once; one that
     was published while the broker was away is lost, and `publish` raises.
 
@@ -94,7 +94,7 @@ class Backend(ABC):
                 and what was kept before stays.
 
         Raises:
-            BackendError: the message may not have reached everybody.
+            BackendError: the message may not have reached every hub.
         """
 
     @abstractmethod
