@@ -1,4 +1,4 @@
-"""The last messages that a hub keeps, and those that it has let go of."""
+"""The last messages that a hub keeps, and those that it has dropped."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def forgetful(hub: Hub) -> Listener:
     return first
 
 
-async def test_asks_the_backend_for_what_it_has_let_go_of() -> None:
+async def test_asks_the_backend_for_what_it_has_dropped() -> None:
     backend = AskedBackend()
     async with open_hub(backend) as hub:
         await forgetful(hub)

@@ -436,7 +436,7 @@ class TestParser:
         fed.feed(data)
         assert fed.has_parser
 
-    def test_is_let_go_after_an_idle_beat(self) -> None:
+    def test_is_dropped_after_an_idle_beat(self) -> None:
         fed = Fed()
         fed.feed(masked(Opcode.TEXT, b"x" * 126))
         fed.rest(heard=True)
@@ -504,7 +504,7 @@ class TestMemory:
     @pytest.mark.parametrize(
         "end",
         [
-            lambda fed: fed._let_go(),
+            lambda fed: fed._forget(),
             lambda fed: fed.give_up("enough"),
         ],
         ids=["let go", "given up"],

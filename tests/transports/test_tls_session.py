@@ -271,8 +271,8 @@ class TestEnd:
 
     def test_ours_is_a_close_notify_behind_what_waits(self, pair: Pair) -> None:
         size = pair.clog()
-        pair.session.part(pair.theirs)
-        pair.session.part(pair.theirs)
+        pair.session.notify_nowait(pair.theirs)
+        pair.session.notify_nowait(pair.theirs)
         assert pair.take() == b"x" * size
         assert pair.client.alerts == [b"\1\0"]
         with pytest.raises(ssl.SSLError, match="PROTOCOL_IS_SHUTDOWN"):

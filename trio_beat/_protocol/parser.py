@@ -151,8 +151,8 @@ class Parser(Protocol):
         inner = getattr(self.parser, "gi_yieldfrom", None)
         return getattr(inner, "gi_code", None) is _AT_BOUNDARY
 
-    def let_go(self) -> None:
-        """Give up what it holds; it cannot be used any more."""
+    def close(self) -> None:
+        """Free what it holds; it cannot be used any more."""
         # Its generator holds it, and so does the traceback of what ended that.
         self.parser.close()
         self.parser_exc = None

@@ -321,5 +321,5 @@ class PendingTLS(PendingTCP):
 
     def abort(self) -> None:
         if self._session is not None and self.sock.fileno() != -1:
-            self._session.part(self.sock)
+            self._session.notify_nowait(self.sock)
         super().abort()

@@ -1,7 +1,7 @@
-"""How bytes and frames reach the peer.
+"""How messages and control items reach the peer.
 
-A transport knows its socket and the protocol's frames; it knows neither heartbeats nor channels.
-One that needs tasks has a `run` for them, and starts none outside of it.
+A transport knows its socket and the protocol; it knows neither heartbeats nor channels. One that
+needs tasks has a `run` for them, and starts none outside of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .._protocol.events import Event
 from .._protocol.messages import CloseFrame, Outgoing
 from .outbox import Outbox
 
-#: Takes what has come, in whatever task; None: the reader's task need not know of it.
+#: Takes what has come, in any task; None: the reader's task need not know of it.
 Take = Callable[[], Sequence[Event] | None]
 
 
@@ -26,9 +26,9 @@ class Transport(ABC):
     """One peer's bytes.
 
     One task reads (`wait_readable`, whose `take` calls `receive_nowait`), and one at a time waits
-    in `drain`; `write_nowait` is for when no task does. Whatever waits here may be cancelled at any
-    time. What is written are messages and control items: a transport whose far side speaks bytes
-    writes their frames, and another one their contents.
+    in `drain`; `write_nowait` is for when no task does. All that waits here may be cancelled at any
+    time. A transport over bytes writes the frames of the items that it is given; another one may
+    write their contents.
 
     A failing socket shows as `OSError`, with the cause kept.
     """
@@ -89,12 +89,12 @@ class Transport(ABC):
 
     @abstractmethod
     def rest(self, *, heard: bool, listening: bool = True) -> None:
-        """A beat has passed: let go of what an idle connection need not keep.
+        """A beat has passed: free what an idle connection need not keep.
 
         Args:
             heard: the peer was not silent in it, and need not be compared with at the next beat.
             listening: the reader waits for bytes, and the process did not stand still: a message
-                that is not finished may be held against the peer.
+                that is not finished may be counted as the peer's delay.
         """
 
     @abstractmethod
@@ -116,7 +116,7 @@ class Transport(ABC):
         """
 
     def lossy(self) -> bool:
-        """Whether TCP is busy with what the line has lost, so that an answer may be late.
+        """Whether TCP sends again what the network has lost, so that an answer may be late.
 
         Asked behind `stirring`, about the same beat.
 
@@ -128,7 +128,7 @@ class Transport(ABC):
 
     @abstractmethod
     def unreachable(self, patience: float) -> bool:
-        """The kernel's verdict, for when nobody listens and silence says nothing.
+        """The kernel's verdict, for when the reader does not listen and silence says nothing.
 
         Asked at beats. (``TCP_USER_TIMEOUT`` would also end a peer that is there, and does not
         read for so long.)
@@ -168,7 +168,7 @@ class Transport(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Close the socket at once, and wake whoever waits for it with `OSError`. Idempotent."""
+        """Close the socket at once; what waits for it raises `OSError`. Idempotent."""
 
     @property
     @abstractmethod

@@ -1,14 +1,14 @@
 """One epoll for all sockets of a server.
 
 `trio.lowlevel.wait_readable` registers a socket anew each time, and keeps two coroutines and a
-closure for as long as it waits: a good half of what the waiting of an idle connection costs. Here
-a socket is registered once, edge-triggered (epoll(7)), and a reader parks in its watch; one task
-waits for all of them, by waiting for the epoll itself. It asks a reader before it wakes it
-(`Parking`): most of what comes is read in place.
+closure while it waits: half of what an idle connection's wait costs. Here a socket is registered
+once, edge-triggered (epoll(7)), and a reader parks in its watch. One task waits for all sockets, by
+waiting for the epoll itself. It asks a reader before it wakes it (`Parking`): most of what comes is
+read in place.
 
-An edge is told once, so whatever it told is kept until the reader waits again:
+An edge is reported once, so it is kept until the reader waits again:
 
-1. An edge that finds nobody waiting makes the watch ready, and the next wait reads at once.
+1. An edge that finds no reader waiting makes the watch ready, and the next wait reads at once.
 2. A read that fills the buffer may have left something: `Watch.more` makes the watch ready.
 3. A shorter read has taken all (epoll(7), question 9), except that the end of the stream may stand
    behind it, or what follows an urgent mark (tcp(7): a read stops there). Once the peer has hung
@@ -92,7 +92,8 @@ class Poller:
                 if self._pieces >= _MOST_PIECES:
                     await trio.lowlevel.checkpoint()
                     self._pieces = 0
-                # An edge of a socket that was closed since is nobody's, or tells another nothing.
+                # A socket may have been closed since: to another one of its number an edge does no
+                # harm.
                 if (watch := watches.get(fd)) is not None:
                     watch._edge(stays=flags & _STAYS != 0)  # noqa: SLF001 - one mechanism
 
@@ -120,7 +121,7 @@ class Watch(Parking[Sequence[Event]]):
         """Wait until `take` gives something back; not a coroutine function, see `Parking.park`.
 
         Args:
-            take: asked, in whatever task, each time the socket may be readable.
+            take: asked, in any task, each time the socket may be readable.
 
         Returns:
             An awaitable of what it gave back; of nothing where there is to be waited anew. It
@@ -163,7 +164,7 @@ class Watch(Parking[Sequence[Event]]):
             self.resume(outcome.Value(()))
 
     def close(self) -> None:
-        """Watch no more, before the socket is closed; whoever waits gets an `OSError`."""
+        """Watch no more, before the socket is closed; a reader that waits gets an `OSError`."""
         self._poller._forget(self._fd)  # noqa: SLF001
         self._ready = self._stays = True
         if self.parked:

@@ -1,8 +1,8 @@
 """Frames for transports that carry bytes.
 
-1. The parser is made when a frame needs parsing, and let go when the connection has been idle for a
-   beat at a frame boundary. A short PONG or message that comes alone, whole, and while there is no
-   parser, is taken without it: a connection that only answers PINGs has none.
+1. The parser is made when a frame needs parsing, and dropped when the connection has been idle for
+   a beat at a frame boundary. A short PONG or message that comes alone, whole, and while there is
+   no parser, is taken without it: a connection that only answers PINGs has none.
 2. At most `_MOST_FRAMES` are parsed at a time, however small they are; what is left waits for the
    next turn.
 3. A message that is not finished is given up when it takes too long, or when all such messages of
@@ -92,7 +92,7 @@ class ReadContext:
         self._pongs = (Pong(-1),)
 
     def pongs(self, number: int) -> tuple[Pong]:
-        """The events of a lone PONG; the same object for all who answer one beat's PINGs."""
+        """The events of a lone PONG; the same object for all peers that answer one beat's PINGs."""
         if self._pongs[0].number != number:
             self._pongs = (Pong(number),)
         return self._pongs
@@ -192,7 +192,7 @@ class FramingTransport(Transport):
             return None
 
     def _end(self, event: PeerClose | Failure) -> Event:
-        self._let_go()
+        self._forget()
         self._fragments = event
         return event
 
@@ -254,7 +254,7 @@ class FramingTransport(Transport):
             events.append(self._end(Failure(sent.code, sent.reason, reply)))
             return events
         if output:
-            # First: it must not wait until somebody takes the messages that came with the PING.
+            # First: it must not wait until the messages that came with the PING are taken.
             events.insert(0, Reply(output))
         self._account(protocol)
         return events
@@ -268,16 +268,16 @@ class FramingTransport(Transport):
             unfinished.holds(self, protocol.reader.held)
 
     def give_up(self, reason: str) -> None:
-        """Let go of a message that is not finished, and fail; for `Unfinished`."""
+        """Drop a message that is not finished, and fail; for `Unfinished`."""
         self._end(_failure(CloseCode.TRY_AGAIN_LATER, reason))
         self._rest = b""  # so that the failure is read
         self._wake()
 
-    def _let_go(self) -> None:
+    def _forget(self) -> None:
         """Keep nothing of what came."""
         self._reads.unfinished.finished(self)
         if self._protocol is not None:
-            self._protocol.let_go()
+            self._protocol.close()
         self._protocol = self._fragments = self._rest = None
         self._lacking = 0
 
@@ -313,14 +313,14 @@ class FramingTransport(Transport):
         if self._fragments is not None or not protocol.at_boundary:
             self._reads.unfinished.look_at(self, listening=listening)
         elif not self._used and self._rest is None:
-            self._let_go()
+            self._forget()
         self._used = False
 
     def close_frame(self, code: int, reason: str) -> CloseFrame:
         return make_close(code, reason)
 
     async def finish(self, *, answered: bool) -> None:
-        # The peer's close frame, or its failure, may stand behind a message that nobody took.
+        # The peer's close frame, or its failure, may be behind a message that was not taken.
         answered |= type(self._fragments) in _ENDS
         left = CLOSING_BYTES
         while not answered and left > 0:

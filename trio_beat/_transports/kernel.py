@@ -1,14 +1,14 @@
 """What the kernel knows of a TCP socket's peer.
 
-Linux tells most (`_tcp_info`). Where it does not, only what the socket takes tells of the peer:
+Linux tells most (`tcp_info`). Where it does not, only what the socket takes tells of the peer:
 
 1. What lies before a PING waits in the outbox, and little of it in the kernel (`set_up`): while the
    socket takes some of it, the silence is excused, since the peer has not come to the PING. So no
    peer is dropped that takes `_LITTLE` bytes within the time that it may be silent; and one that
    takes nothing goes in its time, since a dead peer's socket is full soon.
-2. Nothing tells that a line loses packets: no beat is granted for that.
-3. Where nobody listens, only TCP itself notices that a peer is gone, when it has sent the PINGs
-   again often enough: a beat's write then fails.
+2. Nothing tells that the network loses packets: no beat is granted for that.
+3. Where the reader does not listen, only TCP itself notices that a peer is gone, when it has sent
+   the PINGs again often enough: a beat's write then fails.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TCP_RTO_MAX_MS: Final = 44
 _SHORTEST, _LONGEST = 1.0, 120.0
 _RETRIES: Final = 6
 #: Bytes that the kernel holds before a PING where it does not tell of them: with 64 KiB, 600 KiB
-#: a second over a line of 100 ms.
+#: a second over a path of 100 ms.
 _LITTLE: Final = 65536
 #: To linger for no time at all: what waits is dropped, and the peer is told by a reset.
 _AT_ONCE: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -42,11 +42,11 @@ _AT_ONCE: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 def set_up(sock: socket.socket, patience: float) -> None:
     """Set what a heartbeat wants of TCP; sockets that are accepted inherit it.
 
-    TCP waits twice as long each time before it sends again what the line has lost, and soon for
+    TCP waits twice as long each time before it sends again what the network has lost, and soon for
     too long: it is to do that several times while the peer may be silent. Kernels before Linux 6.15
     do not know it, and to other systems the number means something else.
 
-    Where nobody tells what the peer has acknowledged, the kernel is to hold little.
+    Where the kernel does not tell what the peer has acknowledged, it is to hold little.
 
     Args:
         sock: connected, or listening.
@@ -118,9 +118,9 @@ class _Look(NamedTuple):
 
 
 class KernelTransport(Transport):
-    """A transport over a TCP socket, whose silence the kernel can say more about.
+    """A transport over a TCP socket: the kernel can say more about its silence.
 
-    Whoever derives from this has the slots, since two bases with slots do not combine, and calls
+    A derived class has the slots, since two bases with slots do not combine, and calls
     `_begin_looking`.
     """
 
@@ -200,7 +200,7 @@ class SocketTransport(KernelTransport, FramingTransport):
     """A transport that reads and writes a TCP socket's frames itself.
 
     Args:
-        sock: connected and non-blocking; whoever derives from this closes it.
+        sock: connected and non-blocking; a derived class closes it.
         reads: what the transports of a server share.
     """
 

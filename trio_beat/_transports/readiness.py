@@ -1,13 +1,13 @@
-"""Waiting for sockets where there is no epoll: each reader waits by itself, in Trio's own way.
+"""Waiting for sockets where there is no epoll: each reader waits by itself, with Trio's functions.
 
-The same watches as those of `_poller`, for the systems on which Trio waits with kqueue (macOS, the
-BSDs) or with what Windows has. What is asked there before the reader is woken is asked here in the
-reader's own task. So a quiet connection costs more: its reader is woken by each PONG, and keeps
-Trio's registration of the socket.
+The watches have the interface of those of `epoll`. They are for the systems on which Trio waits
+with kqueue (macOS, the BSDs) or with what Windows has. What is asked there before the reader is
+woken is asked here in the reader's own task. So a quiet connection costs more: its reader is woken
+by each PONG, and keeps Trio's registration of the socket.
 
-1. The system tells of bytes for as long as they lie there: there is no edge to keep. What is kept
+1. The system reports bytes for as long as they are there: there is no edge to keep. What is kept
    is `Watch.more`, which is about bytes that have left the kernel.
-2. Turns are taken as there.
+2. Turns are taken as in `epoll`.
 3. A wait of Trio's is ended from outside by `trio.lowlevel.notify_closing`. It ends all waits for
    that socket, so that the one that writes has to look whether the socket was closed.
 """
@@ -134,7 +134,7 @@ class Watch:
             trio.lowlevel.notify_closing(self._socket)
 
     def close(self) -> None:
-        """Watch no more, before the socket is closed; whoever waits gets an `OSError`."""
+        """Watch no more, before the socket is closed; a reader that waits gets an `OSError`."""
         self.wake()
         self._socket = None
         self._poller.watches -= 1

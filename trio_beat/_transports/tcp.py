@@ -51,7 +51,7 @@ class TCPTransport(SocketTransport):
             self._watch.empty()
             return None
         if count == 0:
-            self._let_go()
+            self._forget()
             return (END_OF_STREAM,)
         reads.size = count
         if count >= LARGE:
@@ -114,7 +114,7 @@ class TCPTransport(SocketTransport):
         await self._cut_off()
 
     def abort(self) -> None:
-        self._let_go()
+        self._forget()
         if self._socket.fileno() != -1:
             self._watch.close()
             trio.lowlevel.notify_closing(self._socket)

@@ -1,4 +1,4 @@
-"""TLS on the road of plain TCP: its sockets and its poller, and a `Session` between.
+"""TLS over the sockets and the poller of plain TCP, with a `Session` between.
 
 A record that the socket did not take whole is encrypted already. So the session keeps it, and its
 last byte stays in the outbox, which never drops a frame that has begun, be it with this byte.
@@ -64,7 +64,7 @@ class TLSTransport(TCPTransport):
             self._watch.empty()
             return None
         if count is None:
-            self._let_go()
+            self._forget()
             return (END_OF_STREAM,)
         reads.size = bios.size
         if waited or bios.full or session.waiting:
@@ -127,5 +127,5 @@ class TLSTransport(TCPTransport):
 
     def abort(self) -> None:
         if self._socket.fileno() != -1:
-            self._session.part(self._socket)
+            self._session.notify_nowait(self._socket)
         super().abort()

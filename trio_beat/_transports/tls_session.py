@@ -50,7 +50,7 @@ class Bios:
     def __init__(self) -> None:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        #: For those who have no other one.
+        #: For callers that have no other one.
         self.view = memoryview(bytearray(_LEAD + RECORD))
         #: Bytes that the last read has used up.
         self.size = 0
@@ -221,7 +221,7 @@ class Session:
             self._tls.unwrap()
         self._take_out()
 
-    def part(self, sock: socket.socket) -> None:
+    def notify_nowait(self, sock: socket.socket) -> None:
         """Send a close_notify, as far as that needs no waiting, before the socket is closed."""
         self.notify()
         with contextlib.suppress(OSError):

@@ -54,7 +54,7 @@ class TrioWebSocketTransport(KernelTransport):
     Args:
         sock: below it; the transport closes it.
         stream: between the two.
-        websocket: the connection; nobody else uses it, or takes its messages.
+        websocket: the connection; nothing else uses it, or takes its messages.
         max_message_size: that the connection was given.
     """
 
@@ -89,7 +89,7 @@ class TrioWebSocketTransport(KernelTransport):
         self._begin_looking(sock)
         self._stream = stream
         self._websocket = websocket
-        #: What it says to a peer whose message was too big.
+        #: The close reason that it gives a peer whose message was too big.
         self._too_big = f"Exceeded maximum message size: {max_message_size} bytes"
         self._events: list[Event] = []
         #: Set when bytes or events have come; when the events were taken; when nothing is being

@@ -1,8 +1,8 @@
-"""What messages hold of which not all has come.
+"""Bounds for messages of which not all has come.
 
 A peer may announce a message, send most of it, and stop. So such a message has a time limit, and
-what all of a server's hold together has a bound; the oldest gives way. Time counts while the reader
-waits for the rest, and is looked at with the beats: no message has a timer.
+the bytes that all of a server's hold have a bound; the oldest is given up first. Time counts while
+the reader waits for the rest, and is checked at the beats: no message has a timer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Holder(Protocol):
     """A transport, as seen from here."""
 
     def give_up(self, reason: str) -> None:
-        """Let go of the message that is not finished, and fail with close code 1013."""
+        """Drop the message that is not finished, and fail with close code 1013."""
 
 
 class _Message:
@@ -67,7 +67,7 @@ class Unfinished:
             oldest.give_up("too many unfinished messages")
 
     def finished(self, holder: Holder) -> None:
-        """There is none any more; may be said at any time."""
+        """There is none any more; may be called at any time."""
         message = self._messages.pop(holder, None)
         if message is not None:
             self.held -= message.held
