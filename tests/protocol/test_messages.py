@@ -127,6 +127,9 @@ class TestControlItems:
         assert beat.frame == b"\x89\x04\0\0\0\x01\x81\x0d--heartbeat--"
         assert (beat.number, beat.message) == (1, "--heartbeat--")
 
+    def test_beat_may_have_a_short_one(self) -> None:
+        assert make_beat(0, "hi").frame == b"\x89\x04\0\0\0\0\x81\x02hi"
+
     def test_beat_is_made_once_for_all_connections_of_a_slot(self) -> None:
         assert make_beat(7, "x") is make_beat(7, "x")
 

@@ -66,7 +66,7 @@ async def test_notes_a_close_frame_that_is_sent(nursery: trio.Nursery) -> None:
     await peer.aclose()
 
 
-async def test_who_sends_on_and_does_not_close_is_cut_off(autojump_clock: MockClock) -> None:
+async def test_peer_that_sends_on_and_does_not_close_is_cut_off(autojump_clock: MockClock) -> None:
     stream, peer = await opened()
     await stream.send_all(make_close(1000, "").frame)
     read = 0
@@ -95,7 +95,7 @@ async def test_passes_the_handshake_on() -> None:
     await peer.aclose()
 
 
-async def test_plays_a_handshake_and_gives_what_stood_behind_the_server_s() -> None:
+async def test_does_a_handshake_and_then_gives_what_was_behind_the_server_s() -> None:
     stream, peer = pair()
     stream.open(b"behind")
     await stream.send_all(REQUEST)

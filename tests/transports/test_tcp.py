@@ -3,76 +3,20 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
+from contextlib import suppress
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.support.harness import HANGS, make_read_context, tcp_pair
-from tests.support.peer import Peer, socket_pair
+from tests.support.harness import tcp_pair
+from tests.support.transports import BUFFER, tcp_paired
 from trio_beat._protocol.events import END_OF_STREAM, Event, Failure
 from trio_beat._protocol.messages import Message, Response
 from trio_beat._transports.framing import CLOSING_BYTES, LINGER_BYTES
-from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
-from trio_beat._transports.polling import Poller, Watch
-from trio_beat._transports.tcp import TCPTransport
-from trio_beat._transports.tcp_info import delivery
-from trio_beat._turns import Turns
-
-BUFFER = 64
-
-
-class Pair(NamedTuple):
-    peer: Peer
-    sock: socket.socket
-    transport: TCPTransport
-
-    async def receive(self) -> list[Event]:
-        await self.transport.wait_readable()
-        return list(self.transport.receive_nowait() or ())
-
-    async def ready(self) -> bool:
-        """Whether a wait returns without anything else happening."""
-        with trio.move_on_after(1):
-            await self.transport.wait_readable()
-            return True
-        return False
-
-    def fill(self) -> int:
-        """Write until the socket takes no more; returns how many bytes it took."""
-        total = 0
-        while taken := self.transport.write_nowait(Response(b"\0" * 65536)):
-            total += taken
-        return total
-
-
-@asynccontextmanager
-async def paired(
-    received: bytes = b"",
-    pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
-    buffer_size: int = BUFFER,
-) -> AsyncIterator[Pair]:
-    peer, sock = pair()
-    turns = Turns()
-    with trio.fail_after(HANGS), Poller(turns) as poller:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(poller.run)
-            await nursery.start(turns.run)
-            reads = make_read_context(10**6, turns, buffer_size=buffer_size)
-            transport = TCPTransport(sock, reads, poller, received)
-            try:
-                yield Pair(peer, sock, transport)
-            finally:
-                transport.abort()
-                with trio.CancelScope(shield=True):
-                    await peer.aclose()
-            nursery.cancel_scope.cancel()
-    assert not poller.watches
+from trio_beat._transports.polling import Watch
 
 
 def masked(text: str) -> bytes:
@@ -81,14 +25,14 @@ def masked(text: str) -> bytes:
 
 class TestReceiving:
     async def test_what_came_with_the_request_is_first(self, autojump_clock: MockClock) -> None:
-        async with paired(masked("early")) as pair:
+        async with tcp_paired(masked("early")) as pair:
             await pair.peer.send_text("late")
             assert await pair.receive() == ["early"]
             assert await pair.receive() == ["late"]
 
     async def test_half_a_frame_may_come_with_the_request(self, autojump_clock: MockClock) -> None:
         frame = masked("early")
-        async with paired(frame[:4]) as pair:
+        async with tcp_paired(frame[:4]) as pair:
             await pair.peer.send(frame[4:])
             assert await pair.receive() == []
             assert await pair.receive() == ["early"]
@@ -98,7 +42,7 @@ class TestReceiving:
         self, excess: int, autojump_clock: MockClock
     ) -> None:
         text = "x" * (BUFFER + excess - 6 - 2 * (BUFFER + excess > 131))
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             assert len(masked(text)) == BUFFER + excess
             await pair.peer.send_text(text)
             received: list[Event] = []
@@ -112,7 +56,7 @@ class TestReceiving:
     async def test_the_end_of_the_stream_behind_data_is_seen(
         self, autojump_clock: MockClock
     ) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             await pair.peer.send_text("last")
             await pair.peer.aclose()
             assert await pair.receive() == ["last"]
@@ -122,7 +66,7 @@ class TestReceiving:
         self, autojump_clock: MockClock
     ) -> None:
         text = "x" * (BUFFER - 6)
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             await pair.peer.send_text(text)
             await pair.peer.aclose()
             assert await pair.receive() == [text]
@@ -131,7 +75,7 @@ class TestReceiving:
     async def test_an_end_of_stream_that_comes_alone_is_seen(
         self, autojump_clock: MockClock
     ) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
+        async with tcp_paired() as pair, trio.open_nursery() as nursery:
 
             async def read() -> None:
                 assert await pair.receive() == [END_OF_STREAM]
@@ -141,13 +85,13 @@ class TestReceiving:
             await pair.peer.aclose()
 
     async def test_a_reset_is_an_os_error(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
+        async with tcp_paired(pair=tcp_pair) as pair:
             await pair.peer.reset()
             with pytest.raises(ConnectionResetError):
                 await pair.receive()
 
     async def test_nothing_to_receive_is_no_event(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             assert pair.transport.receive_nowait() is None
 
 
@@ -157,7 +101,7 @@ async def test_a_large_read_is_told_to_the_poller(
 ) -> None:
     told: list[Watch] = []
     monkeypatch.setattr(Watch, "large", lambda watch: told.append(watch))
-    async with paired(buffer_size=2**17) as pair:
+    async with tcp_paired(buffer_size=2**17) as pair:
         await pair.peer.send(masked("x" * 16_000))
         await pair.receive()
         assert not told
@@ -171,7 +115,7 @@ class TestUrgentData:
 
     @pytest.mark.needs_epoll
     async def test_what_stands_behind_the_mark_is_read(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
+        async with tcp_paired(pair=tcp_pair) as pair:
             second = masked("2")
             await pair.peer.send(masked("1") + second[:3])
             pair.peer.send_at_once(second[3:] + b"!", urgent=True)
@@ -185,7 +129,7 @@ class TestUrgentData:
             assert not await pair.ready()
 
     async def test_one_mark_after_the_other(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
+        async with tcp_paired(pair=tcp_pair) as pair:
             for number in range(10):
                 pair.peer.send_at_once(b"!", urgent=True)
                 await pair.peer.send(masked(str(number)))
@@ -199,7 +143,7 @@ class TestUrgentData:
     async def test_an_urgent_byte_alone_leaves_nothing_to_read(
         self, patient_clock: MockClock
     ) -> None:
-        async with paired(pair=tcp_pair) as pair:
+        async with tcp_paired(pair=tcp_pair) as pair:
             pair.peer.send_at_once(b"!", urgent=True)
             await trio.sleep(1)
             assert await pair.receive() == []
@@ -212,14 +156,14 @@ class TestUrgentData:
 
 class TestWriting:
     async def test_takes_what_the_socket_takes(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             assert pair.transport.write_nowait(Response(b"abc")) == 3
             assert await pair.peer.stream.receive_some() == b"abc"
             pair.fill()
             assert pair.transport.write_nowait(Response(b"abc")) == 0
 
     async def test_to_a_peer_that_is_gone_is_an_os_error(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             await pair.peer.aclose()
             with pytest.raises(BrokenPipeError):
                 pair.transport.write_nowait(Response(b"abc"))
@@ -227,7 +171,7 @@ class TestWriting:
     async def test_drain_waits_for_room_and_goes_on_where_it_was(
         self, autojump_clock: MockClock
     ) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             total = pair.fill()
             messages = [Message(bytes([65 + index]) * 5000) for index in range(100)]
             outbox = Outbox(messages[0])
@@ -251,8 +195,8 @@ class TestWriting:
                     received += await pair.peer.stream.receive_some(7001)
             assert received == expected
 
-    async def test_abort_wakes_who_drains_with_an_os_error(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
+    async def test_abort_wakes_a_drain_with_an_os_error(self, autojump_clock: MockClock) -> None:
+        async with tcp_paired() as pair, trio.open_nursery() as nursery:
             pair.fill()
 
             async def drain() -> None:
@@ -266,7 +210,7 @@ class TestWriting:
     async def test_a_reader_that_is_woken_leaves_the_writer_waiting(
         self, autojump_clock: MockClock
     ) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
+        async with tcp_paired() as pair, trio.open_nursery() as nursery:
             pair.fill()
             nursery.start_soon(pair.transport.drain, Outbox(Response(b"abc")))
             received: list[Event] = []
@@ -282,7 +226,7 @@ class TestWriting:
             nursery.cancel_scope.cancel()
 
     async def test_drain_after_abort_is_an_os_error(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             pair.transport.abort()
             with pytest.raises(ConnectionAbortedError):
                 await pair.transport.drain(Outbox(Response(b"abc")))
@@ -290,7 +234,7 @@ class TestWriting:
 
 class TestEnding:
     async def test_abort_wakes_the_reader_with_an_os_error(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
+        async with tcp_paired() as pair, trio.open_nursery() as nursery:
 
             async def read() -> None:
                 with pytest.raises(ConnectionAbortedError):
@@ -301,13 +245,13 @@ class TestEnding:
             pair.transport.abort()
 
     async def test_reading_after_abort_is_an_os_error(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             pair.transport.abort()
             with pytest.raises(OSError, match="Bad file descriptor"):
                 await pair.receive()
 
     async def test_abort_twice_is_abort(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             pair.transport.abort()
             pair.transport.abort()
             assert await pair.peer.stream.receive_some() == b""
@@ -315,7 +259,7 @@ class TestEnding:
     async def test_finish_waits_for_the_peer_s_close_frame_and_its_end(
         self, autojump_clock: MockClock
     ) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
+        async with tcp_paired() as pair, trio.open_nursery() as nursery:
             pair.transport.write_nowait(pair.transport.close_frame(1001, ""))
 
             async def answer() -> None:
@@ -340,7 +284,7 @@ class TestEnding:
     async def test_finish_reads_little_and_then_resets(
         self, answered: bool, most: int, patient_clock: MockClock
     ) -> None:
-        async with paired(pair=tcp_pair) as pair:
+        async with tcp_paired(pair=tcp_pair) as pair:
             sent = 0
             frame = Frame(Opcode.BINARY, b"x" * 900_000).serialize(mask=True)
             finished = trio.Event()
@@ -371,7 +315,7 @@ class TestEnding:
     async def test_a_peer_in_the_midst_of_sending_gets_the_close_frame(
         self, patient_clock: MockClock
     ) -> None:
-        async with paired(pair=tcp_pair) as pair, trio.open_nursery() as nursery:
+        async with tcp_paired(pair=tcp_pair) as pair, trio.open_nursery() as nursery:
 
             async def flood() -> None:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -391,7 +335,7 @@ class TestEnding:
     async def test_finish_does_not_wait_for_a_close_frame_that_was_read_already(
         self, autojump_clock: MockClock
     ) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
+        async with tcp_paired() as pair, trio.open_nursery() as nursery:
             await pair.peer.send_close(1000)
             await pair.receive()
 
@@ -403,18 +347,18 @@ class TestEnding:
             with trio.fail_after(1):
                 await pair.transport.finish(answered=False)
 
-    async def test_a_peer_that_hangs_up_does_not_answer_any_more(
+    async def test_a_peer_that_closed_its_socket_does_not_answer_any_more(
         self, autojump_clock: MockClock
     ) -> None:
-        async with paired() as pair:
+        async with tcp_paired() as pair:
             await pair.peer.aclose()
             await pair.transport.finish(answered=False)
 
 
-class TestStirring:
+class TestReader:
     @pytest.mark.needs_epoll
     async def test_a_reader_that_overlooked_bytes_is_woken(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair, trio.open_nursery() as nursery:
+        async with tcp_paired() as pair, trio.open_nursery() as nursery:
             received: list[Event] = []
 
             async def read() -> None:
@@ -429,99 +373,3 @@ class TestStirring:
             assert pair.transport.stirring(0)
             await wait_all_tasks_blocked()
             assert received == ["x"]
-
-    async def test_bytes_that_nobody_reads_excuse_one_beat(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
-            await pair.peer.send(b"x")
-            assert pair.transport.stirring(0)
-            assert not pair.transport.stirring(0)
-            pair.transport.rest(heard=True)
-            assert pair.transport.stirring(0)
-
-    async def test_bytes_in_the_kernel(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
-            assert not pair.transport.stirring(0)
-            await pair.peer.send(b"x")
-            assert pair.transport.stirring(0)
-            await pair.receive()
-            assert not pair.transport.stirring(0)
-
-    async def test_an_end_of_stream_in_the_kernel(self, autojump_clock: MockClock) -> None:
-        async with paired() as pair:
-            await pair.peer.aclose()
-            assert pair.transport.stirring(0)
-
-    async def test_output_that_moves_out_of_the_outbox(self, autojump_clock: MockClock) -> None:
-        """Where nothing tells what is acknowledged, the silence is excused while that moves."""
-        async with paired() as pair:
-            outbox = Outbox(Response(b"x" * 2**21))
-            outbox.taken(pair.fill())
-            assert not pair.transport.stirring(outbox.size)
-            assert not pair.transport.stirring(outbox.size)  # nothing has moved
-            with trio.move_on_after(1):
-                await pair.peer.stream.receive_some(2**19)
-                await pair.transport.drain(outbox)
-            assert pair.transport.stirring(outbox.size)
-            assert not pair.transport.stirring(0)
-
-    @pytest.mark.needs_tcp_info
-    async def test_output_that_moves(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
-            pair.fill()
-            await trio.sleep(1)
-            assert not pair.transport.stirring(0)  # it may have stood still
-            assert not pair.transport.stirring(0)  # it did
-            for _ in range(20):
-                await pair.peer.stream.receive_some(65536)
-            await trio.sleep(1)
-            assert pair.transport.stirring(0)
-            assert not pair.transport.stirring(0)
-
-    async def test_output_that_was_all_taken_moves_no_more(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
-            assert not pair.transport.stirring(0)
-            pair.transport.write_nowait(Response(b"abc"))
-            await trio.sleep(1)
-            assert not pair.transport.stirring(0)
-
-    async def test_reachable_while_all_is_acknowledged(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
-            pair.transport.write_nowait(Response(b"abc"))
-            await trio.sleep(1)
-            assert not pair.transport.unreachable(0)
-
-    @pytest.mark.needs_tcp_info
-    async def test_the_kernel_says_how_far_output_has_come(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
-            sent = pair.fill()
-            await trio.sleep(1)
-            now = delivery(pair.sock)
-            assert now is not None
-            assert 0 < now.acknowledged < sent
-            assert now.probes == 0
-            assert 0 <= now.last_ack < 60
-
-    async def test_a_socket_that_failed_is_the_reader_s(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
-            await pair.peer.reset()
-            await trio.sleep(1)
-            assert pair.transport.stirring(0)
-
-
-class TestNames:
-    async def test_of_tcp(self, patient_clock: MockClock) -> None:
-        async with paired(pair=tcp_pair) as pair:
-            host, port = pair.sock.getpeername()
-            assert pair.transport.peer == f"{host}:{port}"
-
-    async def test_of_ipv6(self) -> None:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
-            port = listener.getsockname()[1]
-            with socket.create_connection(("::1", port)) as sock:
-                assert peer_name(sock) == f"[::1]:{port}"
-
-    async def test_of_socket_pairs_and_of_sockets_that_are_not_connected(self) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs, socket.socket() as unconnected:
-            assert peer_name(ours) == "local"
-            assert peer_name(unconnected) == "unknown"

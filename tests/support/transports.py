@@ -1,0 +1,132 @@
+"""Transports over sockets, with what a server would give them, and their peers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import trio
+
+from tests.support.harness import HANGS, make_read_context, tls_pair
+from tests.support.peer import Peer, socket_pair
+from trio_beat._protocol.events import Event
+from trio_beat._protocol.messages import Response
+from trio_beat._transports import Transport
+from trio_beat._transports.outbox import Outbox
+from trio_beat._transports.polling import Poller
+from trio_beat._transports.tcp import TCPTransport
+from trio_beat._transports.tls import TLSTransport
+from trio_beat._turns import Turns
+
+#: Bytes that one read of a plain socket takes.
+BUFFER = 64
+
+
+class TCPPair(NamedTuple):
+    """A peer, and a transport over a plain socket."""
+
+    peer: Peer
+    sock: socket.socket
+    transport: TCPTransport
+
+    async def receive(self) -> list[Event]:
+        """Wait for what comes, and take it."""
+        await self.transport.wait_readable()
+        return list(self.transport.receive_nowait() or ())
+
+    async def ready(self) -> bool:
+        """Whether a wait returns without anything else happening."""
+        with trio.move_on_after(1):
+            await self.transport.wait_readable()
+            return True
+        return False
+
+    def fill(self) -> int:
+        """Write until the socket takes no more; returns how many bytes it took."""
+        total = 0
+        while taken := self.transport.write_nowait(Response(b"\0" * 65536)):
+            total += taken
+        return total
+
+
+@asynccontextmanager
+async def tcp_paired(
+    received: bytes = b"",
+    pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
+    buffer_size: int = BUFFER,
+) -> AsyncIterator[TCPPair]:
+    """A transport over a plain socket, whose poller runs.
+
+    Args:
+        received: what came behind the handshake's request.
+        pair: makes the sockets.
+        buffer_size: bytes that one read takes.
+    """
+    peer, sock = pair()
+    turns = Turns()
+    with trio.fail_after(HANGS), Poller(turns) as poller:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            await nursery.start(turns.run)
+            reads = make_read_context(10**6, turns, buffer_size=buffer_size)
+            transport = TCPTransport(sock, reads, poller, received)
+            try:
+                yield TCPPair(peer, sock, transport)
+            finally:
+                transport.abort()
+                with trio.CancelScope(shield=True):
+                    await peer.aclose()
+            nursery.cancel_scope.cancel()
+    assert not poller.watches
+
+
+class TLSPair(NamedTuple):
+    """A peer, and a transport over TLS."""
+
+    peer: Peer
+    sock: socket.socket
+    transport: TLSTransport
+
+    async def receive(self) -> list[Event]:
+        """Wait for what comes, and take it."""
+        await self.transport.wait_readable()
+        return list(self.transport.receive_nowait() or ())
+
+    def shrink(self) -> None:
+        """Make the socket smaller than one record."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
+@asynccontextmanager
+async def tls_paired(received: bytes = b"") -> AsyncIterator[TLSPair]:
+    """A transport over TLS, whose poller runs.
+
+    Args:
+        received: what came behind the handshake's request.
+    """
+    peer, sock, session = await tls_pair()
+    turns = Turns()
+    with trio.fail_after(HANGS), Poller(turns) as poller:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            await nursery.start(turns.run)
+            transport = TLSTransport(
+                sock, session, make_read_context(10**6, turns), poller, received
+            )
+            try:
+                yield TLSPair(peer, sock, transport)
+            finally:
+                transport.abort()
+                with trio.CancelScope(shield=True):
+                    await peer.aclose()
+            nursery.cancel_scope.cancel()
+    assert not poller.watches
+    assert sock.fileno() == -1
+
+
+async def drain(transport: Transport, outbox: Outbox) -> None:
+    """Write all of an outbox."""
+    while outbox.size:
+        await transport.drain(outbox)

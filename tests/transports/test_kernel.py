@@ -1,0 +1,114 @@
+"""What the kernel tells of a peer."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.support.harness import tcp_pair
+from tests.support.transports import tcp_paired
+from trio_beat._protocol.messages import Response
+from trio_beat._transports.kernel import peer_name
+from trio_beat._transports.outbox import Outbox
+from trio_beat._transports.tcp_info import delivery
+
+
+class TestStirring:
+    async def test_unread_bytes_excuse_one_beat(self, autojump_clock: MockClock) -> None:
+        async with tcp_paired() as pair:
+            await pair.peer.send(b"x")
+            assert pair.transport.stirring(0)
+            assert not pair.transport.stirring(0)
+            pair.transport.rest(heard=True)
+            assert pair.transport.stirring(0)
+
+    async def test_bytes_in_the_kernel(self, autojump_clock: MockClock) -> None:
+        async with tcp_paired() as pair:
+            assert not pair.transport.stirring(0)
+            await pair.peer.send(b"x")
+            assert pair.transport.stirring(0)
+            await pair.receive()
+            assert not pair.transport.stirring(0)
+
+    async def test_an_end_of_stream_in_the_kernel(self, autojump_clock: MockClock) -> None:
+        async with tcp_paired() as pair:
+            await pair.peer.aclose()
+            assert pair.transport.stirring(0)
+
+    async def test_output_that_moves_out_of_the_outbox(self, autojump_clock: MockClock) -> None:
+        """Where nothing tells what is acknowledged, the silence is excused while that moves."""
+        async with tcp_paired() as pair:
+            outbox = Outbox(Response(b"x" * 2**21))
+            outbox.taken(pair.fill())
+            assert not pair.transport.stirring(outbox.size)
+            assert not pair.transport.stirring(outbox.size)  # nothing has moved
+            with trio.move_on_after(1):
+                await pair.peer.stream.receive_some(2**19)
+                await pair.transport.drain(outbox)
+            assert pair.transport.stirring(outbox.size)
+            assert not pair.transport.stirring(0)
+
+    @pytest.mark.needs_tcp_info
+    async def test_output_that_moves(self, patient_clock: MockClock) -> None:
+        async with tcp_paired(pair=tcp_pair) as pair:
+            pair.fill()
+            await trio.sleep(1)
+            assert not pair.transport.stirring(0)  # it may have stood still
+            assert not pair.transport.stirring(0)  # it did
+            for _ in range(20):
+                await pair.peer.stream.receive_some(65536)
+            await trio.sleep(1)
+            assert pair.transport.stirring(0)
+            assert not pair.transport.stirring(0)
+
+    async def test_output_that_was_all_taken_moves_no_more(self, patient_clock: MockClock) -> None:
+        async with tcp_paired(pair=tcp_pair) as pair:
+            assert not pair.transport.stirring(0)
+            pair.transport.write_nowait(Response(b"abc"))
+            await trio.sleep(1)
+            assert not pair.transport.stirring(0)
+
+    async def test_reachable_while_all_is_acknowledged(self, patient_clock: MockClock) -> None:
+        async with tcp_paired(pair=tcp_pair) as pair:
+            pair.transport.write_nowait(Response(b"abc"))
+            await trio.sleep(1)
+            assert not pair.transport.unreachable(0)
+
+    @pytest.mark.needs_tcp_info
+    async def test_the_kernel_says_how_far_output_has_come(self, patient_clock: MockClock) -> None:
+        async with tcp_paired(pair=tcp_pair) as pair:
+            sent = pair.fill()
+            await trio.sleep(1)
+            now = delivery(pair.sock)
+            assert now is not None
+            assert 0 < now.acknowledged < sent
+            assert now.probes == 0
+            assert 0 <= now.last_ack < 60
+
+    async def test_a_socket_that_failed_is_the_reader_s(self, patient_clock: MockClock) -> None:
+        async with tcp_paired(pair=tcp_pair) as pair:
+            await pair.peer.reset()
+            await trio.sleep(1)
+            assert pair.transport.stirring(0)
+
+
+class TestNames:
+    async def test_of_tcp(self, patient_clock: MockClock) -> None:
+        async with tcp_paired(pair=tcp_pair) as pair:
+            host, port = pair.sock.getpeername()
+            assert pair.transport.peer == f"{host}:{port}"
+
+    async def test_of_ipv6(self) -> None:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+            port = listener.getsockname()[1]
+            with socket.create_connection(("::1", port)) as sock:
+                assert peer_name(sock) == f"[::1]:{port}"
+
+    async def test_of_socket_pairs_and_of_sockets_that_are_not_connected(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, socket.socket() as unconnected:
+            assert peer_name(ours) == "local"
+            assert peer_name(unconnected) == "unknown"
