@@ -16,9 +16,9 @@ import trio
 import trio.testing
 from websockets.frames import Opcode
 
-from tests.channels.test_hub import Listener
 from tests.support.fake_server import URL, FakeServer, fake_server
 from tests.support.harness import idle, linked
+from tests.support.hub import Listener
 from tests.support.serving import serving
 from trio_beat import Connection, Heartbeat, Limits, Message, connect, open_hub, reconnecting, serve
 

@@ -12,72 +12,12 @@ import pytest
 import trio
 import trio.testing
 
-from trio_beat import BackendError, Hub, HubStatistics, Message, open_hub
+from tests.support.hub import AskedBackend, Listener, settled
+from trio_beat import BackendError, Hub, HubStatistics, open_hub
 from trio_beat._channels.subscriptions import Channel
-from trio_beat.backends import Deliver, Last
+from trio_beat.backends import Deliver
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import cancelled_at
-
-#: More than one turn of a fan-out.
-MANY = 600
-
-
-class Listener:
-    """Records what is delivered to it."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def deliver_nowait(self, message: Message) -> None:
-        self.messages.append(message)
-
-    @property
-    def texts(self) -> list[str]:
-        """The payloads of messages that are all text."""
-        payloads = [message.payload for message in self.messages]
-        texts = [payload for payload in payloads if isinstance(payload, str)]
-        assert texts == payloads
-        return texts
-
-
-class AskedBackend(MemoryBackend):
-    """Records what it was asked; can be made to fail, and to wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[str] = []
-        self.away = False
-        self.gates: dict[str, trio.Event] = {}
-
-    async def _ask(self, what: str) -> None:
-        self.asked.append(what)
-        if what in self.gates:
-            await self.gates[what].wait()
-        if self.away and not what.startswith("-"):
-            raise BackendError("nobody there")
-
-    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
-        await self._ask(f"!{channel}")
-        await super().publish(channel, message, expire=expire)
-
-    async def subscribe(self, channel: str) -> None:
-        await self._ask(f"+{channel}")
-        await super().subscribe(channel)
-
-    async def unsubscribe(self, channel: str) -> None:
-        await self._ask(f"-{channel}")
-        await super().unsubscribe(channel)
-
-    async def last(self, channel: str) -> Last | None:
-        last = await super().last(channel)
-        await self._ask(f"?{channel}")
-        return last
-
-
-async def settled(hub: Hub, channels: int, subscriptions: int) -> None:
-    """Check what the hub holds, once it is in step with its backend."""
-    await trio.testing.wait_all_tasks_blocked()
-    assert hub.statistics()[:2] == (channels, subscriptions)
 
 
 async def test_delivers_text_as_text_and_bytes_as_bytes() -> None:

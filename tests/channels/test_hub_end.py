@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from websockets.frames import Close
 
-from tests.channels.test_hub import AskedBackend, Listener
+from tests.support.hub import AskedBackend, Listener
 from tests.support.peer import dial
 from tests.support.serving import deserted, serving
 from trio_beat import BackendError, EndReason, Hub, HubClosed, HubStatistics, Message, open_hub

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.channels.test_hub import MANY, AskedBackend, Listener, settled
+from tests.support.hub import MANY, AskedBackend, Listener, settled
 from trio_beat import Hub, Message, open_hub
 
 
@@ -148,7 +148,7 @@ async def test_a_message_that_came_as_the_last_one_is_not_delivered_again() -> N
         async def hold_back(channel: str, message: Message) -> None:
             held_back.append(message)
 
-        deliver, backend._deliver = backend._deliver, hold_back
+        deliver, backend.deliver = backend.deliver, hold_back
         listener = Listener()
         await backend.subscribe("news")
         await hub.publish("news", "x")
@@ -157,7 +157,7 @@ async def test_a_message_that_came_as_the_last_one_is_not_delivered_again() -> N
         assert deliver is not None
         await deliver("news", held_back[0])
         assert listener.texts == ["x"]
-        backend._deliver = deliver
+        backend.deliver = deliver
         await hub.publish("news", "x")
         assert listener.texts == ["x", "x"]
 

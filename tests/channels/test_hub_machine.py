@@ -11,9 +11,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.channels.test_hub import AskedBackend, Listener
+from tests.support.hub import AskedBackend, Listener, keep_last
 from trio_beat import BackendError, open_hub
-from trio_beat._channels.subscriptions import LastMessages
 
 CHANNELS = ("a", "b", "c")
 WHO = 4
@@ -64,7 +63,7 @@ async def _play(steps: list[tuple[str, int, str]], keep: int) -> None:
     backend, model = AskedBackend(), Model(forgets=not keep)
     listeners = [Listener() for _ in range(WHO)]
     async with open_hub(backend) as hub:
-        hub._last = LastMessages(keep)
+        keep_last(hub, keep)
         for number, (what, who, channel) in enumerate(steps):
             listener = listeners[who]
             if what in ("join", "join twice"):
@@ -83,7 +82,7 @@ async def _play(steps: list[tuple[str, int, str]], keep: int) -> None:
             await trio.testing.wait_all_tasks_blocked()
             listened = [subscribers for subscribers in model.joined.values() if subscribers]
             assert hub.statistics()[:2] == (len(listened), sum(map(len, listened)))
-            assert backend._subscribed == {name for name in CHANNELS if model.joined[name]}
+            assert backend.subscribed == {name for name in CHANNELS if model.joined[name]}
     assert [listener.texts for listener in listeners] == model.heard
 
 
@@ -124,7 +123,7 @@ async def _play_at_once(steps: list[tuple[str, int, str]]) -> None:
                     nursery.start_soon(publish)
         await trio.testing.wait_all_tasks_blocked()
         assert hub.statistics().subscriptions == len(joined)
-        assert backend._subscribed == {channel for _, channel in joined}
+        assert backend.subscribed == {channel for _, channel in joined}
         asked = {name: [ask for ask in backend.asked if ask[1:] == name] for name in CHANNELS}
         for name, asks in asked.items():
             in_turns = [ask[0] for ask in asks if ask[0] in "+-"]
