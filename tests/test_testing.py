@@ -10,21 +10,21 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.backends import OpenBackend
 from trio_beat import BackendError, Message
 from trio_beat.backends import Backend, Deliver, Last
-from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import _Sentence, cancelled_at, check_backend
 
 
 class Broker:
-    """Lets several memory backends hear each other: what a broker outside would do."""
+    """Lets several backends hear each other: what a broker outside would do."""
 
     def __init__(self) -> None:
         self.hubs: list[SharedBackend] = []
         self.lock = trio.StrictFIFOLock()
 
 
-class SharedBackend(MemoryBackend):
+class SharedBackend(OpenBackend):
     def __init__(self, broker: Broker) -> None:
         super().__init__()
         self.broker = broker
@@ -41,7 +41,7 @@ class SharedBackend(MemoryBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         async with self.broker.lock:
             for hub in self.order():
-                await MemoryBackend.publish(hub, channel, message, expire=expire)
+                await OpenBackend.publish(hub, channel, message, expire=expire)
 
     def order(self) -> list[SharedBackend]:
         return self.broker.hubs
@@ -57,17 +57,17 @@ class OwnWayFirst(SharedBackend):
     """Hands its own messages out at once, and to the others when their turn has come."""
 
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
-        await MemoryBackend.publish(self, channel, message, expire=expire)
+        await OpenBackend.publish(self, channel, message, expire=expire)
         for hub in self.broker.hubs:
             if hub is not self:
-                await MemoryBackend.publish(hub, channel, message, expire=expire)
+                await OpenBackend.publish(hub, channel, message, expire=expire)
 
 
-class StaysInTheRoom(SharedBackend):
+class StaysSubscribed(SharedBackend):
     @asynccontextmanager
     async def running(self, deliver: Deliver) -> AsyncIterator[None]:
         self.broker.hubs.append(self)
-        self._deliver = deliver
+        self.deliver = deliver
         yield
 
 
@@ -75,9 +75,9 @@ class StaysInTheRoom(SharedBackend):
     ("broken", "sentence"),
     [
         (OwnWayFirst, _Sentence.ORDER),
-        (StaysInTheRoom, _Sentence.LEAVING),
+        (StaysSubscribed, _Sentence.LEAVING),
         # Each hub is alone.
-        (lambda broker: MemoryBackend(), _Sentence.EACH),
+        (lambda broker: OpenBackend(), _Sentence.EACH),
     ],
 )
 async def test_rejects_hubs_that_hear_different_things(
@@ -90,12 +90,12 @@ async def test_rejects_hubs_that_hear_different_things(
         await check_backend(partial(broken, broker), shared=True)
 
 
-class StripsNames(MemoryBackend):
+class StripsNames(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await super().publish(channel.replace("\0", ""), message, expire=expire)
 
 
-class Changing(MemoryBackend):
+class Changing(OpenBackend):
     """Makes other messages of some."""
 
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
@@ -130,7 +130,7 @@ class LosesIds(Changing):
         return Message(message.payload, message.id.rstrip(b"\n"))
 
 
-class KeepsAnotherKind(MemoryBackend):
+class KeepsAnotherKind(OpenBackend):
     """Delivers as it should; what it keeps is text."""
 
     async def last(self, channel: str) -> Last | None:
@@ -141,34 +141,34 @@ class KeepsAnotherKind(MemoryBackend):
         return Last(Message(text, last.message.id), last.expires_in)
 
 
-class IgnoresCase(MemoryBackend):
+class IgnoresCase(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await super().publish(channel.lower(), message, expire=expire)
 
 
-class HearsEverything(MemoryBackend):
+class HearsEverything(OpenBackend):
     async def subscribe(self, channel: str) -> None:
-        self._subscribed = {channel, *(f"other{channel.removeprefix('channel')}",)}
+        self.subscribed = {channel, *(f"other{channel.removeprefix('channel')}",)}
 
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
-        assert self._deliver is not None
-        await self._deliver(channel, message)
+        assert self.deliver is not None
+        await self.deliver(channel, message)
 
 
-class NotItsOwn(MemoryBackend):
+class NotItsOwn(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
-        if self._subscribed:
+        if self.subscribed:
             return
         await super().publish(channel, message, expire=expire)
 
 
-class OnlyTheFirst(MemoryBackend):
+class OnlyTheFirst(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await super().publish(channel, message, expire=expire)
-        self._subscribed.discard(channel)
+        self.subscribed.discard(channel)
 
 
-class Spawning(MemoryBackend):
+class Spawning(OpenBackend):
     """Has a nursery, in which it delivers."""
 
     nursery: trio.Nursery
@@ -185,23 +185,23 @@ class DeliversLater(Spawning):
         self.nursery.start_soon(partial(super().publish, channel, message, expire=expire))
 
 
-class AllAtOnce(MemoryBackend):
+class AllAtOnce(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
-        assert self._deliver is not None
+        assert self.deliver is not None
         await trio.lowlevel.checkpoint()
         if expire:
-            self._kept.put(channel, message, trio.current_time() + expire)
-        if channel in self._subscribed:
-            await self._deliver(channel, message)
+            self.kept[channel] = (message, trio.current_time() + expire)
+        if channel in self.subscribed:
+            await self.deliver(channel, message)
 
 
-class Twice(MemoryBackend):
+class Twice(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await super().publish(channel, message, expire=expire)
         await super().publish(channel, message, expire=0)
 
 
-class OneAtATime(MemoryBackend):
+class OneAtATime(OpenBackend):
     """Does not let one publish while another does."""
 
     busy = False
@@ -216,7 +216,7 @@ class OneAtATime(MemoryBackend):
             self.busy = False
 
 
-class LosesItsLock(MemoryBackend):
+class LosesItsLock(OpenBackend):
     """A publish that is cancelled leaves the others waiting."""
 
     def __init__(self) -> None:
@@ -229,7 +229,7 @@ class LosesItsLock(MemoryBackend):
         self.lock.release()
 
 
-class SubscribesForGood(MemoryBackend):
+class SubscribesForGood(OpenBackend):
     """A subscription that is cancelled cannot be taken back."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ class SubscribesForGood(MemoryBackend):
 
     async def subscribe(self, channel: str) -> None:
         self.halfway.add(channel)
-        self._subscribed.add(channel)
+        self.subscribed.add(channel)
         await trio.lowlevel.checkpoint()
         self.halfway.discard(channel)
 
@@ -247,7 +247,7 @@ class SubscribesForGood(MemoryBackend):
             await super().unsubscribe(channel)
 
 
-class CannotBeLeft(MemoryBackend):
+class CannotBeLeft(OpenBackend):
     @asynccontextmanager
     async def running(self, deliver: Deliver) -> AsyncIterator[None]:
         try:
@@ -259,69 +259,68 @@ class CannotBeLeft(MemoryBackend):
             raise
 
 
-class NeverLeft(MemoryBackend):
+class NeverLeft(OpenBackend):
     @asynccontextmanager
     async def running(self, deliver: Deliver) -> AsyncIterator[None]:
-        self._deliver = deliver
+        self.deliver = deliver
         yield
 
 
-class KeepsNothing(MemoryBackend):
+class KeepsNothing(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await super().publish(channel, message, expire=0)
 
 
-class KeepsTheFirst(MemoryBackend):
+class KeepsTheFirst(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         former = await self.last(channel)
         await super().publish(channel, message, expire=0 if former else expire)
 
 
-class KeepsTooLong(MemoryBackend):
+class KeepsTooLong(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await super().publish(channel, message, expire=2 * expire)
 
 
-class KeepsZero(MemoryBackend):
+class KeepsZero(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await super().publish(channel, message, expire=expire or 1)
 
 
-class ZeroDrops(MemoryBackend):
+class ZeroDrops(OpenBackend):
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         if not expire:
-            self._kept.drop(channel)
+            self.kept.pop(channel, None)
         await super().publish(channel, message, expire=expire)
 
 
-class StandsStill(MemoryBackend):
+class StandsStill(OpenBackend):
     """Tells what is left at the time of publishing, for ever."""
 
     async def last(self, channel: str) -> Last | None:
-        entry = self._kept._messages.get(channel)
-        return None if entry is None else Last(entry.message, 1.0)
+        return Last(self.kept[channel][0], 1.0) if channel in self.kept else None
 
 
-class KeepsAnother(MemoryBackend):
+class KeepsAnother(OpenBackend):
     """What is kept is not what came last."""
 
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
-        former = self._kept._messages.get(channel)
+        former = self.kept.get(channel)
         await super().publish(channel, message, expire=expire)
         if former is not None and str(message.payload).endswith("/4"):
-            self._kept._messages[channel] = former
+            self.kept[channel] = former
 
 
 class SubscribesSoon(Spawning):
     async def subscribe(self, channel: str) -> None:
         async def soon() -> None:
             await trio.sleep(0.5)
-            self._subscribed.add(channel)
+            self.subscribed.add(channel)
 
         self.nursery.start_soon(soon)
 
 
-class NeverUnsubscribes(MemoryBackend):
+class NeverUnsubscribes(OpenBackend):
     async def unsubscribe(self, channel: str) -> None:
         pass
 
@@ -367,14 +366,14 @@ async def test_rejects_a_backend_that_breaks_a_sentence(
         await check_backend(broken)
 
 
-class ForgetsTime(MemoryBackend):
+class ForgetsTime(OpenBackend):
     """Tells the truth about when a message expires, and then keeps it."""
 
     async def last(self, channel: str) -> Last | None:
-        if channel not in self._kept._messages:
+        if channel not in self.kept:
             return None
-        entry = self._kept._messages[channel]
-        return Last(entry.message, max(entry.expires - trio.current_time(), 0.001))
+        message, expires = self.kept[channel]
+        return Last(message, max(expires - trio.current_time(), 0.001))
 
 
 async def test_rejects_a_backend_that_keeps_what_has_expired(
@@ -419,7 +418,7 @@ async def test_raises_plainly_what_a_backend_raises(
 ) -> None:
     """Also where the backend has tasks, whose nursery would wrap it in a group."""
 
-    class Failing(MemoryBackend):
+    class Failing(OpenBackend):
         @asynccontextmanager
         async def running(self, deliver: Deliver) -> AsyncIterator[None]:
             async with super().running(deliver), trio.open_nursery() as nursery:
