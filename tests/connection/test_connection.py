@@ -53,6 +53,22 @@ class TestSending:
             assert trio.current_time() == 0.01
             assert await link.peer.text() == "x"
 
+    @pytest.mark.parametrize("payload", ["text", "\u00e9", b"\xff", ""])
+    async def test_message_is_framed_once_for_many(
+        self, payload: str | bytes, autojump_clock: MockClock
+    ) -> None:
+        message = Message(payload, b"id")
+        async with linked() as one, linked() as two:
+            await trio.sleep(0.01)
+            await one.connection.send(message)
+            frame = message.frame
+            two.connection.send_nowait(message)
+            assert message.frame is frame
+            for link in (one, two):
+                got = await link.peer.frame()
+                assert got is not None
+                assert got.serialize(mask=False) == frame
+
     async def test_lets_other_tasks_run_at_regular_counts(self, autojump_clock: MockClock) -> None:
         async with linked() as link, trio.open_nursery() as nursery:
             turns = 0
