@@ -33,8 +33,8 @@ LINGER: Final = 2.0
 LINGER_BYTES: Final = 2**20
 
 
-class Request(NamedTuple):
-    """What a pending asks for."""
+class FirstRequest(NamedTuple):
+    """The first request of a socket."""
 
     head: Head
     behind: bytes  #: what came behind the head
@@ -56,7 +56,7 @@ class PendingSocket(ABC):
         """The peer's address, for people."""
         return peer_name(self.sock)
 
-    def read_head_nowait(self) -> Request | None:
+    def read_head_nowait(self) -> FirstRequest | None:
         """The first request, where all of it is there already: then no time limit is needed.
 
         Raises:
@@ -65,7 +65,7 @@ class PendingSocket(ABC):
         """
         return None
 
-    async def read_head(self, turns: Turns) -> Request | None:
+    async def read_head(self, turns: Turns) -> FirstRequest | None:
         """Read the first request's line and headers.
 
         Args:
@@ -87,7 +87,7 @@ class PendingSocket(ABC):
             raise Refusal(400, "request ended before its header block did")
         return None
 
-    def _received_some(self, chunk: bytes) -> Request | None:
+    def _received_some(self, chunk: bytes) -> FirstRequest | None:
         self._received += chunk
         # An empty line before a request is passed over (RFC 9112, section 2.2), but a flood of them
         # would be work without a bound.
@@ -99,7 +99,7 @@ class PendingSocket(ABC):
         if not self._received or self._received == b"\r":
             return None
         head = find_head(self._received)
-        return None if head is None else Request(head, bytes(self._received[len(head.raw) :]))
+        return None if head is None else FirstRequest(head, bytes(self._received[len(head.raw) :]))
 
     async def refuse(self, refusal: Refusal, turns: Turns) -> None:
         """Tell the peer that it is not let in."""
@@ -166,7 +166,7 @@ class PendingTCP(PendingSocket):
     async def begin(self) -> None:
         pass
 
-    def read_head_nowait(self) -> Request | None:
+    def read_head_nowait(self) -> FirstRequest | None:
         try:
             chunk = self.sock.recv(_CHUNK)
         except BlockingIOError:
@@ -257,7 +257,7 @@ class PendingTLS(PendingTCP):
             await trio.lowlevel.wait_writable(self.sock)
         return done
 
-    def read_head_nowait(self) -> Request | None:
+    def read_head_nowait(self) -> FirstRequest | None:
         return None
 
     async def refuse(self, refusal: Refusal, turns: Turns) -> None:

@@ -1,32 +1,30 @@
-"""The server: listeners, the way in, the way out.
+"""The server: its nurseries, from the listeners to the end of the grace time.
 
 ::
 
     serve                     (outer nursery)
     ├── the metronome, the poller, the turns, and two that sum up lines of the log
     ├── the lifespan of the ASGI application
-    └── peers                 (one task for each socket)
-        ├── _serve_socket            reads the request: a connection, HTTP, or a refusal
+    └── peers                 (one task for each socket, `Peers`)
+        ├── a pending socket         its request is read: a connection, HTTP, or a refusal
         └── ...
 
-Draining (`Server.drain`, and what the command does on a signal): listeners close, peers that are
-still at the door are sent away, connections are closed with 1001 over the first half of the grace
-time, HTTP requests under way are answered; whoever is left at the end of it is cancelled.
+Draining (`Server.drain`, and what the command does on a signal): listeners close, handshakes under
+way are refused, connections are closed with 1001 over the first half of the grace time, HTTP
+requests under way are answered; what is left at the end of it is cancelled.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 import ssl
-from collections import Counter
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import trio
 
-from .._channels.grammar import ChannelError, below, parse_target
+from .._channels.grammar import ChannelError, parse_target
 from .._channels.hub import Hub, HubConsumer
 from .._checks import (
     check_kind,
@@ -38,39 +36,18 @@ from .._checks import (
 from .._connection.consumer import Consumer
 from .._connection.handler import Handler, HandlerConsumer, HandlerErrors
 from .._connection.life import Life
-from .._connection.shared import Shared
-from .._exceptions import EndReason, split_unexpected
 from .._heartbeat import Heartbeat
-from .._log import get_logger
-from .._metronome import Metronome
-from .._protocol.handshake import Head, Refusal, accept
-from .._summary import Summary
-from .._text import without_queries
-from .._transports.framing import ReadContext
+from .._protocol.handshake import Refusal
 from .._transports.kernel import set_up
-from .._transports.polling import Poller
-from .._transports.tls_session import Bios
-from .._transports.unfinished import Unfinished
-from .._turns import Turns
+from .accepting import accept_forever
+from .admission import Admission
 from .http import ASGIApp, HTTPFront
 from .lifespan import Lifespan
 from .limits import Limits, ServerStatistics
 from .listeners import open_listeners
-from .pending import PendingSocket, PendingTCP, PendingTLS, Request
-
-_log = get_logger("trio_beat.server")
-
-#: Sockets that are accepted before other tasks get a turn.
-_ACCEPT_TURN: Final = 16
-#: Seconds to wait when there is no file descriptor left for a new socket.
-_EXHAUSTED_PAUSE: Final = 0.1
-_GOING_AWAY: Final = "server is shutting down"
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-def _full() -> Refusal:
-    # A new one each time: an exception that is raised again keeps the frames of the first time.
-    return Refusal(503, "server is full, try again later", {"Retry-After": "30"})
+from .parts import Parts
+from .peers import Peers
+from .refusals import Refusals
 
 
 def _check_served(handler: object, hub: object, app: object) -> None:
@@ -82,6 +59,26 @@ def _check_served(handler: object, hub: object, app: object) -> None:
         raise TypeError(f"app is {app!r}; it must be an ASGI application, or None")
     if hub is not None:
         check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
+
+
+def _hub_consumers(hub: Hub, prefix: str) -> Callable[[str, str | None], Consumer]:
+    def consume(target: str, _: str | None) -> Consumer:
+        try:
+            return HubConsumer(hub, parse_target(target, prefix))
+        except ChannelError as exc:
+            logged = "channels that are not there, or not allowed"
+            raise Refusal(exc.status, str(exc), logged=logged) from None
+
+    return consume
+
+
+def _handler_consumers(
+    handler: Handler, inbound: int, errors: HandlerErrors
+) -> Callable[[str, str | None], Consumer]:
+    def consume(_: str, subprotocol: str | None) -> Consumer:
+        return HandlerConsumer(handler, inbound, errors, subprotocol)
+
+    return consume
 
 
 class Server:
@@ -114,33 +111,36 @@ class Server:
         if ssl_context is not None:
             check_server_context(ssl_context, "an ssl.SSLContext, or None")
         check_seconds("grace", grace, zero=True)
-        self._handler = handler
-        self._handler_errors = HandlerErrors(handler_errors)
-        self._hub = hub
-        self._turns = Turns()
+        self._handler_errors = errors = HandlerErrors(handler_errors)
+        self._grace = grace
+        self._parts = parts = Parts(heartbeat, limits, ssl_context)
         self._http = self._lifespan = None
         if app is not None:
             self._lifespan = Lifespan(app)
             timeout = limits.handshake_timeout
-            self._http = HTTPFront(app, self._turns, timeout, self._lifespan.state)
-        self._prefix = path_prefix
-        self._limits = limits
-        self._subprotocols = check_subprotocols(subprotocols)
-        self._ssl_context = ssl_context
-        self._bios = Bios()
-        self._grace = grace
-        self._metronome = Metronome(heartbeat.interval)
-        self._terms = Shared(heartbeat, self._metronome, limits.outbox, limits.slow_policy)
-        self._unfinished = Unfinished(limits.message_timeout, limits.unfinished)
-        self._reads = ReadContext(limits.message_size, self._turns, self._unfinished)
-        self._poller = Poller(self._turns)
+            self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state)
+        if hub is not None:
+            consume = _hub_consumers(hub, path_prefix)
+        else:
+            assert handler is not None
+            consume = _handler_consumers(handler, limits.inbound, errors)
+        self._refusals = Refusals()
         self._connections: set[Life] = set()
-        self._handshakes: set[trio.CancelScope] = set()
-        self._pending = 0
-        self._accepted = 0
-        self._refused: Counter[int] = Counter()
-        self._refusals = Summary(_log, "peers refused")
-        self._draining = trio.Event()
+        admission = Admission(
+            parts,
+            self._refusals,
+            self._connections,
+            consume,
+            check_subprotocols(subprotocols),
+            None if app is None else path_prefix,
+        )
+        self._peers = Peers(
+            parts,
+            admission,
+            self._refusals,
+            self._connections,
+            self._http,
+        )
 
     @property
     def port(self) -> int:
@@ -150,28 +150,28 @@ class Server:
     @property
     def draining(self) -> bool:
         """Whether it is shutting down."""
-        return self._draining.is_set()
+        return self._parts.draining.is_set()
 
     def statistics(self) -> ServerStatistics:
         """The server at this moment."""
         return ServerStatistics(
             len(self._connections),
-            self._pending,
+            self._peers.pending,
             0 if self._http is None else self._http.connections,
-            self._accepted,
-            self._terms.ended.copy(),
-            dict(self._refused),
-            self._terms.dropped,
+            self._peers.accepted,
+            self._parts.shared.ended.copy(),
+            dict(self._refusals.counts),
+            self._parts.shared.dropped,
             self._handler_errors.count,
-            self._unfinished.held,
+            self._parts.unfinished.held,
         )
 
     def drain(self) -> None:
-        """Begin to shut down; `serve` returns when everybody is gone or the grace time is over."""
-        self._draining.set()
+        """Begin to shut down; `serve` returns when all peers are gone or the grace time is over."""
+        self._parts.draining.set()
 
     def replace_ssl_context(self, ssl_context: ssl.SSLContext) -> None:
-        """Use another certificate from the next handshake on; who is connected stays so.
+        """Use another certificate from the next handshake on; open connections keep theirs.
 
         Args:
             ssl_context: a new one, like that which `serve` was given.
@@ -181,9 +181,9 @@ class Server:
             ValueError: it is a client's, or the server does not speak TLS.
         """
         check_server_context(ssl_context, "an ssl.SSLContext")
-        if self._ssl_context is None:
+        if self._parts.ssl_context is None:
             raise ValueError("the server does not speak TLS, and cannot begin to")
-        self._ssl_context = ssl_context
+        self._parts.ssl_context = ssl_context
 
     async def run(
         self,
@@ -198,15 +198,15 @@ class Server:
             task_status: gets this server once it accepts.
         """
         self.addresses = [listener.getsockname()[:2] for listener in listeners]
-        with self._poller, contextlib.ExitStack() as listening:
+        with self._parts.poller, contextlib.ExitStack() as listening:
             for listener in listeners:
-                set_up(listener, self._terms.heartbeat.patience)
+                set_up(listener, self._parts.shared.heartbeat.patience)
                 listening.enter_context(listener)
             try:
                 await self._run(listening, listeners, task_status)
             finally:
-                self._refusals.tell()
-                self._terms.ends.tell()
+                self._refusals.lines.tell()
+                self._parts.shared.ends.tell()
 
     async def _run(
         self,
@@ -216,11 +216,11 @@ class Server:
     ) -> None:
         failure = None
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._metronome.run)
-            await nursery.start(self._poller.run)
-            await nursery.start(self._turns.run)
-            nursery.start_soon(self._refusals.run)
-            nursery.start_soon(self._terms.ends.run)
+            await nursery.start(self._parts.metronome.run)
+            await nursery.start(self._parts.poller.run)
+            await nursery.start(self._parts.turns.run)
+            nursery.start_soon(self._refusals.lines.run)
+            nursery.start_soon(self._parts.shared.ends.run)
             if self._lifespan is not None:
                 nursery.start_soon(self._lifespan.run)
                 failure = await self._lifespan.start()
@@ -240,183 +240,22 @@ class Server:
     ) -> float:
         """Returns when the grace time is over."""
         async with trio.open_nursery() as peers:
+
+            def take(sock: socket.socket) -> None:
+                self._peers.start_soon(sock, peers)
+
             try:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
-                        accepting.start_soon(self._accept, listener, peers)
+                        accepting.start_soon(accept_forever, listener, take)
                     task_status.started(self)
-                    await self._draining.wait()
+                    await self._parts.draining.wait()
                     accepting.cancel_scope.cancel()
             finally:
                 listening.close()
             until = peers.cancel_scope.deadline = trio.current_time() + self._grace
-            await self._drain_peers()
+            await self._peers.drain(self._grace)
         return until
-
-    async def _accept(self, listener: socket.socket, peers: trio.Nursery) -> None:
-        exhausted = False
-        while True:
-            await trio.lowlevel.wait_readable(listener)
-            try:
-                for _ in range(_ACCEPT_TURN):
-                    sock, _ = listener.accept()
-                    exhausted = False
-                    self._take(sock, peers)
-            except BlockingIOError:
-                continue
-            except OSError as exc:
-                # Anything else: the peer left before it was accepted (accept(2), "Error handling").
-                if exc.errno in _EXHAUSTED:
-                    if not exhausted:
-                        _log.error("cannot accept: %s; trying again until it works", exc)
-                    exhausted = True
-                    await trio.sleep(_EXHAUSTED_PAUSE)
-
-    def _take(self, sock: socket.socket, peers: trio.Nursery) -> None:
-        sock.setblocking(False)
-        context = self._ssl_context
-        pending: PendingSocket = (
-            PendingTCP(sock)
-            if context is None
-            else PendingTLS(sock, context, self._bios, self._turns)
-        )
-        if self._pending >= self._limits.pending:
-            self._refuse_nowait(pending, _full())
-            return
-        self._pending += 1
-        peers.start_soon(self._serve_socket, pending, name="trio_beat connection")
-
-    async def _serve_socket(self, pending: PendingSocket) -> None:
-        admitted = None
-        try:
-            try:
-                admitted = await self._admit(pending)
-            finally:
-                self._pending -= 1
-                if admitted is None:
-                    pending.abort()
-            if isinstance(admitted, Life):
-                del pending
-                self._accepted += 1
-                self._connections.add(admitted)
-                try:
-                    await admitted.run()
-                finally:
-                    self._connections.discard(admitted)
-            elif admitted is not None:
-                await self._serve_http(pending, admitted)
-        except BaseException as exc:
-            rest = self._contain(exc, admitted)
-            if rest is exc:
-                raise
-            if rest is not None:
-                raise rest from rest.__cause__
-
-    def _contain(self, exc: BaseException, admitted: Life | Request | None) -> BaseException | None:
-        """Let what nothing expects end one peer and not the server: here, and nowhere else.
-
-        Returns:
-            What is the server's to raise: what a handler raised, a cancellation, or an exit.
-        """
-        connection = admitted if isinstance(admitted, Life) else None
-        failure = None if connection is None else connection.failure
-        unexpected, rest = split_unexpected(exc, failure)
-        if unexpected is not None:
-            _log.error("a connection failed", exc_info=unexpected)
-            if connection is None:
-                self._terms.ended[EndReason.INTERNAL_ERROR] += 1
-        return rest
-
-    async def _serve_http(self, pending: PendingSocket, request: Request) -> None:
-        assert self._http is not None
-        try:
-            if self._http.connections >= self._limits.pending:
-                self._refuse_nowait(pending, _full())
-            else:
-                await self._http.serve(pending, request.head.raw + request.behind)
-        except OSError as exc:
-            _log.debug("%s left: %s", pending.peer, exc)
-        finally:
-            pending.abort()
-
-    async def _admit(self, pending: PendingSocket) -> Life | Request | None:
-        try:
-            request = pending.read_head_nowait() or await self._read_request(pending)
-            if request is None:
-                return None
-            path = request.head.target.partition("?")[0]
-            if self._http is not None and below(path, self._prefix) is None:
-                return request
-            return self._make_connection(pending, *request)
-        except Refusal as refusal:
-            self._note(pending, refusal)
-            await pending.refuse(refusal, self._turns)
-        except OSError as exc:
-            _log.debug("%s left: %s", pending.peer, exc)
-        return None
-
-    def _refuse_nowait(self, pending: PendingSocket, refusal: Refusal) -> None:
-        self._note(pending, refusal)
-        pending.refuse_nowait(refusal)
-
-    def _note(self, pending: PendingSocket, refusal: Refusal) -> None:
-        self._refused[refusal.status] += 1
-        if not self._refusals.alone(str(refusal.status), trio.current_time()):
-            return
-        # Some texts quote the request.
-        text = without_queries(refusal.logged)
-        fields = {"peer": pending.peer, "status": refusal.status}
-        _log.info("%s refused: %d %s", pending.peer, refusal.status, text, extra=fields)
-
-    async def _read_request(self, pending: PendingSocket) -> Request | None:
-        with trio.move_on_after(self._limits.handshake_timeout) as scope:
-            self._handshakes.add(scope)
-            try:
-                await pending.begin()
-                return await pending.read_head(self._turns)
-            finally:
-                self._handshakes.discard(scope)
-        if self.draining:
-            raise Refusal(503, _GOING_AWAY)
-        raise Refusal(408, f"no request within {self._limits.handshake_timeout:g} s")
-
-    def _make_connection(self, pending: PendingSocket, head: Head, behind: bytes) -> Life:
-        if self.draining:
-            raise Refusal(503, _GOING_AWAY)
-        response, subprotocol = accept(head, self._subprotocols)
-        consumer: Consumer
-        if self._hub is not None:
-            try:
-                consumer = HubConsumer(self._hub, parse_target(head.target, self._prefix))
-            except ChannelError as exc:
-                logged = "channels that are not there, or not allowed"
-                raise Refusal(exc.status, str(exc), logged=logged) from None
-        else:
-            assert self._handler is not None
-            consumer = HandlerConsumer(
-                self._handler, self._limits.inbound, self._handler_errors, subprotocol
-            )
-        if len(self._connections) >= self._limits.connections:
-            raise _full()
-        return Life(
-            pending.transport(self._reads, self._poller, behind),
-            self._terms,
-            consumer,
-            path=head.target,
-            response=response,
-        )
-
-    async def _drain_peers(self) -> None:
-        for scope in self._handshakes:
-            scope.cancel()
-        if self._http is not None:
-            await self._http.drain()
-        connections = list(self._connections)
-        _log.info("draining within %g s, open connections: %d", self._grace, len(connections))
-        begin = trio.current_time()
-        for index, connection in enumerate(connections):
-            await trio.sleep_until(begin + self._grace / 2 * index / len(connections))
-            connection.end_nowait(EndReason.SHUTDOWN, 1001, _GOING_AWAY)
 
 
 async def serve(

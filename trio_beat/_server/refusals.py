@@ -1,0 +1,49 @@
+"""The refusals of a server: how many there were, and what the log says of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import trio
+
+from .._log import get_logger
+from .._protocol.handshake import Refusal
+from .._summary import Summary
+from .._text import without_queries
+from .pending import PendingSocket
+
+_log = get_logger("trio_beat.server")
+
+#: What a peer is told while the server drains.
+GOING_AWAY: Final = "server is shutting down"
+
+
+def full() -> Refusal:
+    """Make the refusal of a server that has no room."""
+    # A new one each time: an exception that is raised again keeps the frames of the first time.
+    return Refusal(503, "server is full, try again later", {"Retry-After": "30"})
+
+
+class Refusals:
+    """Counts refusals and logs them."""
+
+    def __init__(self) -> None:
+        #: By HTTP status.
+        self.counts: Counter[int] = Counter()
+        self.lines = Summary(_log, "peers refused")
+
+    def note(self, pending: PendingSocket, refusal: Refusal) -> None:
+        """Count a refusal, and log it unless too many are logged already."""
+        self.counts[refusal.status] += 1
+        if not self.lines.alone(str(refusal.status), trio.current_time()):
+            return
+        # Some texts quote the request.
+        text = without_queries(refusal.logged)
+        fields = {"peer": pending.peer, "status": refusal.status}
+        _log.info("%s refused: %d %s", pending.peer, refusal.status, text, extra=fields)
+
+    def refuse_nowait(self, pending: PendingSocket, refusal: Refusal) -> None:
+        """Refuse a peer as far as that needs no waiting, and close its socket."""
+        self.note(pending, refusal)
+        pending.refuse_nowait(refusal)
