@@ -14,6 +14,7 @@
     │       ├── HandshakeRefused    this address, or this client, is not let in
     │       └── ServerUnavailable   the server, or a proxy before it, cannot serve now
     ├── StartupFailed           the application that a server serves did not start
+    ├── Refused                 no error, but the answer to a request that is not admitted
     └── BackendError            the backend could not do what was asked
         ├── HubClosed           the hub is not running
         └── UnknownBackend      nobody provides a backend for this URL
@@ -22,10 +23,21 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
+from ._checks import check_kind, check_text, check_token, check_whole
 from ._text import without_userinfo
+
+#: Statuses that `Refused` may have: client and server errors, and those that send elsewhere. Any
+#: other one has no body, or is not the last answer.
+_FIRST_ERROR, _LAST_ERROR = 400, 599
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+#: A header's value, without what some recipients read otherwise (RFC 9110, section 5.5).
+_HEADER_VALUE: Final = re.compile(r"[\t -~]*")
+#: What the body decides.
+_FRAMING: Final = frozenset({"content-length", "content-encoding", "transfer-encoding"})
 
 
 class EndReason(enum.StrEnum):
@@ -163,6 +175,67 @@ class ServerUnavailable(HandshakeDeclined):
 
 class StartupFailed(TrioBeatError):  # noqa: N818 - the name says what is wrong
     """The ASGI application of a server did not start; its own exception is the ``__cause__``."""
+
+
+class Refused(TrioBeatError):  # noqa: N818 - an answer, not an error
+    """The answer to a request that is not admitted (RFC 9110, section 15).
+
+    Args:
+        status: HTTP status code: 400 to 599, or 301, 302, 303, 307 or 308 with a header Location.
+            Browsers follow no redirect of a WebSocket; other clients may.
+        text: what was wrong and what is allowed, for the peer: the body, with a newline behind it.
+        headers: of the answer, a mapping or pairs, in place of the usual ones of these names.
+        logged: what the log says in place of `text`; None: `text`. Give it where the text has
+            something that no log should: a header's value, a query, a name.
+
+    Attributes:
+        headers: of the answer, as pairs.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: the answer would be no HTTP: another status, surrogates in the text, a header
+            with a name that is no token or a value beyond printable ASCII and tabs; or it would
+            not end where it should: Content-Length, Content-Encoding, Transfer-Encoding, or a
+            Connection without ``close``.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        *,
+        logged: str | None = None,
+    ) -> None:
+        check_whole("status", status)
+        check_text("text", text)
+        if logged is not None:
+            check_kind("logged", logged, str, "a text, or None")
+        pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+        for name, value in pairs:
+            _check_answer_header(name, value)
+        located = any(name.lower() == "location" for name, _ in pairs)
+        if not (_FIRST_ERROR <= status <= _LAST_ERROR or (status in _REDIRECTS and located)):
+            allowed = "400 to 599, or 301, 302, 303, 307 or 308 with a Location"
+            raise ValueError(f"status is {status!r}; it must be {allowed}")
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = pairs
+        self.logged = text if logged is None else logged
+
+
+def _check_answer_header(name: str, value: str) -> None:
+    check_token("header", name)
+    check_kind(f"header {name}", value, str, "a text")
+    if not _HEADER_VALUE.fullmatch(value):
+        # Not the value, which may be secret.
+        raise ValueError(f"header {name} has more than printable ASCII and tabs")
+    if name.lower() in _FRAMING:
+        raise ValueError(f"header {name} is not to be given: the body decides it")
+    options = {option.strip().lower() for option in value.split(",")}
+    if name.lower() == "connection" and "close" not in options:
+        raise ValueError("header Connection must have close: nothing follows the answer")
 
 
 class BackendError(TrioBeatError):

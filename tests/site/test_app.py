@@ -22,7 +22,7 @@ from tests.support.command import clean_environment, command
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
-from trio_beat._protocol.handshake import SECURITY_HEADERS
+from trio_beat._protocol.refusal import SECURITY_HEADERS
 from trio_beat._site.app import Site, make_app
 from trio_beat.backends import Backend
 

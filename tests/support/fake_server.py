@@ -14,7 +14,8 @@ from tests.support.peer import Peer, PeerStream
 from trio_beat import Heartbeat, connect
 from trio_beat._client import session
 from trio_beat._client.address import Address
-from trio_beat._protocol.handshake import accept, find_head
+from trio_beat._protocol.handshake import accept
+from trio_beat._protocol.head import find_head
 from trio_beat._transports.client_stream import ClientStream
 
 URL = "ws://localhost/ws/news?subscribe-broadcast"

@@ -3,7 +3,7 @@
 1. The first request is read within the handshake's time limit. A request that has come whole with
    its socket needs none: no cancel scope is made for it.
 2. Draining ends all handshakes: their peers get 503.
-3. Whatever is wrong is a `Refusal`, sent here and nowhere else.
+3. Whatever is wrong is a `Refused`, sent here and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import trio
 from .._channels.grammar import below
 from .._connection.consumer import Consumer
 from .._connection.life import Life
+from .._exceptions import Refused
 from .._log import get_logger
-from .._protocol.handshake import Head, Refusal, accept
+from .._protocol.handshake import accept
+from .._protocol.head import Head
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
 from .refusals import GOING_AWAY, Refusals, full
@@ -32,7 +34,7 @@ class Admission:
         refusals: where refusals are noted.
         connections: those that are open, for their limit.
         consume: makes a connection's consumer from its target and its subprotocol; raises
-            `Refusal`.
+            `Refused`.
         subprotocols: that the server speaks, the preferred one first.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
     """
@@ -71,7 +73,7 @@ class Admission:
             if self._is_http(request.head):
                 return request
             return self._make_connection(pending, *request)
-        except Refusal as refusal:
+        except Refused as refusal:
             self._refusals.note(pending, refusal)
             await pending.refuse(refusal, self._parts.turns)
         except OSError as exc:
@@ -93,8 +95,8 @@ class Admission:
             finally:
                 self._waiting.discard(scope)
         if self._parts.draining.is_set():
-            raise Refusal(503, GOING_AWAY)
-        raise Refusal(408, f"no request within {timeout:g} s")
+            raise Refused(503, GOING_AWAY)
+        raise Refused(408, f"no request within {timeout:g} s")
 
     def _is_http(self, head: Head) -> bool:
         if self._http_prefix is None:
@@ -103,7 +105,7 @@ class Admission:
 
     def _make_connection(self, pending: PendingSocket, head: Head, behind: bytes) -> Life:
         if self._parts.draining.is_set():
-            raise Refusal(503, GOING_AWAY)
+            raise Refused(503, GOING_AWAY)
         response, subprotocol = accept(head, self._subprotocols)
         consumer = self._consume(head.target, subprotocol)
         if len(self._connections) >= self._parts.limits.connections:

@@ -30,8 +30,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr, wrap_app
 
+from .._exceptions import Refused
 from .._log import get_logger
-from .._protocol.handshake import Refusal
 from .._turns import Turns
 from .http_pace import BYTES, PATIENCE, REQUESTS, SLOWEST, Bucket, Pace, Patience, pay
 from .http_protocol import Protocol
@@ -208,7 +208,7 @@ class _HTTPConnection:
                     await self._read(received)
                 if self._head_begun and trio.current_time() >= self._reading.deadline:
                     text = f"no request within {front.head_timeout:g} s"
-                    await self._protocol.refuse(Refusal(408, text))
+                    await self._protocol.refuse(Refused(408, text))
                 self.end_soon()
                 # Many may leave at once.
                 await front.turns.take()
@@ -243,7 +243,7 @@ class _HTTPConnection:
 
     async def _give_up(self) -> None:
         text = f"the body came slower than {SLOWEST:g} bytes a second for {PATIENCE:g} s"
-        await self._protocol.refuse(Refusal(408, text))
+        await self._protocol.refuse(Refused(408, text))
 
     async def _receive(self) -> bytes:
         try:

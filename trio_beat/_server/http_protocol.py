@@ -13,14 +13,10 @@ from hypercorn.events import Closed, RawData
 from hypercorn.protocol.events import EndBody, Event, Response
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 
-from .._protocol.handshake import (
-    SECURITY_HEADERS,
-    Refusal,
-    check_framing,
-    find_block_end,
-    find_head,
-    origin_form,
-)
+from .._exceptions import Refused
+from .._protocol.handshake import check_framing
+from .._protocol.head import find_block_end, find_head, origin_form
+from .._protocol.refusal import SECURITY_HEADERS, refusal_response
 
 #: Seconds for which a connection takes further requests.
 _KEPT: Final = 60.0
@@ -49,7 +45,7 @@ class StrictConnection(h11.Connection):
     def __init__(self, max_incomplete_event_size: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size)
         #: What is wrong with the request.
-        self.refusal: Refusal | None = None
+        self.refusal: Refused | None = None
         #: The latest request's line and headers.
         self.head = b""
 
@@ -73,7 +69,7 @@ class StrictConnection(h11.Connection):
                     check_framing(head)
                     self.head = head.raw
             return super().next_event()
-        except Refusal as refusal:
+        except Refused as refusal:
             self.refusal = refusal
             raise h11.RemoteProtocolError(refusal.logged, refusal.status) from None
 
@@ -105,13 +101,13 @@ class Protocol(H11Protocol):
         """A part of the request's body has yet to come."""
         return bool(self.connection.their_state is h11.SEND_BODY)
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: Refused) -> None:
         """Answer the request, where it is not answered yet, and close."""
         connection = self.connection
         if isinstance(connection, H11WSConnection):
             connection = connection.h11_connection
         if connection.our_state in _UNANSWERED:
-            await self.send(RawData(refusal.response()))
+            await self.send(RawData(refusal_response(refusal)))
         await self.send(Closed())
 
     async def stream_send(self, event: Event) -> None:
@@ -140,8 +136,8 @@ class Protocol(H11Protocol):
 
     async def _send_error_response(self, status_code: int) -> None:
         assert isinstance(self.connection, StrictConnection)
-        refusal = self.connection.refusal or Refusal(status_code, "malformed request body")
-        await self.send(RawData(refusal.response()))
+        refusal = self.connection.refusal or Refused(status_code, "malformed request body")
+        await self.send(RawData(refusal_response(refusal)))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """No HTTP/2: an upgrade to it is ignored, which is allowed (RFC 9110, section 7.8)."""

@@ -15,7 +15,9 @@ from typing import Final, NamedTuple
 
 import trio
 
-from .._protocol.handshake import Head, Refusal, find_head
+from .._exceptions import Refused
+from .._protocol.head import Head, find_head
+from .._protocol.refusal import refusal_response
 from .._transports import Transport
 from .._transports.framing import ReadContext
 from .._transports.kernel import peer_name
@@ -60,7 +62,7 @@ class PendingSocket(ABC):
         """The first request, where all of it is there already: then no time limit is needed.
 
         Raises:
-            Refusal: it cannot be HTTP.
+            Refused: it cannot be HTTP.
             OSError: the socket failed.
         """
         return None
@@ -75,7 +77,7 @@ class PendingSocket(ABC):
             The request; None when the peer left before its end.
 
         Raises:
-            Refusal: it cannot be HTTP.
+            Refused: it cannot be HTTP.
             OSError: the socket failed.
         """
         while chunk := await self.receive_some():
@@ -84,7 +86,7 @@ class PendingSocket(ABC):
             if request is not None:
                 return request
         if self._received:
-            raise Refusal(400, "request ended before its header block did")
+            raise Refused(400, "request ended before its header block did")
         return None
 
     def _received_some(self, chunk: bytes) -> FirstRequest | None:
@@ -95,17 +97,17 @@ class PendingSocket(ABC):
             del self._received[:2]
             self._empty_lines += 1
             if self._empty_lines > _EMPTY_LINES:
-                raise Refusal(400, "not HTTP: expected a request, not empty lines")
+                raise Refused(400, "not HTTP: expected a request, not empty lines")
         if not self._received or self._received == b"\r":
             return None
         head = find_head(self._received)
         return None if head is None else FirstRequest(head, bytes(self._received[len(head.raw) :]))
 
-    async def refuse(self, refusal: Refusal, turns: Turns) -> None:
+    async def refuse(self, refusal: Refused, turns: Turns) -> None:
         """Tell the peer that it is not let in."""
         until = trio.current_time() + LINGER
         with contextlib.suppress(OSError), trio.move_on_at(until):
-            await self.send_all(refusal.response())
+            await self.send_all(refusal_response(refusal))
             self.end_output()
             await self.linger(turns, until)
 
@@ -129,7 +131,7 @@ class PendingSocket(ABC):
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
-    def refuse_nowait(self, refusal: Refusal) -> None:
+    def refuse_nowait(self, refusal: Refused) -> None:
         """Tell the peer that it is not let in, as far as that needs no waiting, and close."""
         self.abort()
 
@@ -174,9 +176,9 @@ class PendingTCP(PendingSocket):
         # An end of stream is told again.
         return self._received_some(chunk) if chunk else None
 
-    def refuse_nowait(self, refusal: Refusal) -> None:
+    def refuse_nowait(self, refusal: Refused) -> None:
         with contextlib.suppress(OSError):
-            self.sock.send(refusal.response())
+            self.sock.send(refusal_response(refusal))
         self.abort()
 
     async def receive_some(self) -> bytes:
@@ -230,7 +232,7 @@ class PendingTLS(PendingTCP):
             # No record of TLS begins with a letter, and every method of HTTP does.
             self._answerable = self.sock.recv(1, socket.MSG_PEEK).isalpha()
         if self._answerable:
-            raise Refusal(400, "this port speaks TLS: use https:// or wss://")
+            raise Refused(400, "this port speaks TLS: use https:// or wss://")
         # A step of a handshake takes as long as dozens of messages, and all peers may come at once.
         await self._turns.take()
         session = Session(self._context, self._bios)
@@ -260,14 +262,14 @@ class PendingTLS(PendingTCP):
     def read_head_nowait(self) -> FirstRequest | None:
         return None
 
-    async def refuse(self, refusal: Refusal, turns: Turns) -> None:
+    async def refuse(self, refusal: Refused, turns: Turns) -> None:
         if self._answerable:
             await super().refuse(refusal, turns)
 
-    def refuse_nowait(self, refusal: Refusal) -> None:
+    def refuse_nowait(self, refusal: Refused) -> None:
         if self._session is not None and not self._sending:
             with contextlib.suppress(OSError):
-                self._session.encrypt(refusal.response())
+                self._session.encrypt(refusal_response(refusal))
         self.abort()
 
     async def receive_some(self) -> bytes:

@@ -7,8 +7,8 @@ from typing import Final
 
 import trio
 
+from .._exceptions import Refused
 from .._log import get_logger
-from .._protocol.handshake import Refusal
 from .._summary import Summary
 from .._text import without_queries
 from .pending import PendingSocket
@@ -19,10 +19,10 @@ _log = get_logger("trio_beat.server")
 GOING_AWAY: Final = "server is shutting down"
 
 
-def full() -> Refusal:
+def full() -> Refused:
     """Make the refusal of a server that has no room."""
     # A new one each time: an exception that is raised again keeps the frames of the first time.
-    return Refusal(503, "server is full, try again later", {"Retry-After": "30"})
+    return Refused(503, "server is full, try again later", {"Retry-After": "30"})
 
 
 class Refusals:
@@ -33,7 +33,7 @@ class Refusals:
         self.counts: Counter[int] = Counter()
         self.lines = Summary(_log, "peers refused")
 
-    def note(self, pending: PendingSocket, refusal: Refusal) -> None:
+    def note(self, pending: PendingSocket, refusal: Refused) -> None:
         """Count a refusal, and log it unless too many are logged already."""
         self.counts[refusal.status] += 1
         if not self.lines.alone(str(refusal.status), trio.current_time()):
@@ -43,7 +43,7 @@ class Refusals:
         fields = {"peer": pending.peer, "status": refusal.status}
         _log.info("%s refused: %d %s", pending.peer, refusal.status, text, extra=fields)
 
-    def refuse_nowait(self, pending: PendingSocket, refusal: Refusal) -> None:
+    def refuse_nowait(self, pending: PendingSocket, refusal: Refused) -> None:
         """Refuse a peer as far as that needs no waiting, and close its socket."""
         self.note(pending, refusal)
         pending.refuse_nowait(refusal)

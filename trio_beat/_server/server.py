@@ -36,8 +36,8 @@ from .._checks import (
 from .._connection.consumer import Consumer
 from .._connection.handler import Handler, HandlerConsumer, HandlerErrors
 from .._connection.life import Life
+from .._exceptions import Refused
 from .._heartbeat import Heartbeat
-from .._protocol.handshake import Refusal
 from .._transports.kernel import set_up
 from .accepting import accept_forever
 from .admission import Admission
@@ -67,7 +67,7 @@ def _hub_consumers(hub: Hub, prefix: str) -> Callable[[str, str | None], Consume
             return HubConsumer(hub, parse_target(target, prefix))
         except ChannelError as exc:
             logged = "channels that are not there, or not allowed"
-            raise Refusal(exc.status, str(exc), logged=logged) from None
+            raise Refused(exc.status, str(exc), logged=logged) from None
 
     return consume
 

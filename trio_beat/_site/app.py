@@ -24,7 +24,7 @@ from .._channels.grammar import ChannelError, below, channel_key, parse_facility
 from .._channels.hub import Hub
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
-from .._protocol.handshake import SECURITY_HEADERS
+from .._protocol.refusal import SECURITY_HEADERS
 
 _PUBLISH: Final = "/api/publish/"
 #: Read once: a request must be answered without a free file descriptor.
