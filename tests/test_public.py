@@ -33,7 +33,7 @@ CLASSES = [name for name in trio_beat.__all__ if inspect.isclass(getattr(trio_be
 
 def arguments(function: object) -> list[str]:
     assert callable(function)
-    return [name for name in inspect.signature(function).parameters if name != "self"]
+    return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
 
 def not_named(names: list[str], docstring: str | None) -> list[str]:

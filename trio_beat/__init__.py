@@ -34,7 +34,9 @@ from ._exceptions import (
     Unreachable,
 )
 from ._heartbeat import Heartbeat
+from ._protocol.headers import Headers
 from ._protocol.messages import Message
+from ._protocol.request import Request
 from ._server.limits import Limits, ServerStatistics
 from ._server.server import Server, serve
 
@@ -51,6 +53,8 @@ __all__ = [
     # a connection
     "Connection",
     "Message",
+    "Request",
+    "Headers",
     "Statistics",
     "Heartbeat",
     "Closed",

@@ -33,13 +33,16 @@ _UPGRADE: Final = {
 }
 
 
-def accept(head: Head, subprotocols: Sequence[str]) -> tuple[bytes, str | None]:
+def accept(
+    head: Head, subprotocols: Sequence[str], parsed: Headers | None = None
+) -> tuple[bytes, str | None]:
     """Answer a WebSocket handshake.
 
     Args:
         head: the request.
         subprotocols: that the server speaks, the preferred one first; the first that the client
             offers too is agreed on, and none where there is no such (section 4.2.2).
+        parsed: its headers, where they are parsed already; None: they are not.
 
     Returns:
         The response to send, and the subprotocol or None.
@@ -47,7 +50,7 @@ def accept(head: Head, subprotocols: Sequence[str]) -> tuple[bytes, str | None]:
     Raises:
         Refused: the request is not a valid WebSocket handshake.
     """
-    request = _parse(head)
+    request = _without_body(head, fields(head.raw) if parsed is None else parsed)
     if len(request.headers.get_all("Host")) != 1:
         raise Refused(400, _ONE_HOST)
     try:
@@ -114,8 +117,7 @@ def _chain(exc: BaseException | None) -> str:
     return "; ".join(texts)
 
 
-def _parse(head: Head) -> Request:
-    headers = fields(head)
+def _without_body(head: Head, headers: Headers) -> Request:
     if "Transfer-Encoding" in headers:
         raise Refused(400, "bad request: transfer codings aren't supported")
     # Some devices send a Content-Length of 0.
@@ -130,7 +132,7 @@ def check_framing(head: Head) -> None:
     Raises:
         Refused: 400, or 501 for a transfer coding that is not known; the connection is closed.
     """
-    headers = fields(head)
+    headers = fields(head.raw)
     hosts = len(headers.get_all("Host"))
     if hosts > 1 or (hosts == 0 and head.version != "HTTP/1.0"):
         raise Refused(400, _ONE_HOST)

@@ -109,8 +109,8 @@ def origin_form(target: str) -> str:
     return f"/{rest}" if absolute and not rest.startswith("/") else rest
 
 
-def fields(head: Head) -> Headers:
-    """Parse a request's headers.
+def fields(head: bytes) -> Headers:
+    """Parse the headers of a request's head.
 
     Strictly: a line ends with CRLF, is not folded, and has nothing between name and colon, all of
     which different recipients understand differently (RFC 9112, sections 2.2, 5.1 and 5.2).
@@ -119,10 +119,10 @@ def fields(head: Head) -> Headers:
         Refused: 400 for what breaks their grammar.
     """
     reader = StreamReader()
-    line_end = head.raw.index(b"\n") + 1
-    if not head.raw.endswith(b"\r\n", 0, line_end):
+    line_end = head.index(b"\n") + 1
+    if not head.endswith(b"\r\n", 0, line_end):
         raise Refused(400, "bad request: line without CRLF")
-    reader.feed_data(head.raw[line_end:])
+    reader.feed_data(head[line_end:])
     reader.feed_eof()
     try:
         # `find_head` has judged the size; the limit of a line that is asked for here is lower.
