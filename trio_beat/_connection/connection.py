@@ -10,6 +10,7 @@ import trio
 from .._exceptions import Closed, EndReason
 from .._protocol.frames import check_close
 from .._protocol.messages import Message
+from .._protocol.request import Request
 from .beating import Beating
 
 #: Messages that connections send before other tasks get a turn: a turn costs as much as a small
@@ -31,6 +32,8 @@ class Received(Protocol):
 
     #: What the handshake agreed on, or None.
     subprotocol: str | None
+    #: What the peer asked with, where a server's handler is to find it; else None.
+    request: Request | None
 
     async def receive(self) -> str | bytes:
         """Give a message to the application; raises `trio.EndOfChannel` after the last."""
@@ -59,6 +62,11 @@ class Connection:
     def subprotocol(self) -> str | None:
         """What the handshake agreed on, or None."""
         return self._received.subprotocol
+
+    @property
+    def request(self) -> Request | None:
+        """What the peer asked with, in a server's handler; None: this is a client's connection."""
+        return self._received.request
 
     @property
     def peer(self) -> str:

@@ -11,6 +11,7 @@ import trio
 
 from .._exceptions import ConnectionClosed, EndReason, split
 from .._log import get_logger
+from .._protocol.request import Request
 from .beating import Beating
 from .connection import Connection
 from .consumer import Consumer
@@ -50,6 +51,7 @@ class InboxConsumer(Consumer):
     Args:
         inbound_size: how many messages may wait for it before the reader stops reading.
         subprotocol: what the handshake agreed on, or None.
+        request: what a server's peer asked with, or None.
     """
 
     __slots__ = (
@@ -59,10 +61,16 @@ class InboxConsumer(Consumer):
         "_readers",
         "_running",
         "failure",
+        "request",
         "subprotocol",
     )
 
-    def __init__(self, inbound_size: int, subprotocol: str | None = None) -> None:
+    def __init__(
+        self,
+        inbound_size: int,
+        subprotocol: str | None = None,
+        request: Request | None = None,
+    ) -> None:
         self._inbox = Inbox(inbound_size)
         self._running = False
         #: Set when the code asks for a message or returns; None while nothing waits for that.
@@ -73,6 +81,7 @@ class InboxConsumer(Consumer):
         self._busy: set[trio.lowlevel.Task] | None = None
         self.failure: BaseException | None = None
         self.subprotocol = subprotocol
+        self.request = request
 
     async def opened(self, engine: Beating) -> None:
         self._running = True
@@ -155,6 +164,7 @@ class HandlerConsumer(InboxConsumer):
         inbound_size: how many messages may wait for it before the reader stops reading.
         errors: what to do with the exceptions of handlers.
         subprotocol: what the handshake agreed on, or None.
+        request: what a server's peer asked with, or None.
     """
 
     __slots__ = ("_errors", "_handler")
@@ -165,8 +175,9 @@ class HandlerConsumer(InboxConsumer):
         inbound_size: int,
         errors: HandlerErrors,
         subprotocol: str | None = None,
+        request: Request | None = None,
     ) -> None:
-        super().__init__(inbound_size, subprotocol)
+        super().__init__(inbound_size, subprotocol, request)
         self._handler = handler
         self._errors = errors
 

@@ -19,6 +19,7 @@ from .._exceptions import Refused
 from .._log import get_logger
 from .._protocol.handshake import accept
 from .._protocol.head import Head
+from .._protocol.request import Request
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
 from .refusals import GOING_AWAY, Refusals, full
@@ -33,9 +34,10 @@ class Admission:
         parts: what the server's connections share.
         refusals: where refusals are noted.
         connections: those that are open, for their limit.
-        consume: makes a connection's consumer from its target and its subprotocol; raises
-            `Refused`.
+        consume: makes a connection's consumer from its target, its subprotocol, and its request
+            where that is kept; raises `Refused`.
         subprotocols: that the server speaks, the preferred one first.
+        keep_requests: consumers are given the requests.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
     """
 
@@ -44,8 +46,10 @@ class Admission:
         parts: Parts,
         refusals: Refusals,
         connections: set[Life],
-        consume: Callable[[str, str | None], Consumer],
+        consume: Callable[[str, str | None, Request | None], Consumer],
         subprotocols: Sequence[str],
+        *,
+        keep_requests: bool,
         http_prefix: str | None,
     ) -> None:
         self._parts = parts
@@ -53,6 +57,7 @@ class Admission:
         self._connections = connections
         self._consume = consume
         self._subprotocols = subprotocols
+        self._keep_requests = keep_requests
         self._http_prefix = http_prefix
         #: Those of the handshakes that wait for something.
         self._waiting: set[trio.CancelScope] = set()
@@ -107,7 +112,10 @@ class Admission:
         if self._parts.draining.is_set():
             raise Refused(503, GOING_AWAY)
         response, subprotocol = accept(head, self._subprotocols)
-        consumer = self._consume(head.target, subprotocol)
+        request = None
+        if self._keep_requests:
+            request = Request(head, pending.peer, secure=pending.secure)
+        consumer = self._consume(head.target, subprotocol, request)
         if len(self._connections) >= self._parts.limits.connections:
             raise full()
         return Life(

@@ -38,6 +38,7 @@ from .._connection.handler import Handler, HandlerConsumer, HandlerErrors
 from .._connection.life import Life
 from .._exceptions import Refused
 from .._heartbeat import Heartbeat
+from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
 from .admission import Admission
@@ -61,8 +62,8 @@ def _check_served(handler: object, hub: object, app: object) -> None:
         check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
 
 
-def _hub_consumers(hub: Hub, prefix: str) -> Callable[[str, str | None], Consumer]:
-    def consume(target: str, _: str | None) -> Consumer:
+def _hub_consumers(hub: Hub, prefix: str) -> Callable[[str, str | None, Request | None], Consumer]:
+    def consume(target: str, _: str | None, __: Request | None) -> Consumer:
         try:
             return HubConsumer(hub, parse_target(target, prefix))
         except ChannelError as exc:
@@ -74,9 +75,9 @@ def _hub_consumers(hub: Hub, prefix: str) -> Callable[[str, str | None], Consume
 
 def _handler_consumers(
     handler: Handler, inbound: int, errors: HandlerErrors
-) -> Callable[[str, str | None], Consumer]:
-    def consume(_: str, subprotocol: str | None) -> Consumer:
-        return HandlerConsumer(handler, inbound, errors, subprotocol)
+) -> Callable[[str, str | None, Request | None], Consumer]:
+    def consume(_: str, subprotocol: str | None, request: Request | None) -> Consumer:
+        return HandlerConsumer(handler, inbound, errors, subprotocol, request)
 
     return consume
 
@@ -132,7 +133,8 @@ class Server:
             self._connections,
             consume,
             check_subprotocols(subprotocols),
-            None if app is None else path_prefix,
+            keep_requests=handler is not None,
+            http_prefix=None if app is None else path_prefix,
         )
         self._peers = Peers(
             parts,
