@@ -4,8 +4,7 @@
 
     /ws/<facility>?subscribe-broadcast&publish-broadcast&echo
 
-An audience that a connection subscribes to, or publishes to, is a channel with the key
-``<audience>:<facility>``.
+It is parsed here and nothing else: `permissions` decides what a connection may do.
 """
 
 from __future__ import annotations
@@ -16,20 +15,19 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-#: Audiences, and whether they need to know who the peer is.
-AUDIENCES: Final = {"broadcast": False, "user": True, "group": True, "session": True}
+AUDIENCES: Final = ("broadcast", "user", "group", "session")
 #: Characters of a target that is remembered: peers choose them, and might choose 8 KiB each time.
-_SHARED: Final = 256
+SHARED: Final = 256
 _VERBS: Final = ("subscribe-", "publish-")
 
 
-class Channels(NamedTuple):
+class Target(NamedTuple):
     """What a connection's URL asks for."""
 
     facility: str
-    subscribe: tuple[str, ...]  #: keys of the channels that it hears
-    publish: tuple[str, ...]  #: keys of the channels that its messages go to
-    echo: bool  #: it gets its own messages back
+    subscribe: tuple[str, ...]  #: audiences that it wants to hear
+    publish: tuple[str, ...]  #: audiences that its messages are to go to
+    echo: bool  #: it wants its own messages back
 
 
 class ChannelError(ValueError):
@@ -42,11 +40,6 @@ class ChannelError(ValueError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-def channel_key(audience: str, facility: str) -> str:
-    """The key of an audience's channel at a facility."""
-    return f"{audience}:{facility}"
 
 
 def below(path: str, prefix: str) -> str | None:
@@ -87,7 +80,7 @@ def parse_facility(quoted: str) -> str:
     return facility
 
 
-def parse_target(target: str, prefix: str) -> Channels:
+def parse_target(target: str, prefix: str) -> Target:
     """Parse a request's target.
 
     Equal targets of a usual length give the same object, so that many connections share it.
@@ -97,23 +90,22 @@ def parse_target(target: str, prefix: str) -> Channels:
         prefix: what the path begins with.
 
     Returns:
-        The channels; unknown parameters are ignored.
+        What it asks for; unknown parameters are ignored.
 
     Raises:
-        ChannelError: 404 for another prefix, 400 for a bad facility or a misspelt audience, 403
-            for an audience that needs an identity.
+        ChannelError: 404 for another prefix, 400 for a bad facility or a misspelt audience.
     """
-    if len(target) + len(prefix) > _SHARED:
+    if len(target) + len(prefix) > SHARED:
         return _parse(target, prefix)
     return _parse_shared(target, prefix)
 
 
 @lru_cache(maxsize=1024)
-def _parse_shared(target: str, prefix: str) -> Channels:
+def _parse_shared(target: str, prefix: str) -> Target:
     return _parse(target, prefix)
 
 
-def _parse(target: str, prefix: str) -> Channels:
+def _parse(target: str, prefix: str) -> Target:
     path, _, query = target.partition("?")
     quoted = below(path, prefix)
     if quoted is None:
@@ -121,7 +113,6 @@ def _parse(target: str, prefix: str) -> Channels:
     facility = parse_facility(quoted)
     names = [parameter.partition("=")[0] for parameter in query.split("&")]
     chosen: dict[str, list[str]] = {verb: [] for verb in _VERBS}
-    keys: dict[str, str] = {}  # one object for both verbs: it may be long
     for name in names:
         verb = next((verb for verb in _VERBS if name.startswith(verb)), None)
         if verb is None:
@@ -130,10 +121,7 @@ def _parse(target: str, prefix: str) -> Channels:
         if audience not in AUDIENCES:
             allowed = ", ".join(verb + known for known in AUDIENCES)
             raise ChannelError(400, f"unknown parameter {name!r}, allowed are {allowed}")
-        if AUDIENCES[audience]:
-            raise ChannelError(403, f"{name!r} needs an identity, which this server cannot give")
-        key = keys.setdefault(audience, channel_key(audience, facility))
-        if key not in chosen[verb]:
-            chosen[verb].append(key)
+        if audience not in chosen[verb]:
+            chosen[verb].append(audience)
     subscribe, publish = (tuple(chosen[verb]) for verb in _VERBS)
-    return Channels(facility, subscribe, publish, "echo" in names)
+    return Target(facility, subscribe, publish, "echo" in names)

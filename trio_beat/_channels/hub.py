@@ -32,7 +32,7 @@ from .._log import get_logger
 from .._plain import Plain
 from .._protocol.messages import Message
 from ..backends import Backend, backend_from_url
-from .grammar import Channels
+from .permissions import Channels
 from .subscriptions import Channel, LastMessages, Subscriber
 
 _log = get_logger("trio_beat.hub")

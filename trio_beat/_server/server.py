@@ -26,6 +26,7 @@ import trio
 
 from .._channels.grammar import ChannelError, parse_target
 from .._channels.hub import Hub, HubConsumer
+from .._channels.permissions import permit
 from .._checks import (
     check_kind,
     check_prefix,
@@ -65,7 +66,7 @@ def _check_served(handler: object, hub: object, app: object) -> None:
 def _hub_consumers(hub: Hub, prefix: str) -> Callable[[str, str | None, Request | None], Consumer]:
     def consume(target: str, _: str | None, __: Request | None) -> Consumer:
         try:
-            return HubConsumer(hub, parse_target(target, prefix))
+            return HubConsumer(hub, permit(parse_target(target, prefix)))
         except ChannelError as exc:
             logged = "channels that are not there, or not allowed"
             raise Refused(exc.status, str(exc), logged=logged) from None

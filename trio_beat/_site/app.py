@@ -20,8 +20,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from .._channels.grammar import ChannelError, below, channel_key, parse_facility
+from .._channels.grammar import ChannelError, below, parse_facility
 from .._channels.hub import Hub
+from .._channels.permissions import channel_key
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
 from .._protocol.refusal import SECURITY_HEADERS
