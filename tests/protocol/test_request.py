@@ -137,7 +137,7 @@ def test_headers_that_are_parsed_already_are_used_and_then_let_go() -> None:
     request = Request(head, PEER, secure=False, parsed=parsed)
     parsed["Y"] = "2"  # shows which ones it has
     assert request.headers["y"] == "2"
-    release(request)
+    release(request, PEER)
     assert "y" not in request.headers
     assert request.headers["x"] == "1"
 

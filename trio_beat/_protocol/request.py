@@ -159,9 +159,17 @@ class Request:
         return f"<Request for {public_url(self._target)!r} from {self._peer}{over}>"
 
 
-def release(request: Request) -> None:
-    """Let the parsed headers go: from now on they are parsed when they are asked for."""
+def release(request: Request, peer: str) -> None:
+    """Let go of what a request does not need once it is admitted.
+
+    Its headers are parsed from now on when they are asked for.
+
+    Args:
+        request: it.
+        peer: the same text as its own, of which one is kept.
+    """
     request._fields = None
+    request._peer = peer  # noqa: SLF001 - of this module
 
 
 def _encoded(text: str | bytes) -> bytes:

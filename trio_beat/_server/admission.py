@@ -1,30 +1,47 @@
 """From a pending socket to a connection, to HTTP, or to a refusal.
 
-1. The first request is read within the handshake's time limit. A request that has come whole with
-   its socket needs none: no cancel scope is made for it.
-2. Draining ends all handshakes: their peers get 503.
-3. Whatever is wrong is a `Refused`, sent here and nowhere else.
+1. What has to be waited for, the first request and the application's `admit`, is within one time
+   limit. A request that has come whole with its socket, where nothing is asked, needs none: no
+   cancel scope is made for it.
+2. `admit` is asked about requests only that could be admitted: valid handshakes, for a target that
+   is there, while there is room. Whether there is room is looked at again behind it.
+3. Nothing is read while `admit` runs: a peer that leaves meanwhile is noticed behind it.
+4. Draining ends all handshakes: their peers get 503.
+5. Whatever is wrong is a `Refused`, sent here and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import trio
 
 from .._channels.grammar import below
 from .._connection.consumer import Consumer
 from .._connection.life import Life
-from .._exceptions import Refused
+from .._exceptions import Refused, split
 from .._log import get_logger
+from .._plain import plain
 from .._protocol.handshake import accept
-from .._protocol.head import Head
-from .._protocol.request import Request
+from .._protocol.head import Head, fields
+from .._protocol.request import Request, release
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
 from .refusals import GOING_AWAY, Refusals, full
 
 _log = get_logger("trio_beat.server")
+
+#: What an application decides about a request: it returns, or raises `Refused`.
+Admit = Callable[[Request], Awaitable[None]]
+
+
+class _Handshake(NamedTuple):
+    """A request that may become a connection."""
+
+    request: Request | None  #: where an application is asked about it, or finds it
+    consumer: Consumer
+    response: bytes
 
 
 class Admission:
@@ -37,6 +54,7 @@ class Admission:
         consume: makes a connection's consumer from its target, its subprotocol, and its request
             where that is kept; raises `Refused`.
         subprotocols: that the server speaks, the preferred one first.
+        admit: asked for each handshake; None: nothing is asked.
         keep_requests: consumers are given the requests.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
     """
@@ -49,6 +67,7 @@ class Admission:
         consume: Callable[[str, str | None, Request | None], Consumer],
         subprotocols: Sequence[str],
         *,
+        admit: Admit | None,
         keep_requests: bool,
         http_prefix: str | None,
     ) -> None:
@@ -57,6 +76,7 @@ class Admission:
         self._connections = connections
         self._consume = consume
         self._subprotocols = subprotocols
+        self._ask = admit
         self._keep_requests = keep_requests
         self._http_prefix = http_prefix
         #: Those of the handshakes that wait for something.
@@ -72,13 +92,15 @@ class Admission:
             A connection that is to be run, a request that is HTTP, or None.
         """
         try:
-            request = pending.read_head_nowait() or await self._read_request(pending)
-            if request is None:
-                return None
-            if self._is_http(request.head):
-                return request
-            return self._make_connection(pending, *request)
+            first = pending.read_head_nowait()
+            if first is not None and self._is_http(first.head):
+                return first
+            if first is None or self._ask is not None:
+                return await self._admit_in_time(pending, first)
+            return self._connection(pending, self._check(pending, first.head), first)
         except Refused as refusal:
+            # An application may raise one object again and again.
+            refusal.__traceback__ = refusal.__context__ = None
             self._refusals.note(pending, refusal)
             await pending.refuse(refusal, self._parts.turns)
         except OSError as exc:
@@ -90,38 +112,97 @@ class Admission:
         for scope in self._waiting:
             scope.cancel()
 
-    async def _read_request(self, pending: PendingSocket) -> FirstRequest | None:
+    async def _admit_in_time(
+        self, pending: PendingSocket, first: FirstRequest | None
+    ) -> Life | FirstRequest | None:
         timeout = self._parts.limits.handshake_timeout
+        late = f"no request within {timeout:g} s"
         with trio.move_on_after(timeout) as scope:
             self._waiting.add(scope)
             try:
-                await pending.begin()
-                return await pending.read_head(self._parts.turns)
+                if first is None:
+                    await pending.begin()
+                    first = await pending.read_head(self._parts.turns)
+                if first is None or self._is_http(first.head):
+                    return first
+                handshake = self._check(pending, first.head)
+                if self._ask is not None and handshake.request is not None:
+                    late = f"not admitted within {timeout:g} s"
+                    await ask(self._ask, handshake.request)
+                    # Meanwhile draining may have begun, and others may have taken the last place.
+                    self._check_draining()
+                    self._check_room()
+                return self._connection(pending, handshake, first)
             finally:
                 self._waiting.discard(scope)
         if self._parts.draining.is_set():
             raise Refused(503, GOING_AWAY)
-        raise Refused(408, f"no request within {timeout:g} s")
+        raise Refused(408, late)
 
     def _is_http(self, head: Head) -> bool:
         if self._http_prefix is None:
             return False
         return below(head.target.partition("?")[0], self._http_prefix) is None
 
-    def _make_connection(self, pending: PendingSocket, head: Head, behind: bytes) -> Life:
+    def _check(self, pending: PendingSocket, head: Head) -> _Handshake:
+        """See that a request is a handshake for a target that is there, and that there is room."""
+        self._check_draining()
+        parsed = fields(head.raw)
+        response, subprotocol = accept(head, self._subprotocols, parsed)
+        request = None
+        if self._keep_requests or self._ask is not None:
+            request = Request(head, pending.peer, secure=pending.secure, parsed=parsed)
+        kept = request if self._keep_requests else None
+        consumer = self._consume(head.target, subprotocol, kept)
+        self._check_room()
+        return _Handshake(request, consumer, response)
+
+    def _check_draining(self) -> None:
         if self._parts.draining.is_set():
             raise Refused(503, GOING_AWAY)
-        response, subprotocol = accept(head, self._subprotocols)
-        request = None
-        if self._keep_requests:
-            request = Request(head, pending.peer, secure=pending.secure)
-        consumer = self._consume(head.target, subprotocol, request)
+
+    def _check_room(self) -> None:
         if len(self._connections) >= self._parts.limits.connections:
             raise full()
+
+    def _connection(
+        self, pending: PendingSocket, handshake: _Handshake, first: FirstRequest
+    ) -> Life:
+        transport = pending.transport(self._parts.reads, self._parts.poller, first.behind)
+        if handshake.request is not None:
+            release(handshake.request, transport.peer)
         return Life(
-            pending.transport(self._parts.reads, self._parts.poller, behind),
+            transport,
             self._parts.shared,
-            consumer,
-            path=head.target,
-            response=response,
+            handshake.consumer,
+            path=first.head.target,
+            response=handshake.response,
         )
+
+
+async def ask(admit: Admit, request: Request) -> None:
+    """Ask the application whether a request is admitted.
+
+    Raises:
+        Refused: it is not, also where that comes alone in a nursery's group; 500 for any other
+            exception, which is logged.
+    """
+    try:
+        await admit(request)
+    except Refused:
+        raise
+    except (Exception, BaseExceptionGroup) as exc:
+        answer = plain(exc)
+        if not isinstance(answer, Refused):
+            leaving, failed = split(
+                exc, lambda e: not isinstance(e, Exception | BaseExceptionGroup)
+            )
+            if failed is None:
+                raise
+            _log.error("%s admit failed", request.peer, exc_info=failed)
+            answer = Refused(500, "internal error") if leaving is None else leaving
+            del failed, leaving
+        try:
+            raise answer from None
+        finally:
+            del answer  # its traceback has this frame

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 import trio
@@ -42,7 +42,7 @@ from .._heartbeat import Heartbeat
 from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
-from .admission import Admission
+from .admission import Admission, Admit
 from .http import ASGIApp, HTTPFront
 from .lifespan import Lifespan
 from .limits import Limits, ServerStatistics
@@ -52,13 +52,15 @@ from .peers import Peers
 from .refusals import Refusals
 
 
-def _check_served(handler: object, hub: object, app: object) -> None:
+def _check_served(handler: object, hub: object, app: object, admit: object) -> None:
     if (handler is None) == (hub is None):
         raise ValueError("exactly one of handler and hub is needed")
     if handler is not None and not callable(handler):
         raise TypeError(f"handler is {handler!r}; it must be an async function, or None")
     if app is not None and not callable(app):
         raise TypeError(f"app is {app!r}; it must be an ASGI application, or None")
+    if admit is not None and not callable(admit):
+        raise TypeError(f"admit is {admit!r}; it must be an async function, or None")
     if hub is not None:
         check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
 
@@ -98,6 +100,7 @@ class Server:
         handler: Handler | None,
         handler_errors: Literal["raise", "close"],
         hub: Hub | None,
+        admit: Admit | None = None,
         app: ASGIApp | None,
         path_prefix: str,
         heartbeat: Heartbeat,
@@ -106,7 +109,7 @@ class Server:
         ssl_context: ssl.SSLContext | None,
         grace: float,
     ) -> None:
-        _check_served(handler, hub, app)
+        _check_served(handler, hub, app, admit)
         check_prefix(path_prefix)
         check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
         check_kind("limits", limits, Limits, "a Limits")
@@ -134,6 +137,7 @@ class Server:
             self._connections,
             consume,
             check_subprotocols(subprotocols),
+            admit=admit,
             keep_requests=handler is not None,
             http_prefix=None if app is None else path_prefix,
         )
@@ -269,6 +273,7 @@ async def serve(
     host: str | Sequence[str] | None = "127.0.0.1",
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - immutable
     hub: Hub | None = None,
+    admit: Callable[[Request], Awaitable[None]] | None = None,
     app: ASGIApp | None = None,
     path_prefix: str = "/ws/",
     subprotocols: Sequence[str] = (),
@@ -296,6 +301,12 @@ async def serve(
             IPv4 and IPv6; ``::`` likewise, where the system must have IPv6.
         heartbeat: how connections beat, and when they count as dead.
         hub: where handler is None, connections subscribe and publish here as their URLs ask for.
+        admit: an async function that is asked about each WebSocket before it is opened: it returns
+            where the request is admitted, and raises `Refused` to give another answer. Anything
+            else that it raises is logged with its traceback and answered with 500. It has what is
+            left of the handshake's time; it is cancelled at the end of it (408) and by draining
+            (503). It is not asked about requests that could not be admitted, nor about those of
+            `app`. None: all are admitted.
         app: an ASGI 3 application for every request that is not below `path_prefix`, over
             HTTP/1.1; None: every request is taken for a WebSocket handshake. It hears of start
             and end (ASGI lifespan 2.0): it has 60 seconds to start before the server accepts, and
@@ -323,6 +334,7 @@ async def serve(
         handler=handler,
         handler_errors=handler_errors,
         hub=hub,
+        admit=admit,
         app=app,
         path_prefix=path_prefix,
         heartbeat=heartbeat,
