@@ -109,7 +109,7 @@ class Injected:
 
 
 async def go_through_everything(port: int, target: str, ssl_context: ssl.SSLContext | None) -> None:
-    """Be let in, send messages and PINGs, be slow, be silent, and close."""
+    """Connect, send messages and PINGs, be slow, be silent, and close."""
     victim = await dial(port, target, ssl_context=ssl_context)
     try:
         await victim.send_text("hello")

@@ -148,7 +148,7 @@ async def test_who_leaves_meanwhile_does_not_hold_up_the_others(
     assert sum(ended.values()) == 4
 
 
-async def test_nobody_new_is_let_in(patient_clock: trio.testing.MockClock) -> None:
+async def test_nobody_new_is_admitted(patient_clock: trio.testing.MockClock) -> None:
     async with life(grace=10) as living:
         peer = await dial(living.server.port)
         living.drain()
@@ -158,7 +158,7 @@ async def test_nobody_new_is_let_in(patient_clock: trio.testing.MockClock) -> No
         await peer.aclose()
 
 
-async def test_who_is_at_the_door_is_told(patient_clock: trio.testing.MockClock) -> None:
+async def test_a_handshake_under_way_is_refused(patient_clock: trio.testing.MockClock) -> None:
     async with life(grace=10) as living:
         async with await trio.open_tcp_stream("127.0.0.1", living.server.port) as stream:
             await stream.send_all(REQUEST[:-5])
@@ -212,7 +212,7 @@ async def test_who_completes_its_request_at_that_very_moment_is_told_or_sent_awa
             sock.setblocking(False)
             async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
                 answer = b"".join([bytes(data) async for data in stream])
-        # Whoever was let in is closed like the others, and given time to answer that.
+        # A peer that was admitted is closed like the others, and given time to answer that.
         assert (answer[9:12], living.took) in ((b"503", 0), (b"101", 5))
 
 

@@ -187,7 +187,7 @@ async def test_headers_behind_a_body_have_the_bounds_of_those_before_it(
             assert answer.startswith(b"HTTP/1.1 %d " % expected)
 
 
-async def test_there_are_no_more_connections_than_visitors(
+async def test_there_are_no_more_connections_than_pending_sockets(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     async with serving(app=app, limits=Limits(pending=1)) as server:

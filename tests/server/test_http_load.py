@@ -1,4 +1,4 @@
-"""HTTP at its limits, on as many connections as are let in, and an echo beside it."""
+"""HTTP at its limits, on as many connections as are allowed, and an echo beside it."""
 
 from __future__ import annotations
 

@@ -184,7 +184,9 @@ async def test_body_that_comes_steadily_is_waited_for(
 
 
 @pytest.mark.parametrize(
-    "data", [GET.replace(b"Host: x", b"Host: x\r\nX : y"), b"hello\r\n\r\n"], ids=["http", "door"]
+    "data",
+    [GET.replace(b"Host: x", b"Host: x\r\nX : y"), b"hello\r\n\r\n"],
+    ids=["http", "pending"],
 )
 async def test_behind_the_last_answer_little_is_read(
     data: bytes, patient_clock: trio.testing.MockClock

@@ -1,4 +1,4 @@
-"""What comes in from the network before anybody is let in, over real sockets."""
+"""What comes from the network before a connection is open, over real sockets."""
 
 from __future__ import annotations
 

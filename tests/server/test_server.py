@@ -310,7 +310,7 @@ async def test_a_full_server_keeps_nothing_of_those_it_refuses(
         await deserted(server)
 
 
-async def test_there_are_no_more_visitors_than_allowed(
+async def test_there_are_no_more_pending_sockets_than_allowed(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     async with serving(echo, limits=Limits(pending=2)) as server:
@@ -324,7 +324,7 @@ async def test_there_are_no_more_visitors_than_allowed(
         assert server.statistics().refused == {503: 1}
         await idle.pop().aclose()
         await trio.sleep(1)
-        # Connections are no pending any more.
+        # Connections are not pending any more.
         peers = [await dial(server.port) for _ in range(3)]
         assert server.statistics()[:2] == (3, 1)
         await idle.pop().aclose()

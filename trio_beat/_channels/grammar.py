@@ -4,7 +4,7 @@
 
     /ws/<facility>?subscribe-broadcast&publish-broadcast&echo
 
-It is parsed here and nothing else: `permissions` decides what a connection may do.
+This module parses only: `permissions` decides what a connection may do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 AUDIENCES: Final = ("broadcast", "user", "group", "session")
-#: Characters of a target that is remembered: peers choose them, and might choose 8 KiB each time.
+#: Longest target that is cached, in characters: peers choose targets, and may send 8 KiB each time.
 SHARED: Final = 256
 _VERBS: Final = ("subscribe-", "publish-")
 
@@ -31,7 +31,7 @@ class Target(NamedTuple):
 
 
 class ChannelError(ValueError):
-    """A URL asks for what does not exist, or is not allowed.
+    """A URL asks for channels that do not exist, or are not permitted.
 
     Attributes:
         status: HTTP status code of the refusal.
@@ -83,7 +83,7 @@ def parse_facility(quoted: str) -> str:
 def parse_target(target: str, prefix: str) -> Target:
     """Parse a request's target.
 
-    Equal targets of a usual length give the same object, so that many connections share it.
+    Equal targets of a usual length give the same object: many connections share it.
 
     Args:
         target: path and query, as sent.

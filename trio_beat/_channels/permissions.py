@@ -31,7 +31,7 @@ def channel_key(audience: str, facility: str) -> str:
 def permit(target: Target) -> Channels:
     """Decide what a connection may do, of which nothing but its target is known.
 
-    Equal targets of a usual length give the same object, so that many connections share it.
+    Equal targets of a usual length give the same object: many connections share it.
 
     Args:
         target: what it asks for.

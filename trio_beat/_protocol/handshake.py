@@ -1,6 +1,6 @@
 """The opening handshake, decided from bytes alone (RFC 6455, section 4.2).
 
-Whatever is wrong with a request has an answer of its own, a `Refused`.
+Anything wrong with a request has an answer of its own, a `Refused`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .._plain import bare
 from .head import Head, fields
 
 _ONE_HOST: Final = "exactly one Host header is required (RFC 9112, section 3.2)"
-#: What the layer below would log quotes header values, which may be secret.
+#: The log of the library below would quote header values, which may be secret.
 _SILENT: Final = logging.Logger("websockets", logging.CRITICAL + 1)
 #: Stands for a key; no subprotocol is such a word (RFC 6455, section 4.1: a token).
 _KEY: Final = "<key>"
@@ -63,7 +63,7 @@ def accept(
 
 @lru_cache(maxsize=64)
 def _switching(subprotocol: str | None) -> tuple[bytes, bytes]:
-    """The response that lets a peer in, before and behind its key; all get the same otherwise."""
+    """The 101 response, before and behind the key: the rest of it is the same for all peers."""
     headers = Headers()
     headers["Upgrade"] = "websocket"
     headers["Connection"] = "Upgrade"
@@ -78,7 +78,7 @@ def _switching(subprotocol: str | None) -> tuple[bytes, bytes]:
 
 @lru_cache(maxsize=16)
 def _protocol(subprotocols: tuple[str, ...]) -> ServerProtocol:
-    """Whom to ask about requests. It decides from its arguments alone, and serves all of them."""
+    """The library's judge of requests. It decides from its arguments alone: one serves all."""
     return ServerProtocol(
         subprotocols=[Subprotocol(name) for name in subprotocols],
         select_subprotocol=_select_subprotocol,
@@ -87,7 +87,7 @@ def _protocol(subprotocols: tuple[str, ...]) -> ServerProtocol:
 
 
 def _refusal(request: Request, wrong: InvalidHandshake) -> Refused:
-    """Turn the answer that the layer below would give into a refusal."""
+    """Turn the answer that the library below would give into a refusal."""
     named = str(wrong)
     if isinstance(wrong, InvalidHeader):
         named = f"{'missing' if wrong.value is None else 'invalid'} {wrong.name} header"
@@ -96,8 +96,8 @@ def _refusal(request: Request, wrong: InvalidHandshake) -> Refused:
         return Refused(426, f"{wrong}; expected 13", _UPGRADE, logged=f"{named}; expected 13")
     protocol = ServerProtocol(logger=_SILENT)
     response = protocol.accept(request)
-    # Its generator holds it; and the request keeps what was raised, whose tracebacks lead back to
-    # it and to the pending.
+    # Break its cycles: its generator refers to it, and the request keeps what was raised, whose
+    # tracebacks lead back to the request and to the pending socket.
     protocol.parser.close()
     kept: BaseException | None = protocol.handshake_exc
     while kept is not None:
@@ -120,17 +120,17 @@ def _chain(exc: BaseException | None) -> str:
 def _without_body(head: Head, headers: Headers) -> Request:
     if "Transfer-Encoding" in headers:
         raise Refused(400, "bad request: transfer codings aren't supported")
-    # Some devices send a Content-Length of 0.
+    # Some devices send Content-Length: 0.
     if not set(headers.get_all("Content-Length")) <= {"0"}:
         raise Refused(400, "bad request: unsupported request body")
     return Request(head.target, headers, head.method, head.version)
 
 
 def check_framing(head: Head) -> None:
-    """See that there is no doubt whom a request is for and where it ends (RFC 9112, 3.2 and 6).
+    """Check that a request's host and its end are unambiguous (RFC 9112, sections 3.2 and 6).
 
     Raises:
-        Refused: 400, or 501 for a transfer coding that is not known; the connection is closed.
+        Refused: 400, or 501 for an unknown transfer coding; the connection is to be closed.
     """
     headers = fields(head.raw)
     hosts = len(headers.get_all("Host"))

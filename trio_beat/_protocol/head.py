@@ -33,10 +33,10 @@ class Head(NamedTuple):
 
 
 def find_head(data: bytes | bytearray) -> Head | None:
-    """Find a request's line and headers in the bytes that have come so far.
+    """Find a request's line and headers in the bytes received so far.
 
     Args:
-        data: from the first byte on.
+        data: the bytes, from the request's first one.
 
     Returns:
         The head, or None while more bytes are needed.
@@ -61,7 +61,7 @@ def find_block_end(data: bytes | bytearray, line_end: int) -> int | None:
     """Find the end of a block of headers, with the blank line.
 
     Args:
-        data: the bytes that have come so far.
+        data: the bytes received so far.
         line_end: where the line before the block ends.
 
     Raises:
@@ -125,7 +125,7 @@ def fields(head: bytes) -> Headers:
     reader.feed_data(head[line_end:])
     reader.feed_eof()
     try:
-        # `find_head` has judged the size; the limit of a line that is asked for here is lower.
+        # `find_head` has checked the size; the parser's own limit for a line is lower.
         next(parse_headers(lambda _, too_long: reader.read_line(MAX_HEADERS, too_long)))
     except StopIteration as parsed:
         headers: Headers = parsed.value

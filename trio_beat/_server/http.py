@@ -1,16 +1,16 @@
-"""HTTP/1.1 by Hypercorn, over a socket that the front door has read from already.
+"""HTTP/1.1 by Hypercorn, over a socket whose first request is read already.
 
-Hypercorn has no public way to serve a connection that another server accepted, so its protocol
-object is driven here and in `_h11` as its own ``hypercorn.trio.tcp_server`` does, and nowhere else;
-the dependency is pinned to the minor version. A send is not shielded from cancellation, so that a
+Hypercorn has no public way to serve a connection that another server accepted. Its protocol object
+is driven here and in `http_protocol`, as its own ``hypercorn.trio.tcp_server`` does, and nowhere
+else; the dependency is pinned to the minor version. A send is not shielded from cancellation: a
 peer that does not read cannot outlive the server.
 
-Each wait for a peer has an end that no byte now and then can put off:
+Each wait for a peer is bounded, and a byte now and then does not extend it:
 
 - the next request's first byte comes within Hypercorn's keep-alive timeout, the rest of its head
   within the handshake timeout;
 - body and answer move 4,096 bytes a second, but for 30 seconds (`Patience`);
-- behind its last answer a connection has `LINGER` seconds;
+- after its last answer a connection has `LINGER` seconds;
 - a connection takes requests for a minute, and is then closed with the next answer.
 """
 
@@ -98,8 +98,8 @@ class HTTPFront:
             try:
                 await connection.run(received)
             except* h11.ProtocolError as group:
-                # What the application raises Hypercorn has dealt with. This is its own machinery,
-                # which a malformed request can put into a state that it does not expect.
+                # Hypercorn deals with what the application raises. This is its own machinery: a
+                # malformed request can put it into a state that it does not expect.
                 _log.info("%s HTTP connection failed: %s", pending.peer, _kinds(group))
                 _log.debug("how it failed", exc_info=group)
             connection.end_soon()
@@ -144,7 +144,7 @@ def _bounded(app: ASGIApp, pace: Pace) -> ASGIApp:
             wait()
             await app(scope, receive_in_time, send_in_time)
         if life.cancelled_caught:
-            # Whoever wrote the application wonders where the 500 comes from.
+            # It explains the 500 to the application's author.
             _log.warning(
                 "the application neither took nor gave anything for %g s: its request is ended",
                 _STALL_TIMEOUT,

@@ -1,8 +1,8 @@
-"""A new socket: read its first request, and find out whose it is.
+"""A new socket whose first request has yet to be read.
 
-The same for plain sockets and TLS: the request is read once, and what was read is handed on with
-the socket. (To look at it with ``MSG_PEEK`` would do for plain sockets only, and would have to
-wait for more bytes while those at hand keep the socket readable.)
+TCP and TLS work alike: the request is read once, and the bytes are handed on with the socket.
+(``MSG_PEEK`` would serve plain sockets only, and could not wait for more bytes: those that are
+there keep the socket readable.)
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class FirstRequest(NamedTuple):
 
 
 class PendingSocket(ABC):
-    """A connected socket that is not yet anybody's."""
+    """A connected socket whose first request is not answered yet."""
 
-    #: It speaks TLS.
+    #: Whether it speaks TLS.
     secure = False
 
     def __init__(self, sock: socket.socket) -> None:
@@ -59,7 +59,7 @@ class PendingSocket(ABC):
         return peer_name(self.sock)
 
     def read_head_nowait(self) -> FirstRequest | None:
-        """The first request, where all of it is there already: then no time limit is needed.
+        """Read the first request where all of it is there already: this needs no time limit.
 
         Raises:
             Refused: it cannot be HTTP.
@@ -74,7 +74,7 @@ class PendingSocket(ABC):
             turns: one is taken for each piece.
 
         Returns:
-            The request; None when the peer left before its end.
+            The request; None when the peer left without one.
 
         Raises:
             Refused: it cannot be HTTP.
@@ -91,7 +91,7 @@ class PendingSocket(ABC):
 
     def _received_some(self, chunk: bytes) -> FirstRequest | None:
         self._received += chunk
-        # An empty line before a request is passed over (RFC 9112, section 2.2), but a flood of them
+        # An empty line before a request is skipped (RFC 9112, section 2.2), but a flood of them
         # would be work without a bound.
         while self._received.startswith(b"\r\n"):
             del self._received[:2]
@@ -104,7 +104,7 @@ class PendingSocket(ABC):
         return None if head is None else FirstRequest(head, bytes(self._received[len(head.raw) :]))
 
     async def refuse(self, refusal: Refused, turns: Turns) -> None:
-        """Tell the peer that it is not let in."""
+        """Send the peer its refusal."""
         until = trio.current_time() + LINGER
         with contextlib.suppress(OSError), trio.move_on_at(until):
             await self.send_all(refusal_response(refusal))
@@ -112,13 +112,13 @@ class PendingSocket(ABC):
             await self.linger(turns, until)
 
     async def linger(self, turns: Turns, until: float) -> None:
-        """Let the peer take its last answer, which a reset would take away from it.
+        """Give the peer time to read its last answer, which a reset would destroy.
 
-        What it still sends is read and forgotten, as long as that is not too much.
+        What the peer still sends is read and dropped, up to `LINGER_BYTES`.
 
         Args:
             turns: one is taken for each piece.
-            until: when it has had enough time.
+            until: when that time is over.
         """
         left = LINGER_BYTES
         with trio.move_on_at(until):
@@ -127,17 +127,17 @@ class PendingSocket(ABC):
                 await turns.take()
 
     def end_output(self) -> None:
-        """Tell the peer that no more bytes come. Idempotent."""
+        """End our side of the stream. Idempotent."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
     def refuse_nowait(self, refusal: Refused) -> None:
-        """Tell the peer that it is not let in, as far as that needs no waiting, and close."""
+        """Send the peer its refusal, as far as that needs no waiting, and close."""
         self.abort()
 
     @abstractmethod
     async def begin(self) -> None:
-        """Whatever comes before the first byte of the request; raises `OSError`."""
+        """Do what comes before the first byte of the request. Raises `OSError`."""
 
     @abstractmethod
     async def receive_some(self) -> bytes:
@@ -149,12 +149,12 @@ class PendingSocket(ABC):
 
     @abstractmethod
     def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
-        """What a connection uses from now on.
+        """Make the transport of a connection, which owns the socket from now on.
 
         Args:
             reads: what the transports of a server share.
-            poller: tells when a socket has something to read.
-            received: bytes that came behind the handshake's request.
+            poller: tells when a socket is readable.
+            received: bytes that followed the handshake's request.
         """
 
     @abstractmethod
@@ -163,7 +163,7 @@ class PendingSocket(ABC):
 
 
 class PendingTCP(PendingSocket):
-    """A pending without TLS."""
+    """A pending socket without TLS."""
 
     async def begin(self) -> None:
         pass
@@ -173,7 +173,7 @@ class PendingTCP(PendingSocket):
             chunk = self.sock.recv(_CHUNK)
         except BlockingIOError:
             return None
-        # An end of stream is told again.
+        # An end of stream is read again later.
         return self._received_some(chunk) if chunk else None
 
     def refuse_nowait(self, refusal: Refused) -> None:
@@ -206,7 +206,7 @@ class PendingTCP(PendingSocket):
 
 
 class PendingTLS(PendingTCP):
-    """A pending behind TLS; a plain one until it has begun to speak TLS."""
+    """A pending socket with TLS; a plain one until the TLS handshake begins."""
 
     secure = True
 
@@ -217,23 +217,24 @@ class PendingTLS(PendingTCP):
         self._context = context
         self._bios = bios
         self._turns = turns
-        #: From the end of the handshake until our side of TLS is ended.
+        #: Set from the end of the TLS handshake until our side of TLS ends.
         self._session: Session | None = None
-        #: There is a way to give it an answer.
+        #: Whether an answer can be sent: in plain text, or encrypted.
         self._answerable = False
-        #: An answer is being sent, or has been cut off: another one would be taken for its rest.
+        #: An answer is being sent, or was cut off: another one would be taken for the rest of it.
         self._sending = False
-        #: The close_notify waits for room in the socket.
+        #: The close_notify waits for the socket.
         self._notifying = False
 
     async def begin(self) -> None:
         await trio.lowlevel.wait_readable(self.sock)
         with contextlib.suppress(BlockingIOError):
-            # No record of TLS begins with a letter, and every method of HTTP does.
+            # Every HTTP method begins with a letter, and no TLS record does.
             self._answerable = self.sock.recv(1, socket.MSG_PEEK).isalpha()
         if self._answerable:
             raise Refused(400, "this port speaks TLS: use https:// or wss://")
-        # A step of a handshake takes as long as dozens of messages, and all peers may come at once.
+        # A step of a TLS handshake takes as long as dozens of messages, and thousands of peers may
+        # connect at once.
         await self._turns.take()
         session = Session(self._context, self._bios)
         while not await self._shake_hands(session):
@@ -242,7 +243,7 @@ class PendingTLS(PendingTCP):
         self._session, self._answerable = session, True
 
     async def _shake_hands(self, session: Session) -> bool:
-        """Take a step; returns whether it was the last one."""
+        """Take a step of the TLS handshake; returns whether it was the last one."""
         try:
             data = self.sock.recv(_CHUNK)
         except BlockingIOError:
@@ -310,7 +311,7 @@ class PendingTLS(PendingTCP):
             self._session.notify()
             self._notifying = False
             with contextlib.suppress(OSError):
-                # Where there is no room for it yet, `receive_some` comes back to it.
+                # `receive_some` goes on with it where the socket did not take all of it.
                 self._notifying = not self._session.send(self.sock)
             if self._notifying:
                 return

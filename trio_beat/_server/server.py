@@ -284,40 +284,41 @@ async def serve(
 ) -> None:
     """Serve WebSockets on a TCP port, until cancelled or drained.
 
-    Each connection is a task of its own with a nursery inside; `handler` runs in that nursery and
-    is cancelled when the connection ends, whatever ends it. What it raises closes its connection
-    with 1011, and is not caught but propagates out of here, as with `trio.serve_tcp`, unless
-    `handler_errors` says otherwise; except for `ConnectionClosed`, since no peer's end may end the
-    server. An exception of this package's own that nothing expects ends its connection only: with
-    1011 and the reason ``internal-error``, and its traceback is logged.
+    Each connection is a task with a nursery inside. `handler` runs in that nursery, and is
+    cancelled when the connection ends. An exception that it raises closes its connection with 1011
+    and propagates out of here, as with `trio.serve_tcp`, unless `handler_errors` says otherwise.
+    `ConnectionClosed` does not propagate: the end of one connection must not end the server. An
+    exception that this package does not expect ends its own connection only, with 1011 and the
+    reason ``internal-error``; its traceback is logged.
 
     Args:
-        handler: an async function that is called with each `Connection`, which is closed with
-            1000 when it returns; or None, with `hub` given.
+        handler: an async function, called with each `Connection`; when it returns the connection
+            is closed with 1000. None: `hub` is given.
         port: TCP port; 0: the system chooses one, which `Server.port` tells.
         handler_errors: ``raise``: what a handler raises propagates. ``close``: it is logged with
             its traceback, counted, and ends its own connection only.
         host: name or address to listen on, or several; None, or an empty one: all addresses, of
             IPv4 and IPv6; ``::`` likewise, where the system must have IPv6.
         heartbeat: how connections beat, and when they count as dead.
-        hub: where handler is None, connections subscribe and publish here as their URLs ask for.
-        admit: an async function that is asked about each WebSocket before it is opened: it returns
-            where the request is admitted, and raises `Refused` to give another answer. Anything
-            else that it raises is logged with its traceback and answered with 500. It has what is
-            left of the handshake's time; it is cancelled at the end of it (408) and by draining
-            (503). It is not asked about requests that could not be admitted, nor about those of
-            `app`. None: all are admitted.
+        hub: where connections subscribe and publish, as their URLs ask for. None: `handler` is
+            given.
+        admit: an async function, called with the `Request` of each WebSocket before it is opened.
+            When it returns the request is admitted; it raises `Refused` to give another answer.
+            Any other exception is logged with its traceback and answered with 500. It has what is
+            left of ``limits.handshake_timeout`` and is cancelled then (408), or when the server
+            drains (503). It is not called for a request that is refused anyway, nor for one that
+            goes to `app`. None: all requests are admitted.
         app: an ASGI 3 application for every request that is not below `path_prefix`, over
-            HTTP/1.1; None: every request is taken for a WebSocket handshake. It hears of start
+            HTTP/1.1; None: every request is taken for a WebSocket handshake. It is told of start
             and end (ASGI lifespan 2.0): it has 60 seconds to start before the server accepts, and
-            what is left of `grace`, or 1 second, to shut down behind the last peer. A request of
+            what is left of `grace`, or 1 second, to shut down after the last peer. A request of
             which it neither takes nor gives anything for 30 seconds is ended, with 500 where it is
-            not answered: a stream, or who polls long, must send something within that time. So is
-            a WebSocket of its own on which nothing moves.
+            not answered: a stream or a long poll must send something within that time. So is a
+            WebSocket of its own on which nothing moves.
         path_prefix: what the path of a WebSocket begins with, where there is an `app` or a `hub`.
         subprotocols: names that the server speaks, the preferred one first.
-        ssl_context: speak TLS; where its ALPN protocols are set, to ``http/1.1`` alone, since
-            who is offered ``h2`` and speaks it gets 505. Options are added to it: no
+        ssl_context: speak TLS; where its ALPN protocols are set, to ``http/1.1`` alone: a client
+            that is offered ``h2`` and speaks it gets 505. Options are added to it: no
             renegotiation, and a FIN without close_notify is no error. None: plain.
         limits: what the server holds at most.
         grace: seconds that draining may take; 8 are less than the 10 that ``docker stop`` waits.
