@@ -417,3 +417,23 @@ async def test_one_refusal_may_be_raised_again_and_again(
 async def test_admit_must_be_callable() -> None:
     with pytest.raises(TypeError, match="admit is 'no'"):
         await serve(stay, 0, admit="no")  # type: ignore[arg-type]
+
+
+def cancel_scopes() -> int:
+    gc.collect()
+    return sum(type(thing) is trio.CancelScope for thing in gc.get_objects())
+
+
+async def test_nothing_is_left_of_the_time_that_it_had(patient_clock: MockClock) -> None:
+    async def admit(request: Request) -> None:
+        await trio.sleep(1)
+
+    async with serving(stay, admit=admit) as server:
+        counts = []
+        for _ in range(3):
+            peer = await dial(server.port)
+            await peer.aclose()
+            await deserted(server)
+            await trio.sleep(60)  # Trio forgets a deadline when it is over
+            counts.append(cancel_scopes())
+        assert counts[0] == counts[-1]
