@@ -1,1 +1,9 @@
-"""Channels: who subscribes to what, and the grammar of URLs that says so."""
+"""Channels.
+
+::
+
+    hub             who subscribes to what; fan-out
+    subscriptions   a channel, its subscribers and its last message
+    permissions     what a connection may do: from a target to keys of channels
+    grammar         what a connection's URL asks for
+"""

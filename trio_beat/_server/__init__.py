@@ -1,1 +1,19 @@
-"""The server: listeners, admission, draining; HTTP by Hypercorn."""
+"""The server.
+
+::
+
+    server          serve and Server: the nurseries, from the listeners to the end of the grace time
+    listeners       names and addresses, and the sockets for them
+    accepting       new sockets from a listener
+    peers           one task for each socket; what contains its faults; draining
+    pending         a socket whose first request has yet to be read: TCP, TLS
+    admission       from a pending socket to a connection, to HTTP, or to a refusal
+    refusals        counted and logged
+    limits          what a server holds at most, and its statistics
+    parts           what all connections of a server share
+    lifespan        start and end of an ASGI application
+    http            HTTP/1.1 by Hypercorn: a connection
+    http_protocol   its protocol, stricter
+    http_tasks      its applications' tasks
+    http_pace       how fast it may go
+"""

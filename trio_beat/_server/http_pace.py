@@ -1,11 +1,11 @@
-"""How fast HTTP may go, so that all of it together never keeps a beat or a message waiting.
+"""How fast HTTP may go: it must not keep beats and messages waiting.
 
-1. Each step (bytes that are read, a piece of a body, an event that the application gives) takes
-   one of the server's turns, so that few of them stand in one pass of the scheduler.
+1. Each step (reading bytes, a piece of a body, an event of the application) takes one of the
+   server's turns: one pass of the scheduler has few of them.
 2. All steps of a server share a token bucket: HTTP gets a share of the processor, not the rest.
 3. Each connection has a bucket for its requests, and one for the bytes that it sends.
 
-Where a bucket is empty, the connection is read from later; nothing is refused.
+A connection whose bucket is empty is read from later; nothing is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BYTES: Final = (4.0 * 2**20, 2.0**20)
 #: with a small answer takes five.
 STEPS: Final = (4000.0, 400.0)
 
-#: Seconds that a peer may keep us waiting within a request, or within an answer ...
+#: Seconds that a peer may keep the server waiting within a request, or within an answer ...
 PATIENCE: Final = 30.0
 #: ... and that many bytes earn a second back.
 SLOWEST: Final = 4096.0
@@ -80,9 +80,9 @@ async def pay(bucket: Bucket, count: float) -> None:
 
 
 class Patience:
-    """The time for which a peer may yet keep us waiting.
+    """The time for which a peer may still keep the server waiting.
 
-    A byte now and then does not prolong it, since it grows by what moves, not by that it moves.
+    It grows with the number of bytes that move: a byte now and then does not extend it.
     """
 
     __slots__ = ("_left",)

@@ -1,11 +1,11 @@
 """The lifespan of an ASGI application (ASGI lifespan, version 2.0).
 
-1. The application hears of the start before the server accepts. Where it says that this failed, or
-   does not answer in time, the server does not start.
-2. An application that raises before it has answered does not know lifespans, by that
+1. The application is told of the start before the server accepts. If it answers that this failed,
+   or does not answer in time, the server does not start.
+2. An application that raises before it has answered does not support lifespans, by that
    specification, and is served without.
-3. It hears of the shutdown when everybody is gone. Where the server is cancelled, so is the
-   application, and hears nothing.
+3. It is told of the shutdown when all peers are gone. If the server is cancelled, the application
+   is cancelled, too, and is told nothing.
 """
 
 from __future__ import annotations

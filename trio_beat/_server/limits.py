@@ -12,18 +12,19 @@ from .._exceptions import EndReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a server holds at most. Nothing of it can be switched off.
+    """What a server holds at most. No limit can be switched off.
 
     Args:
         connections: open WebSocket connections; beyond that a peer is refused with 503.
         pending: handshakes under way, and as many sockets again that speak plain HTTP; then 503.
-        handshake_timeout: seconds for TLS and the first request's headers; then 408.
+        handshake_timeout: seconds for TLS, the first request's headers, and the `admit` of `serve`;
+            then 408.
         message_size: bytes of a message that a peer sends; beyond that it is closed with 1009.
         message_timeout: seconds that a message may take from its first byte to its last, and one
             more for each KiB of it that has come; beyond that its peer is closed with 1013. Time
-            counts while the server waits for the rest, and is looked at with the beats.
-        unfinished: bytes that all messages hold of which not all has come; beyond that the peer
-            whose message began first is closed with 1013.
+            counts while the server waits for the rest, and is checked at each beat.
+        unfinished: bytes of all messages that have not come whole yet; beyond that the peer whose
+            message began first is closed with 1013.
         inbound: messages that wait for a handler before the peer feels back-pressure.
         outbox: bytes that wait for a peer's socket before `slow_policy` applies.
         slow_policy: what happens to a peer whose outbox is full.
