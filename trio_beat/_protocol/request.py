@@ -1,10 +1,11 @@
 """The request with which a peer asks for a WebSocket, as an application sees it.
 
-1. A request is its head, in bytes; what is read of it is parsed when it is asked for, and not kept.
-   Thousands of connections keep theirs.
-2. While a request is being admitted it has its headers parsed already: `release` lets them go.
-3. It is the same for every way in: where another server has parsed the head, `Request.of` writes
-   one.
+1. A request keeps its head as bytes, since thousands of connections keep their requests. Headers
+   and cookies are parsed at each access, and not kept.
+2. While a request is being admitted it also has its parsed headers, which the handshake needed:
+   `release` drops them.
+3. A request is the same for every way in: where another server has parsed the head, `Request.of`
+   writes one.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ _COOKIES: Final = SimpleCookie()
 class Request:
     """The request with which a peer asks for a WebSocket.
 
-    It cannot be changed, and is equal to itself alone, so that it can be a key of a dictionary.
-    What is asked of it is parsed each time: keep what is needed more than once.
+    It is immutable, and equal to itself only, so that it can be a key of a dictionary. Headers,
+    cookies and subprotocols are parsed at each access: keep what is needed more than once.
 
-    The server makes them; `parse` and `of` make one from bytes, or from what another server has
+    The server makes requests; `parse` makes one from bytes, `of` from what another server has
     parsed.
     """
 

@@ -1,13 +1,13 @@
 """From a pending socket to a connection, to HTTP, or to a refusal.
 
-1. What has to be waited for, the first request and the application's `admit`, is within one time
-   limit. A request that has come whole with its socket, where nothing is asked, needs none: no
-   cancel scope is made for it.
-2. `admit` is asked about requests only that could be admitted: valid handshakes, for a target that
-   is there, while there is room. Whether there is room is looked at again behind it.
-3. Nothing is read while `admit` runs: a peer that leaves meanwhile is noticed behind it.
+1. One time limit covers the first request and the application's `admit`. A request that is there
+   with its socket needs no limit where there is no `admit`: no cancel scope is made for it.
+2. `admit` is called only for a request that could be admitted: a valid handshake for a valid
+   target, while there is room. Whether there is room is checked again after it.
+3. Nothing is read while `admit` runs. If the peer leaves meanwhile, its connection ends at once
+   after it; its socket is pending no longer than the time limit.
 4. Draining ends all handshakes: their peers get 503.
-5. Whatever is wrong is a `Refused`, sent here and nowhere else.
+5. Anything wrong with a request is a `Refused`, which is sent here and nowhere else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .refusals import GOING_AWAY, Refusals, full
 
 _log = get_logger("trio_beat.server")
 
-#: What an application decides about a request: it returns, or raises `Refused`.
+#: An application's decision about a request: it returns, or raises `Refused`.
 Admit = Callable[[Request], Awaitable[None]]
 
 
