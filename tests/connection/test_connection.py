@@ -220,6 +220,7 @@ class TestNames:
             "path",
             "peer",
             "receive",
+            "request",
             "send",
             "send_nowait",
             "statistics",
