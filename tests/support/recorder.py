@@ -1,0 +1,57 @@
+"""Seats of a metronome that record their beats: 16 slots in 4 seconds, a tick every 1/4 of one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_beat._metronome import Beat, Metronome
+
+INTERVAL = 4.0
+SLOTS = 16
+TICK = INTERVAL / SLOTS
+
+
+class Heard(NamedTuple):
+    """A beat that a seat was told of."""
+
+    seat: int
+    time: float
+    beat: Beat
+
+
+class Recorder:
+    """Seats that record their beats."""
+
+    def __init__(self, metronome: Metronome) -> None:
+        self.metronome = metronome
+        self.heard: list[Heard] = []
+        self._next = 0
+
+    async def record(self) -> None:
+        """Take a seat and record its beats until cancelled."""
+        number, self._next = self._next, self._next + 1
+        seat = self.metronome.seat()
+        try:
+            while True:
+                beat = await seat.beat()
+                self.heard.append(Heard(number, trio.current_time(), beat))
+        finally:
+            seat.leave()
+
+    async def start(self, nursery: trio.Nursery, seats: int) -> None:
+        """Start seats, and wait until all of them are parked."""
+        for _ in range(seats):
+            nursery.start_soon(self.record)
+        await wait_all_tasks_blocked()
+
+    def of_each_seat(self) -> list[list[Heard]]:
+        """What was heard, for one seat after the other."""
+        return [[heard for heard in self.heard if heard.seat == i] for i in range(self._next)]
+
+
+def next_deadline() -> float:
+    """Seconds after which Trio has something to wake for."""
+    return trio.lowlevel.current_statistics().seconds_to_next_deadline
