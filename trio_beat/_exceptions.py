@@ -1,23 +1,23 @@
-"""How a connection ends, and every exception of the package.
+"""How a connection ends, and all exceptions of the package.
 
 ::
 
     TrioBeatError
     ├── ConnectionClosed        the connection has ended; `.closed` says how
-    │   └── ConnectionLost      the peer did not close it: it is dead, lost, or broke the rules
-    ├── ConnectFailed           there is no connection, for one of these reasons
+    │   └── ConnectionLost      neither side closed it: the peer is dead, lost, or broke the rules
+    ├── ConnectFailed           a client could not connect
     │   ├── ConnectTimeout      it took too long
-    │   ├── Unreachable         no name, no route, or nobody who listens
-    │   ├── TLSFailed           no secure connection, or not with whom it should be
-    │   ├── HandshakeFailed     who answered does not speak WebSocket, or was gone in between
-    │   └── HandshakeDeclined   the answer was an HTTP status
-    │       ├── HandshakeRefused    this address, or this client, is not let in
-    │       └── ServerUnavailable   the server, or a proxy before it, cannot serve now
-    ├── StartupFailed           the application that a server serves did not start
+    │   ├── Unreachable         no such name, no route, or no server at the address
+    │   ├── TLSFailed           the TLS handshake failed, or the certificate is not trusted
+    │   ├── HandshakeFailed     the server does not speak WebSocket, or left during the handshake
+    │   └── HandshakeDeclined   the server answered with an HTTP status
+    │       ├── HandshakeRefused    this address or this client is rejected
+    │       └── ServerUnavailable   the server, or a proxy in front of it, cannot serve now
+    ├── StartupFailed           the ASGI application of a server did not start
     ├── Refused                 no error, but the answer to a request that is not admitted
     └── BackendError            the backend could not do what was asked
         ├── HubClosed           the hub is not running
-        └── UnknownBackend      nobody provides a backend for this URL
+        └── UnknownBackend      no backend for this URL is installed
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _FRAMING: Final = frozenset({"content-length", "content-encoding", "transfer-enc
 
 
 class EndReason(enum.StrEnum):
-    """Why a connection ended; each has exactly one."""
+    """Why a connection ended; every connection has exactly one reason."""
 
     PEER = "peer"  #: the peer closed it
     MISSED_BEATS = "missed-beats"  #: the peer fell silent
-    #: the peer did not take what was sent to it, or did not finish a message
+    #: the peer did not read what was sent to it, or did not finish a message
     SLOW = "slow"
     HANDLER = "handler"  #: the application closed it, or its handler returned or raised
-    SHUTDOWN = "shutdown"  #: the server is going away
+    SHUTDOWN = "shutdown"  #: the server is shutting down
     PROTOCOL_ERROR = "protocol-error"  #: the peer violated RFC 6455
     TOO_BIG = "too-big"  #: the peer sent a message over the size limit
-    REFUSED = "refused"  #: it was not let in
+    REFUSED = "refused"  #: the hub could not subscribe it
     LOST = "lost"  #: the socket failed
     INTERNAL_ERROR = "internal-error"  #: this package met an exception that it did not expect
 
@@ -60,13 +60,13 @@ class Closed(NamedTuple):
     """How a connection ended."""
 
     by: EndReason
-    #: The close code: the peer's where it closed, else ours; 1006 where no close frame was
+    #: The close code: the peer's where the peer closed, else ours; 1006 where no close frame was
     #: exchanged (RFC 6455, section 7.1.5).
     code: int
     reason: str
 
     def __str__(self) -> str:
-        # The reason may be a peer's: it must not break out of a log's line.
+        # The reason may come from the peer: escaped, it cannot end a line of the log.
         return (
             f"{self.by} ({self.code} {self.reason!r})"
             if self.reason
@@ -91,14 +91,14 @@ class ConnectionClosed(TrioBeatError):  # noqa: N818 - an everyday event, not an
 
 
 class ConnectionLost(ConnectionClosed):
-    """The connection has ended, and not because one of its ends wanted to close it.
+    """The connection has ended, and neither side wanted to close it.
 
-    The peer fell silent, its socket failed or ended without a close frame, it did not take what
-    was sent to it, it broke the protocol's rules or its limits, or this package failed.
+    The peer fell silent, its socket failed or ended without a close frame, it did not read what was
+    sent to it, it violated the protocol or a limit, or this package failed.
     """
 
 
-#: Ends that neither side chose.
+#: Reasons that neither side chose.
 _LOST: Final = frozenset(
     {
         EndReason.MISSED_BEATS,
@@ -112,30 +112,29 @@ _LOST: Final = frozenset(
 
 
 def ended(closed: Closed) -> ConnectionClosed:
-    """What to raise for a connection that ended like this."""
+    """Make the exception for a connection that ended in this way."""
     if closed.by in _LOST or (closed.by is EndReason.PEER and closed.code == 1006):
         return ConnectionLost(closed)
     return ConnectionClosed(closed)
 
 
 class ConnectFailed(TrioBeatError):  # noqa: N818 - says what happened
-    """A client has no connection; the cause is kept as ``__cause__`` where there is one."""
+    """A client could not connect; the cause, where there is one, is kept as ``__cause__``."""
 
 
 class ConnectTimeout(ConnectFailed):
-    """The server did not answer, or not to the end, in the time that it was given."""
+    """The server did not answer, or did not complete its answer, in time."""
 
 
 class Unreachable(ConnectFailed):
-    """There is no TCP connection: no such name, no route, or nobody who listens."""
+    """There is no TCP connection: no such name, no route, or no server at the address."""
 
 
 class TLSFailed(ConnectFailed):
-    """There is no TLS connection.
+    """The TLS handshake failed, or the server's certificate is not trusted.
 
     Attributes:
-        untrusted: the server's certificate is not to be trusted, and another attempt will not
-            change that.
+        untrusted: whether the certificate is not trusted, so that another attempt fails as well.
     """
 
     def __init__(self, text: str, *, untrusted: bool) -> None:
@@ -144,7 +143,7 @@ class TLSFailed(ConnectFailed):
 
 
 class HandshakeFailed(ConnectFailed):
-    """Who answered does not speak WebSocket, or was gone before the handshake was over."""
+    """The server does not speak WebSocket, or left before the handshake was complete."""
 
 
 class HandshakeDeclined(ConnectFailed):
@@ -152,8 +151,8 @@ class HandshakeDeclined(ConnectFailed):
 
     Attributes:
         status: the HTTP status.
-        headers: of the answer; names in lower case.
-        body: what the answer said, cut off after some KiB.
+        headers: those of the answer; names in lower case.
+        body: that of the answer, cut off after some KiB.
     """
 
     def __init__(
@@ -166,15 +165,15 @@ class HandshakeDeclined(ConnectFailed):
 
 
 class HandshakeRefused(HandshakeDeclined):
-    """The server refuses the WebSocket: another address or identity may be what it wants."""
+    """The server rejects the handshake; it may accept another address or other credentials."""
 
 
 class ServerUnavailable(HandshakeDeclined):
-    """The server, or a proxy before it, cannot serve at the moment (502, 503 or 504)."""
+    """The server, or a proxy in front of it, cannot serve at the moment (502, 503 or 504)."""
 
 
 class StartupFailed(TrioBeatError):  # noqa: N818 - the name says what is wrong
-    """The ASGI application of a server did not start; its own exception is the ``__cause__``."""
+    """The ASGI application of a server did not start; the ``__cause__`` is what it raised."""
 
 
 class Refused(TrioBeatError):  # noqa: N818 - an answer, not an error
@@ -239,19 +238,19 @@ def _check_answer_header(name: str, value: str) -> None:
 
 
 class BackendError(TrioBeatError):
-    """The backend could not do what was asked; its cause is kept as ``__cause__``."""
+    """The backend could not do what was asked; the cause is kept as ``__cause__``."""
 
 
 class HubClosed(BackendError):  # noqa: N818 - an everyday event, not an error
-    """The hub is not running: its context has been left, or not been entered yet."""
+    """The hub is not running: its context is not entered yet, or was left."""
 
 
 class UnknownBackend(BackendError):  # noqa: N818 - the name says what is wrong
-    """No backend of this name is installed.
+    """No backend for this URL is installed.
 
     Attributes:
-        url: the URL that was asked for.
-        known: the schemes that are installed, sorted.
+        url: as it was given.
+        known: the schemes of the installed backends, sorted.
     """
 
     def __init__(self, url: str, known: list[str]) -> None:
@@ -264,20 +263,20 @@ class UnknownBackend(BackendError):  # noqa: N818 - the name says what is wrong
 def split(
     exc: BaseException, condition: Callable[[BaseException], bool]
 ) -> tuple[BaseException | None, BaseException | None]:
-    """Divide an exception, which may be a group, by a condition.
+    """Split an exception, which may be a group, by a condition.
 
     Args:
         exc: the exception.
-        condition: asked of a group, and then of what it holds.
+        condition: called with a group first, and then with what is in it.
 
     Returns:
-        What meets the condition, and what does not; None where there is nothing.
+        What meets the condition, and the rest; None where there is nothing.
     """
     if condition(exc):
         return exc, None
     if isinstance(exc, BaseExceptionGroup):
         match, rest = exc.split(condition)
-        # Where nothing meets it, `rest` is a copy.
+        # Where nothing meets the condition, `rest` is a copy.
         return (None, exc) if match is None else (match, rest)
     return None, exc
 
@@ -285,15 +284,15 @@ def split(
 def split_unexpected(
     exc: BaseException, expected: BaseException | None
 ) -> tuple[BaseException | None, BaseException | None]:
-    """Divide what ended a connection's tasks.
+    """Split what ended the tasks of a connection.
 
     Args:
         exc: the exception.
         expected: what the application raised; None: nothing.
 
     Returns:
-        What this package did not expect; and the rest, which is the application's, a cancellation,
-        or an exit.
+        What this package did not expect, and the rest: what the application raised, cancellations
+        and exits.
     """
     rest, unexpected = split(
         exc, lambda e: e is expected or not isinstance(e, Exception | BaseExceptionGroup)

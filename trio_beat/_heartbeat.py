@@ -1,22 +1,21 @@
 """What the heartbeat decides, apart from when and over what.
 
-The idea: silence counts only while we were listening. A beat is *missed* when, from one beat to
-the next, the reader stood waiting for bytes without a break and none came. Everything else (the
-application had not taken the last message, the process was frozen, output to the peer was still
-moving) is our silence and not the peer's: such a beat neither counts as missed nor forgives the
-beats that were.
+The idea: silence counts only while we listen. A beat is *missed* when the reader waited for bytes
+from one beat to the next without a break, and none came. Any other silent beat may be our own
+fault: the application had not taken the last message, the process was frozen, or output to the peer
+was still moving. Such a beat does not count as missed, and does not forgive the beats that were.
 
-1. `Verdict.heard` - bytes came: the peer lives, and whoever read them has stopped waiting.
-2. `Verdict.listen` - the reader waits for bytes from now on.
-3. `Verdict.beat` - a beat has passed: judge it, begin the next one.
+1. `Verdict.heard`: bytes came. The peer is alive, and the reader has stopped waiting.
+2. `Verdict.listen`: the reader waits for bytes from now on.
+3. `Verdict.beat`: a beat has passed. Judge it and begin the next one.
 
-A line that loses packets makes answers late: TCP waits longer with each packet that it sends again.
-Where the kernel tells of it, a silent beat is *granted*: it is not missed either, but only `misses`
-of them in a row are, since a stopped process's kernel acknowledges, too. So a peer that falls
-silent on such a line is gone at most ``2 * misses + 1`` intervals later.
+A lossy network makes answers late: TCP waits longer with each packet that it sends again. Where the
+kernel reports loss, a silent beat is *granted*: it does not count as missed. At most `misses` beats
+in a row are granted, since the kernel acknowledges also for a process that is stopped. So a peer
+that falls silent on a lossy network is dead at most ``2 * misses + 1`` intervals later.
 
-Bytes of any kind prove life, not only a pong. After `misses` missed beats in a row the peer is
-dead; as the first of them began after its last byte, that is more than `misses` and at most
+Bytes of any kind prove life, not only a PONG. After `misses` missed beats in a row the peer is
+dead. The first of them began after its last byte, so that is more than `misses` and at most
 `misses + 1` intervals after that byte.
 """
 
@@ -33,12 +32,12 @@ class Heartbeat:
 
     Args:
         interval: seconds from one beat to the next; more than 0. Far below a tenth of a second
-            the process's own pauses are as long as beats, and nobody can be judged.
-        misses: how many beats in a row the peer may miss before it is dead; 1 or more. A peer
-            that falls silent is gone no later than ``(misses + 1) * interval`` seconds later.
-        message: text that is sent as a message of its own on every beat, for peers that cannot
-            see a PING, such as a script in a browser; a received message that equals it proves
-            life and goes no further. None: such messages are neither sent nor expected.
+            the process's own pauses are as long as beats, and no peer can be judged.
+        misses: how many beats in a row make the peer dead when it misses them; 1 or more. A silent
+            peer is dead at most ``(misses + 1) * interval`` seconds after its last byte.
+        message: a text heartbeat, sent with every beat as a message of its own, for peers that
+            cannot see a PING, such as a script in a browser. A received message that equals it
+            proves life and is not passed on. None: no text heartbeat is sent or expected.
 
     Raises:
         TypeError: an argument is of another type.
@@ -61,7 +60,7 @@ class Heartbeat:
 
     @property
     def patience(self) -> float:
-        """Seconds after which a silent peer is gone, where nothing excuses it."""
+        """Seconds after which a silent peer is dead, where nothing excuses its silence."""
         return (self.misses + 1) * self.interval
 
 
@@ -83,35 +82,35 @@ class Verdict:
         #: Beats granted since the peer was last heard.
         self._granted = 0
         #: The reader has been waiting ever since the last beat, and nothing came.
-        #: Invariant: only true while `listening` is; a connection begins with false, because
-        #: its first beat is a part of one.
+        #: Invariant: true only while `listening` is. It begins as false, because the first beat
+        #: of a connection is shorter than an interval.
         self.silent = False
 
     @property
     def clear(self) -> bool:
-        """The next beat has nothing to judge: the peer was heard since the last one.
+        """Whether the next beat has nothing to judge: the peer was heard since the last one.
 
-        With one miss allowed the first silent beat is the last, and each is looked at.
+        Where the first missed beat makes the peer dead, every beat is judged.
         """
         return self.listening and not self.silent and not self.missed and self._limit > 1
 
     def heard(self) -> None:
-        """Bytes of any kind came from the peer; the reader is busy with them until `listen`."""
+        """Note that bytes of any kind came; the reader is busy with them until `listen`."""
         self.missed = self._granted = 0
         self.silent = False
         self.listening = False
 
     def listen(self) -> None:
-        """The reader waits for bytes from now on."""
+        """Note that the reader waits for bytes from now on."""
         self.listening = True
 
     def beat(self, *, fair: bool = True, lossy: bool = False) -> bool:
-        """A beat has passed.
+        """Judge the beat that has passed.
 
         Args:
-            fair: False when the silence of this beat may be ours in a way that the reader cannot
-                know: the process stood still, or the peer has not yet had all that we sent.
-            lossy: the line has lost something in this beat, and works.
+            fair: False where the silence may be our own fault in a way that the reader cannot
+                know: the process stood still, or the peer has not received all that we sent.
+            lossy: the network lost packets during this beat, but it works.
 
         Returns:
             Whether the peer is dead.

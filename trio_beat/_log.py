@@ -1,10 +1,10 @@
-"""The package's loggers: what they are given from outside cannot forge a line.
+"""The package's loggers: text from outside cannot forge a line in the log.
 
-1. Every logger of the package comes from `get_logger`. Its filter runs before any handler, so that
-   lines are safe however the application has configured `logging`.
-2. The filter renders the message and escapes it; it escapes the fields of ``extra``, too.
-3. A traceback has many lines, and an exception's message may have come from a peer: each line is
-   escaped and indented, so that none can be taken for a record.
+1. Every logger of the package comes from `get_logger`. Its filter runs before all handlers, so
+   lines are safe however the application configures `logging`.
+2. The filter renders the message and escapes it, and the fields of ``extra``.
+3. A traceback has many lines, and an exception's message may come from a peer. Each line is escaped
+   and indented, so that none can be mistaken for a record.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _INDENT: Final = "    "
 
 
 class Escaping(logging.Filter):
-    """Makes records safe to write; lets all of them through."""
+    """Makes records safe to write; rejects none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = _render(record), None
         if record.exc_info and not record.exc_text:
-            # A formatter takes this in place of the exception, which stays for those that want it.
+            # A formatter uses this text in place of the exception, which stays for other handlers.
             record.exc_text = _indented("".join(traceback.format_exception(*record.exc_info)))
         elif record.exc_text:
             record.exc_text = _indented(record.exc_text)
@@ -37,7 +37,7 @@ class Escaping(logging.Filter):
 def _render(record: logging.LogRecord) -> str:
     try:
         return printable(record.getMessage())
-    except Exception as exc:  # what `__str__` of an argument raises is not known
+    except Exception as exc:  # the `__str__` of an argument may raise anything
         return printable(f"{record.msg} (cannot be shown: {type(exc).__name__})")
 
 
@@ -50,11 +50,11 @@ _ESCAPING: Final = Escaping()
 
 
 def get_logger(name: str) -> logging.Logger:
-    """A logger of the package; what it is given is escaped.
+    """Get a logger of the package, which escapes what it is given.
 
     Args:
-        name: ``trio_beat``, or what is below it.
+        name: ``trio_beat``, or a name below it.
     """
     logger = logging.getLogger(name)
-    logger.addFilter(_ESCAPING)  # once, however often it is asked for
+    logger.addFilter(_ESCAPING)  # added once, however often this is called
     return logger

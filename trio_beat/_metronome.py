@@ -1,21 +1,22 @@
 """One clock for all heartbeats.
 
-The interval is divided into slots, and one task goes through one slot after the other. A heartbeat
-has a seat in a slot and parks there until its turn: no cancel scope, no deadline in Trio's heap. It
-is asked before it is woken, and sleeps on where there is nothing to judge (`Parking`).
+The interval is divided into slots, and one task serves one slot after the other. A heartbeat has a
+seat in a slot and parks there until its turn. It needs no cancel scope, and no deadline in Trio's
+heap. Its function is asked before its task is woken; with nothing to judge the task sleeps on
+(`Parking`).
 
 1. A seat keeps its slot, so its beats are one interval apart.
-2. New seats go to the emptier of two slots, one taken in turn and one by chance: beats stay spread
-   evenly whatever the pattern in which connections come and go.
-3. A tick that comes a little late is made up for at once. After a stall - the clock stood still for
-   half an interval or more - the ticks are postponed by the time stalled: nobody is beaten in a
-   burst or left out, and a seat's beats are one interval of *running* time apart. The first beat
-   of a seat after it was not whole, and the seat is told.
-4. A process that stalls again and again is not frozen but busy, and its dead must go. So a seat is
-   never told this of two beats in a row: a peer that may miss `misses` beats goes within
-   ``2 * misses + 1`` intervals of running time. A stall that follows another within an interval is
-   not forgiven, and half an interval of it counts as running: a clock that is always late beats.
-5. With no seats there is nothing to wake for, and the clock stops.
+2. A new seat goes to the emptier of two slots, one chosen in turn and one at random. So beats stay
+   spread evenly, whatever the pattern in which connections come and go.
+3. Ticks that are a little late are made up for at once. After a stall (the clock stood still for
+   half an interval or more) all ticks are postponed by the time stalled. So there is no burst of
+   beats, no seat is left out, and a seat's beats are one interval of *running* time apart. The
+   first beat of a seat after a stall is not whole, and says so.
+4. A process that stalls again and again is busy, not frozen, and must still find its dead peers. So
+   no two beats of a seat in a row are not whole, and a peer that falls silent is dead within
+   ``2 * misses + 1`` intervals of running time. A stall within an interval after another one is not
+   forgiven, and half an interval of it counts as running time: a clock that is always late beats.
+5. Without seats the clock stops.
 """
 
 from __future__ import annotations
@@ -31,36 +32,34 @@ from ._parking import Parking
 #: Ticks a second: fine enough for an even spread, coarse enough for a tick to be shared by many.
 _TICKS_PER_SECOND = 4
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 1024
-#: Heartbeats that are asked before other tasks get a turn. Where they are woken, more than a few
-#: hundred objects that are made at once start Python's collector, which would find nothing each
-#: time, and in the end look through all connections: with 16,000 of them a third of what their
-#: beats cost, and long pauses.
+#: Heartbeats that are asked before other tasks get a turn. Where more are woken at once, the new
+#: objects start Python's garbage collector. It would find nothing, and in the end scan all
+#: connections: with 16,000 of them a third of what their beats cost, and long pauses.
 _TURN = 64
-#: A tick that is late by this share of an interval or more means that the process stood still.
+#: Share of an interval: where a tick is as late as that, the process stood still.
 _STALL = 0.5
-#: Share of an interval that readers get after a stall to take what has come meanwhile.
+#: Share of an interval for which readers may take what came during a stall, before the next tick.
 _SETTLE = 1 / 16
 
 
 class Beat(NamedTuple):
-    """What a heartbeat is told when its turn has come."""
+    """A heartbeat's turn."""
 
-    #: Counts ticks; the same for all seats of a slot.
+    #: The number of the tick; the same for all seats of a slot.
     number: int
-    #: False when the clock stood still at some time since the seat's last beat, and that one was
-    #: whole.
+    #: False where the clock stood still since the seat's last beat, and that one was whole.
     whole: bool
 
 
 class Metronome:
-    """Tells heartbeats their turns, spread evenly over the interval.
+    """Gives heartbeats their turns, spread evenly over the interval.
 
     Nothing runs until `run` does.
 
     Args:
         interval: seconds between two beats of one seat.
-        slots: how many; one wakes nobody in vain where there is but one seat. None: as many as
-            spread the beats of a server well.
+        slots: how many; 1 is right for a single seat, since each slot costs a tick. None: as many
+            as spread the beats of a server well.
     """
 
     def __init__(self, interval: float, slots: int | None = None) -> None:
@@ -78,7 +77,7 @@ class Metronome:
         self._random = random.Random()  # noqa: S311 - spreads load, guards nothing
 
     def seat(self) -> Seat:
-        """Take a place; `Seat.leave` gives it back.
+        """Take a seat; `Seat.leave` gives it back.
 
         Returns:
             A seat whose first beat comes within one interval.
@@ -92,7 +91,7 @@ class Metronome:
 
     @property
     def seats(self) -> list[int]:
-        """How many seats each slot has, in the order of their turns."""
+        """The number of seats in each slot, in the order of the slots' turns."""
         return [len(slot) for slot in self._slots]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -104,7 +103,7 @@ class Metronome:
             if not any(self._slots):
                 self._occupied = trio.Event()
                 await self._occupied.wait()
-                # Ticks that had nobody to wake were neither late nor missed.
+                # Ticks without a seat to wake were neither late nor missed.
                 tick = max(tick, int((trio.current_time() - begin) / self._width) + 1)
             await trio.sleep_until(begin + tick * self._width)
             late = trio.current_time() - (begin + tick * self._width)
@@ -130,7 +129,7 @@ class Metronome:
 
     async def _go_through(self, tick: int) -> None:
         beat = Beat(tick & 0xFFFFFFFF, self._is_whole(tick))
-        # Of those that are seated now: others may come and go in between, and change places.
+        # A copy: seats may come, leave and change places in between.
         due = self._slots[tick % len(self._slots)].copy()
         for begin in range(0, len(due), _TURN):
             if begin:
@@ -145,14 +144,14 @@ def _wake(beat: Beat) -> Beat:
 
 
 class Seat(Parking[Beat, Beat]):
-    """One heartbeat's place in a metronome."""
+    """A heartbeat's place in a metronome."""
 
     __slots__ = ("_place", "_slot")
 
     def __init__(self, slot: list[Seat]) -> None:
         super().__init__()
         self._slot = slot
-        #: Invariant: where in the slot the seat is, so that nobody has to look for it.
+        #: Invariant: the seat's index in its slot, so that `leave` need not search.
         self._place = len(slot)
         slot.append(self)
 
@@ -160,16 +159,16 @@ class Seat(Parking[Beat, Beat]):
         """Wait for the next beat that needs the heartbeat's task.
 
         Args:
-            ask: is asked at each beat, in the metronome's task; gives the beat back to wake the
-                heartbeat's, or None.
+            ask: called with each beat, in the metronome's task. It returns the beat to wake the
+                heartbeat's task, or None to let it sleep on.
 
         Returns:
-            An awaitable of the `Beat` that was given back.
+            An awaitable of the `Beat` that `ask` returned.
         """
         return self.park(ask)
 
     def leave(self) -> None:
-        """Give the place back; the last one of the slot moves there."""
+        """Give the seat back; the last one of the slot moves to its place."""
         last = self._slot.pop()
         if last is not self:
             self._slot[self._place] = last

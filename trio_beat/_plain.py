@@ -1,8 +1,8 @@
-"""What a context manager raises that has tasks of its own.
+"""What a context manager with tasks of its own raises.
 
-The rule of the package: what its block raises comes through as it is, and is never wrapped in a
-group. What one of its own tasks raises cancels the block, and comes out plainly, too, where it
-comes alone. Only where there are several reasons they come in a group.
+The rule of the package: what the block raises comes through unchanged, never wrapped in a group.
+What one of the context manager's tasks raises cancels the block and comes out without a group, too,
+where it is the only exception. Only several exceptions come out as a group.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ _T = TypeVar("_T")
 
 
 def plain(exc: BaseException, block: BaseException | None = None) -> BaseException:
-    """What nurseries have wrapped in groups; a group where there are several.
+    """Take an exception out of the groups in which nurseries have wrapped it.
 
-    That tasks were cancelled besides is no reason of its own.
+    A cancellation beside another exception does not count.
 
     Args:
         exc: what came out of the outermost nursery.
-        block: what the block inside of them raised, which may be a group itself.
+        block: what the block inside of them raised, which may be a group itself; None: nothing.
+
+    Returns:
+        The only exception; where there are several, a group of them.
     """
-    # Not the block's group itself: what a nursery takes out of groups leaves copies of them.
+    # By their leaves, since a nursery that splits the block's group leaves copies of it.
     own = set() if block is None else set(map(id, leaves(block)))
     found = list(leaves(exc))
     reasons = [leaf for leaf in found if not isinstance(leaf, trio.Cancelled)] or found[:1]
@@ -37,17 +40,17 @@ def plain(exc: BaseException, block: BaseException | None = None) -> BaseExcepti
 
 
 def bare(exc: BaseException) -> BaseException:
-    """An exception of another library, to be kept as a cause.
+    """Strip another library's exception of its traceback and context, to keep it as a cause.
 
-    Its traceback may end in a frame that has the exception itself: a cycle with all that the
-    frames know.
+    Its traceback may end in a frame that refers to the exception: a cycle, which keeps alive all
+    that the frames refer to.
     """
     exc.__context__ = None
     return exc.with_traceback(None)
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions of a group, however deep; of any other, itself."""
+    """Iterate over the exceptions in a group, however deep; of any other exception, over itself."""
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
             yield from leaves(inner)
@@ -56,13 +59,12 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
 
 
 class Plain(AbstractAsyncContextManager[_T, bool]):
-    """Another context manager, with nurseries inside, that raises by the rule.
+    """Wraps a context manager with nurseries inside, so that it raises by the rule.
 
-    As with a nursery's own, an interrupt at the keyboard does not come in between, except where
-    something is waited for.
+    As with a nursery, a KeyboardInterrupt is raised only where something waits.
 
     Args:
-        manager: the other one.
+        manager: the context manager that it wraps.
     """
 
     def __init__(self, manager: AbstractAsyncContextManager[_T, bool | None]) -> None:
@@ -78,11 +80,11 @@ class Plain(AbstractAsyncContextManager[_T, bool]):
             return await self._manager.__aenter__()
         except BaseExceptionGroup as group:
             raised = plain(group)
-        # Out here, since what is raised in there would get the group as its context.
+        # Outside of the handler, since inside the exception would get the group as its context.
         try:
             raise raised
         finally:
-            del raised  # its traceback has this frame
+            del raised  # its traceback refers to this frame
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -96,7 +98,7 @@ class Plain(AbstractAsyncContextManager[_T, bool]):
         except BaseExceptionGroup as group:
             raised = plain(group, exc)
         if raised is exc:
-            exc.__traceback__ = traceback  # without the way through here
+            exc.__traceback__ = traceback  # without the frames of this method
             return False
         try:
             raise raised

@@ -1,8 +1,8 @@
-"""Lines of a log for events that may come faster than anybody reads.
+"""Log lines for events that may come faster than a person can read.
 
-1. The first events of a second have a line each; the rest of them are counted by kind, and told in
-   one line when the second is over.
-2. Nothing wakes while events are few, and what is not told is not rendered.
+1. The first events of a second have a line each. The rest are counted by kind, and summed up in one
+   line when the second is over.
+2. No task wakes while events are few, and an event without a line of its own is not rendered.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Final
 
 import trio
 
-#: Seconds that one line sums up, and events in them that have a line of their own.
+#: Seconds that one line sums up, and how many events in them have a line of their own.
 PERIOD: Final = 1.0
 ALONE: Final = 20
 
 
 class Summary:
-    """Decides which of many like events have a line of their own, and tells the rest.
+    """Decides which of many events have a line of their own, and sums up the rest.
 
     Args:
-        log: where the rest is told.
+        log: gets the line that sums up.
         what: what happened, in the plural.
     """
 
@@ -36,11 +36,14 @@ class Summary:
         self._overflow = trio.Event()
 
     def alone(self, kind: str, now: float) -> bool:
-        """Count an event; returns whether it has a line of its own, which the caller then writes.
+        """Count an event.
 
         Args:
-            kind: what the rest is counted by.
+            kind: what the event is counted by where it has no line of its own.
             now: seconds on Trio's clock.
+
+        Returns:
+            Whether it has a line of its own, which the caller then writes.
         """
         if now >= self._end:
             self.tell()
@@ -53,7 +56,7 @@ class Summary:
         return False
 
     def tell(self) -> None:
-        """Write the line that sums up, where there is something to tell."""
+        """Write the line that sums up, where there is something to sum up."""
         if not self._rest:
             return
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in self._rest.most_common())
@@ -62,7 +65,7 @@ class Summary:
         self._rest.clear()
 
     async def run(self) -> None:
-        """Tell the rest of each second when it is over; nobody else may need to come for it."""
+        """Sum up each second when it is over, even where no event follows; until cancelled."""
         while True:
             await self._overflow.wait()
             self._overflow = trio.Event()

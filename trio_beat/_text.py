@@ -6,21 +6,21 @@ import os
 import re
 from typing import Final
 
-#: What stands before a host. RFC 3986 allows no slash in it, but people paste passwords unencoded:
-#: what stands where a port would, and is no number, begins one.
+#: The part of a URL before the host. RFC 3986 allows no slash in it, but people paste passwords
+#: unencoded: text in the place of a port that is not a number begins a password.
 _USERINFO: Final = re.compile(r"\A(?:[^/?#]*:(?!\d*(?:[/?#]|$)).*@|[^/?#]*@)", re.DOTALL)
 _AFTER_PATH: Final = re.compile(r"[?#].*", re.DOTALL)
 _QUERY: Final = re.compile(r"\?[^\s'\"]+")
 
 
 def printable(text: str) -> str:
-    """Escape what commands a terminal, forges a line, or cannot be encoded.
+    """Escape characters that control a terminal, end a line, or cannot be encoded.
 
-    Only characters that Unicode calls printable stay as they are: control characters (C0, DEL,
-    C1), line and paragraph separators, bidirectional controls and lone surrogates do not.
+    Only characters that Unicode calls printable are kept. Control characters (C0, DEL, C1), line
+    and paragraph separators, bidirectional controls and lone surrogates are escaped.
 
     Args:
-        text: any; what was escaped once is not escaped again.
+        text: any text; escaping it twice is the same as once.
     """
     if text.isprintable():
         return text
@@ -28,7 +28,7 @@ def printable(text: str) -> str:
 
 
 def without_userinfo(url: str) -> str:
-    """A URL without the user and the password in it.
+    """Remove user and password from a URL.
 
     Args:
         url: need not be valid.
@@ -40,7 +40,7 @@ def without_userinfo(url: str) -> str:
 
 
 def public_url(url: str) -> str:
-    """A URL, or a request's target, without what may be secret: userinfo, query and fragment.
+    """Remove what may be secret from a URL or a request's target: userinfo, query and fragment.
 
     Args:
         url: need not be valid.
@@ -49,15 +49,15 @@ def public_url(url: str) -> str:
 
 
 def without_queries(text: str) -> str:
-    """A sentence that may quote a request, with ``?...`` for each query string in it."""
+    """Replace each query string in a sentence that may quote a request with ``?...``."""
     return _QUERY.sub("?...", text)
 
 
 def utf8(text: str) -> str:
-    """An argument or a variable, read as UTF-8 where the locale cannot read it (PEP 383).
+    """Decode an argument or environment variable as UTF-8 where the locale cannot (PEP 383).
 
     Raises:
-        ValueError: it is not UTF-8 either.
+        ValueError: it is not UTF-8.
     """
     try:
         text.encode()

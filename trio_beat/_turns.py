@@ -1,9 +1,9 @@
 """Turns for work that a peer can cause much of.
 
 Trio runs all tasks that are ready before it looks at the sockets and the clock again. Where many
-peers each cause a little work at once, all of it stands before everybody else's next step. So
-whoever has such a piece of work to do takes a turn first, and only a few turns are given in each
-pass of the scheduler, in the order in which they were asked for.
+peers cause a little work at the same time, every other task waits for all of it. So a task takes a
+turn before such a piece of work. Only a few turns are given in each pass of the scheduler, in the
+order in which tasks asked for them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Final
 
 import trio
 
-#: Turns of one pass. A piece of work is to take a millisecond at most, and an echo takes some four
+#: Turns of one pass. A piece of work should take a millisecond at most; an echo takes about four
 #: passes.
 _MOST: Final = 4
 
 
 class Turns:
-    """Gives turns; nothing runs until `run` does, and nobody gets a turn before.
+    """Gives turns, once `run` runs.
 
     Args:
         most: turns of one pass.
@@ -26,13 +26,13 @@ class Turns:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        #: Turns that are left of this pass.
+        #: Turns left in this pass.
         self._left = 0
         self._waiting = trio.lowlevel.ParkingLot()
         self._wanted = trio.Event()
 
     async def take(self) -> None:
-        """Wait for a turn; always a checkpoint, and no more than that while there are turns."""
+        """Wait for a turn; always a checkpoint, and only a checkpoint while turns are left."""
         self._wanted.set()
         if self._left:
             self._left -= 1
