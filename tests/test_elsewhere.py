@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
+import errno
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +13,14 @@ from typing import Any
 import pytest
 
 from trio_beat import Unreachable, connect
-from trio_beat._client import dial
 from trio_beat._command import clients
-from trio_beat._command.serve import _raise_descriptor_limit
 from trio_beat._server import listeners
-from trio_beat._transports import kernel
 
 from .support.command import clean_environment
 
 _ROOT = Path(__file__).parent.parent
 
-#: Imports every module, lets a peer in over TCP and over TLS, and tells how a silent one ended.
+#: Imports every module, serves over TCP and over TLS, and prints how a silent connection ended.
 _PROGRAM = """
 import tests.support.hidden
 import importlib, pkgutil, select, sys
@@ -50,7 +46,7 @@ async def handler(connection):
             beats = (trio.current_time() - begun) // 4
             print(*connection.closed, int(beats), flush=True)
 
-async def visit(secure):
+async def serve_and_connect(secure):
     server_context, client_context = tls_contexts()
     async with trio.open_nursery() as nursery:
         async def serve(task_status):
@@ -81,7 +77,7 @@ async def visit(secure):
         server.drain()
 
 for secure in (False, True):
-    trio.run(visit, secure, clock=trio.testing.MockClock(autojump_threshold=0.02))
+    trio.run(serve_and_connect, secure, clock=trio.testing.MockClock(autojump_threshold=0.02))
 """
 
 #: The command, without what Windows lacks beside.
@@ -105,7 +101,7 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_serves_and_connects_and_drops_who_is_silent_at_the_exact_beat() -> None:
+def test_serves_and_connects_and_drops_a_silent_peer_at_the_exact_beat() -> None:
     with start(_PROGRAM) as process:
         told, failed = process.communicate(timeout=60)
     assert (process.returncode, failed) == (0, "")
@@ -135,9 +131,9 @@ async def test_the_command_runs_and_ends(number: int) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("arguments", [["publish", "ws://localhost:{}/x?publish-broadcast", "x"]])
 def test_the_clients_run(arguments: list[str]) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        arguments = [word.format(nobody.getsockname()[1]) for word in arguments]
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        arguments = [word.format(bound.getsockname()[1]) for word in arguments]
         with start(_COMMAND, *arguments) as process:
             _, told = process.communicate(timeout=20)
     assert process.returncode == 1
@@ -145,7 +141,7 @@ def test_the_clients_run(arguments: list[str]) -> None:
 
 
 class TestWindows:
-    def test_a_port_is_had_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_port_is_had_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """There `SO_REUSEADDR` would share it; the option's number here is another's."""
         options: list[tuple[Any, ...]] = []
 
@@ -156,84 +152,28 @@ class TestWindows:
         monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", ~4, raising=False)
         monkeypatch.setattr(socket, "socket", Socket)
         monkeypatch.setattr(sys, "platform", "win32")
-        place = listeners._Place(socket.AF_INET, ("127.0.0.1", 0), "127.0.0.1")
-        listeners._open(place, 0).close()
+        for listener in await listeners.open_listeners(0, "127.0.0.1"):
+            listener.close()
         assert (socket.SOL_SOCKET, ~4, 1) in options
         assert (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1) not in options
 
-    async def test_errors_of_sockets_have_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(socket, "errorTab", {111: "Nobody is there."}, raising=False)
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))
-            with pytest.raises(Unreachable, match=r"Nobody is there$"):
-                async with connect(f"ws://127.0.0.1:{nobody.getsockname()[1]}/"):
+    @pytest.mark.parametrize(
+        ("table", "text"),
+        [
+            ({errno.ECONNREFUSED: "No server."}, "No server"),
+            ({errno.ENOENT: "No file."}, "Connection refused"),
+        ],
+    )
+    async def test_errors_of_sockets_have_words(
+        self, table: dict[int, str], text: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(socket, "errorTab", table, raising=False)
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            with pytest.raises(Unreachable, match=rf"{text}$"):
+                async with connect(f"ws://127.0.0.1:{bound.getsockname()[1]}/"):
                     pass
-        assert dial.error_text(2) == "No such file or directory"
 
     def test_break_ends_a_command(self) -> None:
         expected = {"SIGINT", "SIGTERM"} | ({"SIGBREAK"} if hasattr(signal, "SIGBREAK") else set())
         assert {number.name for number in clients.STOPPING} == expected
-
-
-def test_the_longest_wait_of_tcp_is_set_on_linux_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of the option means something else elsewhere."""
-    with socket.socket() as sock:
-        before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-        monkeypatch.setattr(sys, "platform", "darwin")
-        monkeypatch.setattr(kernel, "TELLS", False)
-        monkeypatch.setattr(kernel, "_TCP_RTO_MAX_MS", socket.TCP_KEEPIDLE)
-        kernel.set_up(sock, 60.0)
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7200
-        # Twice as much as was asked for (socket(7)).
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 131072 != before
-
-
-def test_to_linger_for_no_time_has_each_system_s_layout() -> None:
-    assert struct.unpack("ii", kernel._AT_ONCE) == (1, 0)
-
-
-class TestDescriptors:
-    """macOS refuses to have no limit, and Windows has none."""
-
-    @pytest.fixture(autouse=True)
-    def limit(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-        limits = [(256, resource.RLIM_INFINITY)]
-
-        def set_limit(_: int, limit: tuple[int, int]) -> None:
-            if limit[0] == resource.RLIM_INFINITY or limit[0] > 10_000:
-                raise ValueError
-            limits.append(limit)
-
-        monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
-        monkeypatch.setattr(resource, "setrlimit", set_limit)
-        return limits
-
-    def test_as_many_as_are_needed(
-        self, limit: list[tuple[int, int]], caplog: pytest.LogCaptureFixture
-    ) -> None:
-        _raise_descriptor_limit(5000)
-        assert limit[-1] == (5064, resource.RLIM_INFINITY)
-        assert not caplog.records
-
-    def test_too_many(self, limit: list[tuple[int, int]], caplog: pytest.LogCaptureFixture) -> None:
-        _raise_descriptor_limit(20_000)
-        assert limit[-1] == (256, resource.RLIM_INFINITY)
-        assert "limited to 256 (ulimit -n), too few for 20000 peers" in caplog.text
-
-    def test_windows_has_no_such_limit(
-        self, limit: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(sys, "platform", "win32")
-        _raise_descriptor_limit(20_000)
-        assert len(limit) == 1
-
-
-class TestGathering:
-    def test_without_sendmsg(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys, "platform", "win32")
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            buffers: list[bytes | memoryview] = [b"abc", memoryview(b"defg"), b"h" * 100_000]
-            sent = kernel.send_gathered(ours, buffers)
-            assert sent == 65536
-            assert theirs.recv(100_000)[:8] == b"abcdefgh"

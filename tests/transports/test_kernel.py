@@ -1,8 +1,10 @@
-"""What the kernel tells of a peer."""
+"""What the kernel tells of a peer, and what it is asked, also on other systems than Linux."""
 
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 
 import pytest
 import trio
@@ -11,6 +13,7 @@ from trio.testing import MockClock
 from tests.support.harness import tcp_pair
 from tests.support.transports import tcp_paired
 from trio_beat._protocol.messages import Response
+from trio_beat._transports import kernel
 from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.tcp_info import delivery
@@ -112,3 +115,31 @@ class TestNames:
         with ours, theirs, socket.socket() as unconnected:
             assert peer_name(ours) == "local"
             assert peer_name(unconnected) == "unknown"
+
+
+def test_the_longest_wait_of_tcp_is_set_on_linux_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of the option means something else elsewhere."""
+    with socket.socket() as sock:
+        before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setattr(kernel, "TELLS", False)
+        monkeypatch.setattr(kernel, "_TCP_RTO_MAX_MS", socket.TCP_KEEPIDLE)
+        kernel.set_up(sock, 60.0)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7200
+        # Twice as much as was asked for (socket(7)).
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 131072 != before
+
+
+def test_to_linger_for_no_time_has_each_system_s_layout() -> None:
+    assert struct.unpack("ii", kernel._AT_ONCE) == (1, 0)
+
+
+class TestGathering:
+    def test_without_sendmsg(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "platform", "win32")
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            buffers: list[bytes | memoryview] = [b"abc", memoryview(b"defg"), b"h" * 100_000]
+            sent = kernel.send_gathered(ours, buffers)
+            assert sent == 65536
+            assert theirs.recv(100_000)[:8] == b"abcdefgh"
