@@ -165,7 +165,7 @@ def _begin(misses: int) -> Verdict:
 
 
 @pytest.mark.parametrize("misses", [1, 2, 3, 7])
-def test_a_lossy_line_is_granted_as_many_beats_in_a_row_as_may_be_missed(misses: int) -> None:
+def test_a_lossy_network_is_granted_as_many_beats_in_a_row_as_may_be_missed(misses: int) -> None:
     verdict = _begin(misses)
     beats = 1
     while not verdict.beat(lossy=True):
@@ -182,7 +182,7 @@ def test_grants_neither_count_nor_forgive(granted_first: bool) -> None:
     assert dead == ([False] * 5 + [True] if granted_first else [False, False, *[True] * 4])
 
 
-def test_who_is_heard_has_all_grants_again() -> None:
+def test_a_peer_that_is_heard_has_all_grants_again() -> None:
     verdict = _begin(2)
     for _ in range(5):
         assert [verdict.beat(lossy=True) for _ in range(3)] == [False, False, False]

@@ -129,27 +129,27 @@ async def test_nothing_of_a_connection_is_left(
         limits=Limits(message_size=LIMIT, outbox=2**20),
     ) as server:
 
-        async def visit() -> None:
+        async def connect_and_end() -> None:
             peer = await dial(server.port, TARGET)
             await peer.send_text("x")
             await end(peer)
             await peer.aclose()
             await deserted(server)
 
-        await visit()  # what is made once stays
+        await connect_and_end()  # what is made once stays
         gc.collect()
         before = census()
         gc.disable()
         try:
             for _ in range(3):
-                await visit()
+                await connect_and_end()
             assert census() - before == Counter()
         finally:
             gc.enable()
 
 
 @pytest.mark.parametrize(("right", "wrong"), REFUSALS, ids=[wrong[-12:] for _, wrong in REFUSALS])
-async def test_nothing_of_a_visitor_who_is_refused_is_left(
+async def test_nothing_of_a_refused_peer_is_left(
     right: str,
     wrong: str,
     no_gc: None,

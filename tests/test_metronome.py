@@ -1,4 +1,4 @@
-"""The shared clock, on a virtual one: turns, their spread, and who is woken."""
+"""The shared clock, on a virtual one: turns, their spread, and which tasks are woken."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_as_many_seats_as_slots_fill_them_evenly() -> None:
 
 
 def test_spread_withstands_a_pattern_of_coming_and_going() -> None:
-    """Whoever stays came in the same slot's turn: by turns alone that slot would have them all."""
+    """All that stay came in the same slot's turn: by turns alone that slot would have them all."""
     metronome = Metronome(INTERVAL)
     for _ in range(4 * SLOTS):
         metronome.seat()
-        for passer_by in [metronome.seat() for _ in range(SLOTS - 1)]:
-            passer_by.leave()
+        for brief in [metronome.seat() for _ in range(SLOTS - 1)]:
+            brief.leave()
     assert sum(metronome.seats) == 4 * SLOTS
     assert max(metronome.seats) <= 24
 
@@ -50,7 +50,7 @@ async def test_beats_are_spread_over_the_interval(autojump_clock: MockClock) -> 
         await trio.sleep(INTERVAL + TICK / 2)
         nursery.cancel_scope.cancel()
     times = [heard.time for heard in recorder.heard]
-    # The first slot's turn at 0 had passed before anybody sat there.
+    # The first slot's turn at 0 had passed before there was a seat.
     assert [times.count(tick * TICK) for tick in range(1, SLOTS + 1)] == [*seats[1:], seats[0]]
     assert len(times) == 4 * SLOTS
 
@@ -115,7 +115,7 @@ async def test_a_seat_may_be_left_while_its_turn_is_due(autojump_clock: MockCloc
             with scope:
                 await seat.beat()
                 beaten += 1
-                # Those of the slot who are not woken yet are cancelled in the midst of it.
+                # The others of the slot, which are not woken yet, are cancelled in the midst of it.
                 for other in scopes:
                     other.cancel()
         finally:
@@ -276,7 +276,7 @@ class TestAsking:
 
 
 @given(st.lists(st.integers(0, 2**16), max_size=60))
-def test_whoever_leaves_takes_nobody_else_s_place(choices: list[int]) -> None:
+def test_a_seat_that_is_left_takes_no_other_s_place(choices: list[int]) -> None:
     """A seat is taken where the number is even, and given back where it is odd."""
     metronome = Metronome(INTERVAL, slots=2)
     seats: list[Seat] = []

@@ -37,7 +37,7 @@ async def test_late_ticks_are_made_up_for_at_once(autojump_clock: MockClock, lat
         assert [numbers.count(number) for number in made_up] == seats[1 : ticks + 1]
         assert set(numbers) == set(made_up)
         assert all(beat.whole for _, _, beat in recorder.heard)
-        # From then on everybody is in time again.
+        # From then on all beats are in time again.
         recorder.heard.clear()
         await trio.sleep(INTERVAL + TICK / 2)
         nursery.cancel_scope.cancel()
@@ -200,7 +200,7 @@ class Crowd:
 async def test_the_dead_go_however_often_the_process_stalls(
     running: float, stalled: float, misses: int, autojump_clock: MockClock
 ) -> None:
-    """Within ``2 * misses + 1`` intervals of running time, and nobody else does."""
+    """Within ``2 * misses + 1`` intervals of running time, and no living peer does."""
     crowd = Crowd(misses)
     stalls: list[float] = []  # when they were over
     async with trio.open_nursery() as nursery:

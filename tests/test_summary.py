@@ -1,4 +1,4 @@
-"""Lines for events that come faster than anybody reads."""
+"""Log lines for events that may come faster than a person can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns: few in a pass, in their order, and given up by who is cancelled."""
+"""Turns: few in a pass, in their order, and given up where a task is cancelled."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ async def test_few_in_a_pass_and_in_order(autojump_clock: trio.testing.MockClock
     turns, passes = Turns(3), Passes()
     taken: list[tuple[int, int]] = []
 
-    async def work(who: int) -> None:
+    async def work(task: int) -> None:
         for _ in range(4):
             await turns.take()
-            taken.append((passes.count, who))
+            taken.append((passes.count, task))
 
     trio.lowlevel.add_instrument(passes)
     async with trio.open_nursery() as nursery:
         await nursery.start(turns.run)
         async with trio.open_nursery() as workers:
-            for who in range(10):
-                workers.start_soon(work, who)
+            for task in range(10):
+                workers.start_soon(work, task)
         nursery.cancel_scope.cancel()
     trio.lowlevel.remove_instrument(passes)
     for number in {number for number, _ in taken}:
         assert sum(other == number for other, _ in taken) <= 3
-    # Nobody gets a second turn in a pass before that in which everybody has had a first.
-    passes_of = [[number for number, other in taken if other == who] for who in range(10)]
+    # No task gets a second turn before the pass in which each has had its first.
+    passes_of = [[number for number, other in taken if other == task] for task in range(10)]
     assert max(first for first, *_ in passes_of) <= min(second for _, second, *_ in passes_of)
     assert len(taken) == 40
 
@@ -62,7 +62,7 @@ async def test_a_lone_taker_waits_no_longer_than_a_checkpoint(
 async def test_cancelled_while_waiting(autojump_clock: trio.testing.MockClock) -> None:
     turns = Turns(1)
     with trio.move_on_after(1) as scope:
-        await turns.take()  # nobody gives turns yet
+        await turns.take()  # no turns are given yet
     assert scope.cancelled_caught
     async with trio.open_nursery() as nursery:
         await nursery.start(turns.run)
