@@ -128,7 +128,8 @@ async def test_a_seat_may_be_left_while_its_turn_is_due(autojump_clock: MockCloc
         for scope in scopes:
             nursery.start_soon(play, scope)
         await trio.sleep(1)
-        assert 0 < beaten < 100
+        # A batch, or two: Trio runs tasks in random order, and the clock's may precede the first.
+        assert beaten in (64, 128)
         assert left == 1000
         assert not any(metronome.seats)
         nursery.cancel_scope.cancel()
