@@ -34,6 +34,7 @@ from ._exceptions import (
     Unreachable,
 )
 from ._heartbeat import Heartbeat
+from ._observer import ObservedConnection, Observer
 from ._protocol.headers import Headers
 from ._protocol.messages import Message
 from ._protocol.request import Request
@@ -63,6 +64,9 @@ __all__ = [
     "open_hub",
     "Hub",
     "HubStatistics",
+    # observing
+    "Observer",
+    "ObservedConnection",
     # exceptions
     "TrioBeatError",
     "ConnectionClosed",

@@ -140,7 +140,7 @@ async def test_every_end_has_one_reason(
         assert await link.ended() == closed
         # It is the server's to log, and to go on.
         assert (link.error is not None) is (closed.by is EndReason.INTERNAL_ERROR)
-        assert {by: n for by, n in link.shared.ended.items() if n} == {closed.by: 1}
+        assert {by: n for by, n in link.counters.ended_by.items() if n} == {closed.by: 1}
         messages = [record.getMessage() for record in caplog.records]
         assert messages == [f"local /ws/x ended: {closed}"]
 
@@ -161,7 +161,7 @@ async def test_the_first_reason_stands(
         for by in EndReason:
             link.engine.end_nowait(by, 1000, "too late")
         assert await link.ended() == closed
-        assert sum(link.shared.ended.values()) == 1
+        assert sum(link.counters.ended_by.values()) == 1
 
 
 class TestPoliteness:

@@ -248,7 +248,7 @@ class TestCleanupCompletes:
                 assert link.ended_at is not None
                 assert link.ended_at <= instrument.cancelled_at + CANCELLED_TIMEOUT
             assert link.error is None
-            assert sum(link.shared.ended.values()) == 1
+            assert sum(link.counters.ended_by.values()) == 1
             with pytest.raises(ConnectionClosed):
                 await link.connection.receive()
         return instrument

@@ -122,7 +122,7 @@ class TestTheOutbox:
             first = next(n for n, number in enumerate(received) if number != n)
             assert received == [*range(first), *range(first + dropped, 1000)]
             assert dropped > 100
-            assert link.shared.dropped == dropped
+            assert link.counters.dropped_count == dropped
             assert link.connection.statistics().outbox == 0
             assert link.running
 

@@ -22,6 +22,7 @@ from trio_beat._connection.shared import Shared, SlowPolicy
 from trio_beat._exceptions import Closed
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
+from trio_beat._observer import Counters, Notifier, Observer
 from trio_beat._server.pending import PendingTLS
 from trio_beat._transports import Transport
 from trio_beat._transports.framing import ReadContext
@@ -168,6 +169,11 @@ class Link:
         return self.connection.closed
 
     @property
+    def counters(self) -> Counters:
+        """The counts of what the connection shares with others."""
+        return self.shared.notify.counters
+
+    @property
     def running(self) -> bool:
         return not self._ended.is_set()
 
@@ -239,6 +245,7 @@ async def linked(
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
     handler_errors: Literal["raise", "close"] = "raise",
     secure: bool | ssl.TLSVersion = False,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Link]:
     """Run a connection while the context lasts, and check that nothing of it is left behind.
 
@@ -249,7 +256,7 @@ async def linked(
     reads = make_read_context(
         message_size, turns, message_timeout=message_timeout, unfinished=unfinished
     )
-    shared = Shared(heartbeat, metronome, outbox, slow_policy)
+    shared = Shared(heartbeat, metronome, outbox, slow_policy, Notifier(observer))
     consumer = consumer or HandlerConsumer(handler, inbound, HandlerErrors(handler_errors))
     with trio.fail_after(HANGS), Poller(turns) as poller:
         async with trio.open_nursery() as nursery:

@@ -22,7 +22,7 @@ from .shared import Shared
 class Beating(Ending):
     """The heartbeat of a connection."""
 
-    __slots__ = ("_ping", "_pinged_at", "_verdict", "latency")
+    __slots__ = ("_ping", "_pinged_at", "_verdict")
 
     def __init__(self, transport: Transport, shared: Shared, path: str, response: bytes) -> None:
         super().__init__(transport, shared, path, response)
@@ -30,8 +30,6 @@ class Beating(Ending):
         #: The oldest PING that waits for its PONG, or -1.
         self._ping = -1
         self._pinged_at = 0.0
-        #: Seconds that the last answered PING took to come back; None before the first.
-        self.latency: float | None = None
 
     @property
     def missed(self) -> int:
@@ -69,7 +67,10 @@ class Beating(Ending):
             (heartbeat.misses + 0.5) * heartbeat.interval
         ):
             self._lost(TimeoutError("nothing is acknowledged"))
-        if verdict.beat(fair=fair, lossy=lossy):
+        dead = verdict.beat(fair=fair, lossy=lossy)
+        if (tell := self.shared.notify.beat) is not None:
+            tell(self, verdict.missed, self.latency)
+        if dead:
             self.end_nowait(EndReason.MISSED_BEATS, 1006, f"{verdict.missed} in a row")
         if self.closed is None:
             transport.rest(

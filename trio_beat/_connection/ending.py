@@ -11,7 +11,7 @@ open     the application raises       ending   by ``handler``, 1011, without a h
 open     an unexpected exception      ending   by ``internal-error``, 1011, without a handshake
 ending   any of these                 ending   the first reason stands; what is raised, or a
                                                cancellation, cuts the handshake short
-ending   `Life.run` is left           ended    the socket is closed, the end counted and logged
+ending   `Life.run` is left           ended    the socket is closed, the end told and logged
 ======== ============================ ======== =====================================================
 
 1. What ends an open connection sets `closed`, which was None, and sends or queues the close frame
@@ -194,9 +194,10 @@ class Ending(Sending):
             _log.debug("%s closing handshake failed: %s", self.peer, exc)
 
     def _report(self) -> None:
-        """Count the end, and log it."""
+        """Tell the observer of the end, and log it."""
         assert self.closed is not None
-        self.shared.ended[self.closed.by] += 1
+        if (tell := self.shared.notify.ended) is not None:
+            tell(self, self.closed)
         if not self.shared.ends.alone(self.closed.by, self.shared.clock.current_time()):
             return
         path = public_url(self.path)

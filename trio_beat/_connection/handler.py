@@ -22,7 +22,7 @@ _log = get_logger("trio_beat.connection")
 Handler = Callable[[Connection], Awaitable[object]]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class HandlerErrors:
     """What to do with exceptions of the handlers of a server.
 
@@ -32,8 +32,6 @@ class HandlerErrors:
     """
 
     policy: Literal["raise", "close"] = "raise"
-    #: Handlers whose exception closed their connection.
-    count: int = 0
 
     def __post_init__(self) -> None:
         if self.policy not in ("raise", "close"):
@@ -216,7 +214,8 @@ class HandlerConsumer(InboxConsumer):
         if self._errors.policy == "raise":
             self.failure = rest
             return rest
-        self._errors.count += 1
+        if (tell := engine.shared.notify.handler_failed) is not None:
+            tell(engine, failed)
         self._give_up(engine, failed, logging.ERROR)
         return leaving
 

@@ -67,6 +67,8 @@ class Life(Beating):
         transport, verdict, consumer = self._transport, self._verdict, self._consumer
         try:
             try:
+                if (tell := self.shared.notify.opened) is not None:
+                    tell(self)
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._beat, name="trio_beat heartbeat")
                     await consumer.opened(self)

@@ -29,7 +29,16 @@ _REPLIES: Final = 65536
 class Sending(ABC):
     """The sending part of a connection."""
 
-    __slots__ = ("_nursery", "_transport", "closed", "dropped", "outbox", "path", "shared")
+    __slots__ = (
+        "_nursery",
+        "_transport",
+        "closed",
+        "dropped",
+        "latency",
+        "outbox",
+        "path",
+        "shared",
+    )
 
     _nursery: trio.Nursery
 
@@ -40,6 +49,8 @@ class Sending(ABC):
         self.path = path
         #: How the connection ended (see `Ending`); None while it is open.
         self.closed: Closed | None = None
+        #: Seconds that the last answered PING took to come back; None before the first.
+        self.latency: float | None = None
         #: Invariant: None exactly when nothing waits for the socket.
         self.outbox: Outbox | None = Outbox(Response(response), keep=True)
         #: Messages that the slow policy dropped.
@@ -134,7 +145,8 @@ class Sending(ABC):
 
     def _count_dropped(self, messages: int) -> None:
         self.dropped += messages
-        self.shared.dropped += messages
+        if messages and (tell := self.shared.notify.dropped) is not None:
+            tell(self, messages)
 
     def _put(self, item: Outgoing) -> None:
         """Send an item, or let it wait, whatever else waits."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from .._exceptions import EndReason
 from .._heartbeat import Heartbeat
 from .._log import get_logger
 from .._metronome import Metronome
+from .._observer import Notifier
 from .._summary import Summary
 
 _log = get_logger("trio_beat.connection")
@@ -32,8 +32,7 @@ class Shared:
     metronome: Metronome
     outbox_size: int  #: bytes
     slow_policy: SlowPolicy
-    ended: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
-    dropped: int = 0
+    notify: Notifier = field(default_factory=Notifier)
     sends: int = 0
     #: Thousands may end at a time, by a network that fails.
     ends: Summary = field(default_factory=lambda: Summary(_log, "connections ended"))

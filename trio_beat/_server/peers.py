@@ -9,6 +9,7 @@ import trio
 from .._connection.life import Life
 from .._exceptions import EndReason, split_unexpected
 from .._log import get_logger
+from .._observer import FailedSocket
 from .admission import Admission
 from .http import HTTPFront
 from .parts import Parts
@@ -61,10 +62,13 @@ class Peers:
         nursery.start_soon(self._serve, pending, name="trio_beat connection")
 
     async def _serve(self, pending: PendingSocket) -> None:
-        admitted = None
+        admitted, peer = None, ""
         try:
             try:
                 admitted = await self._admission.admit(pending)
+            except Exception:
+                peer = pending.peer  # as long as the socket knows it
+                raise
             finally:
                 self.pending -= 1
                 if admitted is None:
@@ -80,16 +84,21 @@ class Peers:
             elif admitted is not None:
                 await self._serve_http(pending, admitted)
         except BaseException as exc:
-            rest = self._contain(exc, admitted)
+            rest = self._contain(exc, admitted, peer)
             if rest is exc:
                 raise
             if rest is not None:
                 raise rest from rest.__cause__
 
     def _contain(
-        self, exc: BaseException, admitted: Life | FirstRequest | None
+        self, exc: BaseException, admitted: Life | FirstRequest | None, peer: str
     ) -> BaseException | None:
         """Let what nothing expects end one peer and not the server: here, and nowhere else.
+
+        Args:
+            exc: what was raised.
+            admitted: what has become of the socket; None: nothing.
+            peer: its address, where nothing has become of it.
 
         Returns:
             What is the server's to raise: what a handler raised, a cancellation, or an exit.
@@ -99,8 +108,9 @@ class Peers:
         unexpected, rest = split_unexpected(exc, failure)
         if unexpected is not None:
             _log.error("a connection failed", exc_info=unexpected)
-            if connection is None:
-                self._parts.shared.ended[EndReason.INTERNAL_ERROR] += 1
+            if connection is None and (tell := self._parts.shared.notify.ended) is not None:
+                failed = FailedSocket(peer)
+                tell(failed, failed.closed)
         return rest
 
     async def _serve_http(self, pending: PendingSocket, request: FirstRequest) -> None:

@@ -116,7 +116,7 @@ class Server:
         if ssl_context is not None:
             check_server_context(ssl_context, "an ssl.SSLContext, or None")
         check_seconds("grace", grace, zero=True)
-        self._handler_errors = errors = HandlerErrors(handler_errors)
+        errors = HandlerErrors(handler_errors)
         self._grace = grace
         self._parts = parts = Parts(heartbeat, limits, ssl_context)
         self._http = self._lifespan = None
@@ -161,15 +161,16 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """The server at this moment."""
+        counters = self._parts.shared.notify.counters
         return ServerStatistics(
             len(self._connections),
             self._peers.pending,
             0 if self._http is None else self._http.connections,
             self._peers.accepted,
-            self._parts.shared.ended.copy(),
+            counters.ended_by.copy(),
             dict(self._refusals.counts),
-            self._parts.shared.dropped,
-            self._handler_errors.count,
+            counters.dropped_count,
+            counters.handler_errors,
             self._parts.unfinished.held,
         )
 
