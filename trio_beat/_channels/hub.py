@@ -29,6 +29,7 @@ from .._connection.beating import Beating
 from .._connection.consumer import Consumer
 from .._exceptions import BackendError, EndReason, HubClosed
 from .._log import get_logger
+from .._observer import Notifier, Observer
 from .._plain import Plain
 from .._protocol.messages import Message
 from ..backends import Backend, backend_from_url
@@ -70,9 +71,10 @@ class Hub:
     Args:
         backend: carries messages to the other processes.
         expire: seconds for which a channel's last message is kept; 0: not at all.
+        notify: is told what is published and delivered.
     """
 
-    def __init__(self, backend: Backend, expire: float) -> None:
+    def __init__(self, backend: Backend, expire: float, notify: Notifier) -> None:
         self._backend = backend
         self._expire = expire
         self._id = secrets.token_bytes(8)
@@ -83,8 +85,9 @@ class Hub:
         #: Scopes in which the backend is asked for a last message; cancelled when the hub ends.
         self._recalling: set[trio.CancelScope] = set()
         self._last = LastMessages()
+        self._notify = notify
+        #: Messages published so far, for their ids.
         self._published = 0
-        self._delivered = 0
         #: Why it cannot be used; None while it is running.
         self._closed: str | None = "the hub is not running yet"
 
@@ -93,11 +96,13 @@ class Hub:
         """Run the hub, and its backend, while the context lasts."""
         async with self._backend.running(self._deliver), trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_in_step)
+            nursery.start_soon(self._notify.failures.run)
             self._closed = None
             try:
                 yield
             finally:
                 self._end()
+                self._notify.failures.tell()
             nursery.cancel_scope.cancel()
 
     def _end(self) -> None:
@@ -136,6 +141,8 @@ class Hub:
         _check_key(channel)
         named = Message(message, self._id + _NUMBER.pack(self._published + 1))
         self._published += 1
+        if (tell := self._notify.published) is not None:
+            tell(channel)
         publication = self._publications[named.id] = _Publication(sender)
         try:
             with publication.scope:
@@ -253,7 +260,10 @@ class Hub:
         """The hub at this moment."""
         channels = self._channels.values()
         subscriptions = sum(len(channel.subscribers) for channel in channels)
-        return HubStatistics(len(channels), subscriptions, self._published, self._delivered)
+        counters = self._notify.counters
+        return HubStatistics(
+            len(channels), subscriptions, counters.published_count, counters.delivered_count
+        )
 
     def _hold(self, key: str) -> Channel:
         channel = self._channels.get(key)
@@ -318,7 +328,8 @@ class Hub:
         self._last.note(channel, message, self._expire)
         latest_id = channel.latest_id
         subscribers = [other for other in channel.subscribers if other is not sender]
-        self._delivered += len(subscribers)
+        if (tell := self._notify.delivered) is not None:
+            tell(key, len(subscribers))
         if publication is not None:
             publication.delivered = len(subscribers)
         for begin in range(0, len(subscribers), _TURN):
@@ -342,7 +353,10 @@ def _check_key(key: str) -> None:
 
 
 def open_hub(
-    backend: str | Backend = "memory://", *, expire: float = 3600.0
+    backend: str | Backend = "memory://",
+    *,
+    expire: float = 3600.0,
+    observer: Observer | None = None,
 ) -> AbstractAsyncContextManager[Hub]:
     """Open a hub and run it while the context lasts.
 
@@ -353,6 +367,7 @@ def open_hub(
     Args:
         backend: its URL, or one that is made already and used for nothing else.
         expire: seconds for which the last message of a channel is kept; 0: not at all.
+        observer: is told what is published and delivered; None: it is only counted.
 
     Raises:
         BackendError: the backend cannot be made, or cannot start. On entering the context.
@@ -361,13 +376,13 @@ def open_hub(
     """
     check_kind("backend", backend, (str, Backend), "a URL, or a Backend")
     check_seconds("expire", expire, zero=True, endless=True)
-    return Plain(_open_hub(backend, expire))
+    return Plain(_open_hub(backend, expire, Notifier(observer)))
 
 
 @asynccontextmanager
-async def _open_hub(backend: str | Backend, expire: float) -> AsyncIterator[Hub]:
+async def _open_hub(backend: str | Backend, expire: float, notify: Notifier) -> AsyncIterator[Hub]:
     made = backend_from_url(backend) if isinstance(backend, str) else backend
-    hub = Hub(made, expire)
+    hub = Hub(made, expire, notify)
     async with hub.running():
         yield hub
 

@@ -1,0 +1,42 @@
+"""What an observer is told of a hub equals what the hub counts."""
+
+from __future__ import annotations
+
+import pytest
+from trio.testing import MockClock
+
+from tests.support.observing import Broken, Tally, failed_calls
+from tests.support.peer import dial
+from tests.support.serving import deserted, serving
+from trio_beat import Observer, open_hub
+
+TARGET = "/ws/news?subscribe-broadcast&publish-broadcast&echo"
+
+
+@pytest.mark.parametrize("observer", [None, Tally(), Broken()], ids=["none", "tally", "broken"])
+async def test_an_observer_hears_what_the_hub_counts(
+    observer: Observer | None, patient_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_hub(observer=observer) as hub, serving(hub=hub) as server:
+        peers = [await dial(server.port, TARGET) for _ in range(3)]
+        await peers[0].send_text("hello")
+        for peer in peers:
+            assert await peer.text() == "hello"
+        assert await hub.publish("broadcast:other", b"x") == 0
+        assert await hub.publish("broadcast:news", "last") == 3
+        for peer in peers:
+            assert await peer.text() == "last"
+            await peer.aclose()
+        await deserted(server)
+        assert hub.statistics()[2:] == (3, 6)
+    assert failed_calls(caplog.records) == (
+        {"published", "delivered"} if isinstance(observer, Broken) else set()
+    )
+    if isinstance(observer, Tally):
+        assert observer.publications == {"broadcast:news": 2, "broadcast:other": 1}
+        assert observer.deliveries == {"broadcast:news": 6}
+
+
+def test_what_is_no_observer_is_rejected() -> None:
+    with pytest.raises(TypeError, match=r"^observer is 3; it must be an Observer, or None$"):
+        open_hub(observer=3)  # type: ignore[arg-type]
