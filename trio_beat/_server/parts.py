@@ -9,6 +9,7 @@ import trio
 from .._connection.shared import Shared
 from .._heartbeat import Heartbeat
 from .._metronome import Metronome
+from .._observer import Notifier
 from .._transports.framing import ReadContext
 from .._transports.polling import Poller
 from .._transports.tls_session import Bios
@@ -24,15 +25,20 @@ class Parts:
         heartbeat: how connections beat.
         limits: what the server holds at most.
         ssl_context: for the next TLS handshake; None: no TLS.
+        notify: is told what happens.
     """
 
     def __init__(
-        self, heartbeat: Heartbeat, limits: Limits, ssl_context: ssl.SSLContext | None
+        self,
+        heartbeat: Heartbeat,
+        limits: Limits,
+        ssl_context: ssl.SSLContext | None,
+        notify: Notifier,
     ) -> None:
         self.limits = limits
         self.ssl_context = ssl_context
         self.metronome = Metronome(heartbeat.interval)
-        self.shared = Shared(heartbeat, self.metronome, limits.outbox, limits.slow_policy)
+        self.shared = Shared(heartbeat, self.metronome, limits.outbox, limits.slow_policy, notify)
         self.turns = Turns()
         self.poller = Poller(self.turns)
         self.unfinished = Unfinished(limits.message_timeout, limits.unfinished)

@@ -44,7 +44,6 @@ class Peers:
         self._connections = connections
         self._http = http
         self.pending = 0
-        self.accepted = 0
 
     def start_soon(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         """Serve a new socket in a task of its own, or refuse it where too many are pending."""
@@ -75,7 +74,6 @@ class Peers:
                     pending.abort()
             if isinstance(admitted, Life):
                 del pending
-                self.accepted += 1
                 self._connections.add(admitted)
                 try:
                     await admitted.run()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Final
 
 import trio
 
 from .._exceptions import Refused
 from .._log import get_logger
+from .._observer import Notifier
 from .._summary import Summary
 from .._text import without_queries
 from .pending import PendingSocket
@@ -26,16 +26,20 @@ def full() -> Refused:
 
 
 class Refusals:
-    """Counts refusals and logs them."""
+    """Tells the observer of refusals, and logs them.
 
-    def __init__(self) -> None:
-        #: By HTTP status.
-        self.counts: Counter[int] = Counter()
+    Args:
+        notify: is told of each.
+    """
+
+    def __init__(self, notify: Notifier) -> None:
+        self._notify = notify
         self.lines = Summary(_log, "peers refused")
 
     def note(self, pending: PendingSocket, refusal: Refused) -> None:
-        """Count a refusal, and log it unless too many are logged already."""
-        self.counts[refusal.status] += 1
+        """Tell of a refusal, and log it unless too many are logged already."""
+        if (tell := self._notify.refused) is not None:
+            tell(pending.peer, refusal.status)
         if not self.lines.alone(str(refusal.status), trio.current_time()):
             return
         # Some texts quote the request.

@@ -39,6 +39,7 @@ from .._connection.handler import Handler, HandlerConsumer, HandlerErrors
 from .._connection.life import Life
 from .._exceptions import Refused
 from .._heartbeat import Heartbeat
+from .._observer import Notifier, Observer
 from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
@@ -108,6 +109,7 @@ class Server:
         subprotocols: Sequence[str],
         ssl_context: ssl.SSLContext | None,
         grace: float,
+        observer: Observer | None = None,
     ) -> None:
         _check_served(handler, hub, app, admit)
         check_prefix(path_prefix)
@@ -118,7 +120,8 @@ class Server:
         check_seconds("grace", grace, zero=True)
         errors = HandlerErrors(handler_errors)
         self._grace = grace
-        self._parts = parts = Parts(heartbeat, limits, ssl_context)
+        self._notify = notify = Notifier(observer)
+        self._parts = parts = Parts(heartbeat, limits, ssl_context, notify)
         self._http = self._lifespan = None
         if app is not None:
             self._lifespan = Lifespan(app)
@@ -129,7 +132,7 @@ class Server:
         else:
             assert handler is not None
             consume = _handler_consumers(handler, limits.inbound, errors)
-        self._refusals = Refusals()
+        self._refusals = Refusals(notify)
         self._connections: set[Life] = set()
         admission = Admission(
             parts,
@@ -161,14 +164,14 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """The server at this moment."""
-        counters = self._parts.shared.notify.counters
+        counters = self._notify.counters
         return ServerStatistics(
             len(self._connections),
             self._peers.pending,
             0 if self._http is None else self._http.connections,
-            self._peers.accepted,
+            counters.opened_count,
             counters.ended_by.copy(),
-            dict(self._refusals.counts),
+            dict(counters.refused_with),
             counters.dropped_count,
             counters.handler_errors,
             self._parts.unfinished.held,
@@ -215,6 +218,7 @@ class Server:
             finally:
                 self._refusals.lines.tell()
                 self._parts.shared.ends.tell()
+                self._notify.failures.tell()
 
     async def _run(
         self,
@@ -229,6 +233,7 @@ class Server:
             await nursery.start(self._parts.turns.run)
             nursery.start_soon(self._refusals.lines.run)
             nursery.start_soon(self._parts.shared.ends.run)
+            nursery.start_soon(self._notify.failures.run)
             if self._lifespan is not None:
                 nursery.start_soon(self._lifespan.run)
                 failure = await self._lifespan.start()
@@ -281,6 +286,7 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     grace: float = 8.0,
+    observer: Observer | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve WebSockets on a TCP port, until cancelled or drained.
@@ -323,6 +329,7 @@ async def serve(
             renegotiation, and a FIN without close_notify is no error. None: plain.
         limits: what the server holds at most.
         grace: seconds that draining may take; 8 are less than the 10 that ``docker stop`` waits.
+        observer: is told what happens to sockets and connections; None: it is only counted.
         task_status: gets the `Server` once it accepts.
 
     Raises:
@@ -344,6 +351,7 @@ async def serve(
         subprotocols=subprotocols,
         ssl_context=ssl_context,
         grace=grace,
+        observer=observer,
     )
     listeners = await open_listeners(port, host)
     await server.run(listeners, task_status=task_status)
