@@ -14,9 +14,9 @@ import pytest
 
 from trio_beat import Unreachable, connect
 from trio_beat._command import clients
-from trio_beat._server import listeners
 
 from .support.command import clean_environment
+from .support.serving import serving
 
 _ROOT = Path(__file__).parent.parent
 
@@ -152,8 +152,8 @@ class TestWindows:
         monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", ~4, raising=False)
         monkeypatch.setattr(socket, "socket", Socket)
         monkeypatch.setattr(sys, "platform", "win32")
-        for listener in await listeners.open_listeners(0, "127.0.0.1"):
-            listener.close()
+        async with serving():
+            pass
         assert (socket.SOL_SOCKET, ~4, 1) in options
         assert (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1) not in options
 

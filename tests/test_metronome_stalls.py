@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.recorder import INTERVAL, SLOTS, TICK, Recorder
-from trio_beat._heartbeat import Verdict
+from tests.support.recorder import INTERVAL, SLOTS, TICK, Crowd, Recorder
 from trio_beat._metronome import Beat, Metronome
 
 
@@ -157,39 +156,6 @@ async def test_a_clock_that_is_late_now_and_then_still_beats(autojump_clock: Moc
         nursery.cancel_scope.cancel()
     for heard in recorder.of_each_seat():
         assert sum(beat.whole for _, _, beat in heard) >= 15
-
-
-class Crowd:
-    """Peers over a metronome and their verdicts, without sockets.
-
-    Args:
-        misses: beats in a row that a peer may miss.
-    """
-
-    def __init__(self, misses: int) -> None:
-        self.metronome = Metronome(INTERVAL)
-        self._misses = misses
-        #: When each of the dead, and of the living, was found dead.
-        self.dead: list[float] = []
-        self.living: list[float] = []
-
-    async def peer(self, *, answers: bool) -> None:
-        """Answer each PING after an eighth of an interval, or none; until found dead."""
-        verdict, seat = Verdict(self._misses), self.metronome.seat()
-        verdict.listen()
-        answer = math.inf
-        try:
-            while True:
-                beat = await seat.beat()
-                if answers and answer <= trio.current_time():
-                    verdict.heard()
-                    verdict.listen()
-                if verdict.beat(fair=beat.whole):
-                    (self.living if answers else self.dead).append(trio.current_time())
-                    return
-                answer = trio.current_time() + INTERVAL / 8
-        finally:
-            seat.leave()
 
 
 @pytest.mark.parametrize("misses", [1, 3])

@@ -8,7 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_beat._log import get_logger
 from trio_beat._summary import ALONE, Summary
 
 from .support.peer import dial
@@ -18,7 +17,7 @@ from .support.serving import ask, deserted, serving
 @pytest.fixture
 def summary(caplog: pytest.LogCaptureFixture) -> Summary:
     caplog.set_level(logging.INFO, "trio_beat")
-    return Summary(get_logger("trio_beat.test"), "things happened")
+    return Summary(logging.getLogger("trio_beat.test"), "things happened")
 
 
 def test_few_have_a_line_each(summary: Summary, caplog: pytest.LogCaptureFixture) -> None:

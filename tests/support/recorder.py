@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_beat._heartbeat import Verdict
 from trio_beat._metronome import Beat, Metronome
 
 INTERVAL = 4.0
@@ -50,6 +52,39 @@ class Recorder:
     def of_each_seat(self) -> list[list[Heard]]:
         """What was heard, for one seat after the other."""
         return [[heard for heard in self.heard if heard.seat == i] for i in range(self._next)]
+
+
+class Crowd:
+    """Peers over a metronome and their verdicts, without sockets.
+
+    Args:
+        misses: beats in a row that a peer may miss.
+    """
+
+    def __init__(self, misses: int) -> None:
+        self.metronome = Metronome(INTERVAL)
+        self._misses = misses
+        #: When each of the dead, and of the living, was found dead.
+        self.dead: list[float] = []
+        self.living: list[float] = []
+
+    async def peer(self, *, answers: bool) -> None:
+        """Answer each PING after an eighth of an interval, or none; until found dead."""
+        verdict, seat = Verdict(self._misses), self.metronome.seat()
+        verdict.listen()
+        answer = math.inf
+        try:
+            while True:
+                beat = await seat.beat()
+                if answers and answer <= trio.current_time():
+                    verdict.heard()
+                    verdict.listen()
+                if verdict.beat(fair=beat.whole):
+                    (self.living if answers else self.dead).append(trio.current_time())
+                    return
+                answer = trio.current_time() + INTERVAL / 8
+        finally:
+            seat.leave()
 
 
 def next_deadline() -> float:
