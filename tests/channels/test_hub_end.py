@@ -17,7 +17,6 @@ from tests.support.hub import AskedBackend, Listener
 from tests.support.peer import dial
 from tests.support.serving import deserted, serving
 from trio_beat import BackendError, EndReason, Hub, HubClosed, HubStatistics, Message, open_hub
-from trio_beat._observer import Notifier
 from trio_beat.backends import Deliver
 from trio_beat.backends.memory import MemoryBackend
 
@@ -159,7 +158,7 @@ class TestWhoComesLater:
         assert hub.statistics() == HubStatistics(0, 0, 0, 0)
 
     async def test_or_came_earlier(self) -> None:
-        hub = Hub(MemoryBackend(), 0, Notifier())
+        hub = Hub(MemoryBackend(), 0)
         for call in (
             partial(hub.subscribe, Listener(), ["news"]),
             partial(hub.publish, "news", "x"),

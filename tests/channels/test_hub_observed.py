@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from trio.testing import MockClock
 
@@ -35,6 +37,16 @@ async def test_an_observer_hears_what_the_hub_counts(
     if isinstance(observer, Tally):
         assert observer.publications == {"broadcast:news": 2, "broadcast:other": 1}
         assert observer.deliveries == {"broadcast:news": 6}
+
+
+@pytest.mark.parametrize("message", ["\ud800", None, 3, {}, ["x"]])
+async def test_a_message_that_cannot_be_published_is_not_told(message: Any) -> None:
+    tally = Tally()
+    async with open_hub(observer=tally) as hub:
+        with pytest.raises((ValueError, TypeError), match=r"^message (is|has) "):
+            await hub.publish("news", message)
+        assert not hub._publications
+    assert tally.publications == {}
 
 
 def test_what_is_no_observer_is_rejected() -> None:

@@ -71,10 +71,10 @@ class Hub:
     Args:
         backend: carries messages to the other processes.
         expire: seconds for which a channel's last message is kept; 0: not at all.
-        notify: is told what is published and delivered.
+        notify: is told what is published and delivered; None: it is only counted.
     """
 
-    def __init__(self, backend: Backend, expire: float, notify: Notifier) -> None:
+    def __init__(self, backend: Backend, expire: float, notify: Notifier | None = None) -> None:
         self._backend = backend
         self._expire = expire
         self._id = secrets.token_bytes(8)
@@ -85,7 +85,7 @@ class Hub:
         #: Scopes in which the backend is asked for a last message; cancelled when the hub ends.
         self._recalling: set[trio.CancelScope] = set()
         self._last = LastMessages()
-        self._notify = notify
+        self._notify = notify or Notifier()
         #: Messages published so far, for their ids.
         self._published = 0
         #: Why it cannot be used; None while it is running.
