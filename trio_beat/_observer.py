@@ -1,7 +1,7 @@
 """What happens in a server or a hub is told in one place: to an observer.
 
-1. An event is told by a plain call, in the task in which it happens, at the moment that `Observer`
-   documents. Nothing is queued.
+1. An event is told by a plain call, in the task in which it happens; `Observer` says when. Nothing
+   is queued.
 2. `Notifier` joins the package's own counts (`Counters`) and an application's observer. An event
    that neither of them overrides is None there: it costs one check, and calls nothing.
 3. An exception of an application's observer is logged, and ends nothing. The package's own counts
@@ -116,7 +116,7 @@ class Observer:
         """
 
     def refused(self, peer: str, status: int) -> None:
-        """A socket was refused: the server answered with an error in place of a handshake.
+        """A socket was refused: the server answers with another status than 101.
 
         Told before the answer is sent, in the task of the socket, or, where the server is full, in
         the task that accepts sockets. What an `app` answers is not told.
