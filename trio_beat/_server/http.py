@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import h11
@@ -36,12 +35,10 @@ from .._turns import Turns
 from .http_pace import BYTES, PATIENCE, REQUESTS, SLOWEST, Bucket, Pace, Patience, pay
 from .http_protocol import Protocol
 from .http_tasks import Tasks
+from .lifespan import ASGIApp
 from .pending import LINGER, PendingSocket
 
 _log = get_logger("trio_beat.http")
-
-#: An ASGI 3 application.
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 #: Seconds for which the application may neither get nor give anything. (While it waits for the
 #: peer's body, it is the connection's patience that ends first.)

@@ -20,6 +20,9 @@ from .._log import get_logger
 
 _log = get_logger("trio_beat.http")
 
+#: An ASGI 3 application.
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
 #: Seconds in which an application must have started.
 STARTUP_TIMEOUT: Final = 60.0
 #: Seconds in which it must have shut down, though the server's grace time is over.
@@ -39,7 +42,7 @@ class Lifespan:
         state: the application's, filled while it starts.
     """
 
-    def __init__(self, app: Callable[[Any, Any, Any], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self.state: dict[str, Any] = {}
         self._started = trio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -11,10 +12,12 @@ from .._exceptions import EndReason, split_unexpected
 from .._log import get_logger
 from .._observer import FailedSocket
 from .admission import Admission
-from .http import HTTPFront
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket, PendingTCP, PendingTLS
 from .refusals import GOING_AWAY, Refusals, full
+
+if TYPE_CHECKING:  # loaded only where there is an application to serve
+    from .http import HTTPFront
 
 _log = get_logger("trio_beat.server")
 

@@ -44,8 +44,7 @@ from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
 from .admission import Admission, Admit
-from .http import ASGIApp, HTTPFront
-from .lifespan import Lifespan
+from .lifespan import ASGIApp, Lifespan
 from .limits import Limits, ServerStatistics
 from .listeners import open_listeners
 from .parts import Parts
@@ -124,6 +123,9 @@ class Server:
         self._parts = parts = Parts(heartbeat, limits, ssl_context, notify)
         self._http = self._lifespan = None
         if app is not None:
+            # Here, so that Hypercorn is loaded only where there is something for it to serve.
+            from .http import HTTPFront
+
             self._lifespan = Lifespan(app)
             timeout = limits.handshake_timeout
             self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state)
