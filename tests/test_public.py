@@ -1,9 +1,11 @@
-"""The public door: what it exports, and that all of it is documented."""
+"""The public names: which they are, that all are documented, and what importing them loads."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 import types
 from collections.abc import Iterator
 
@@ -43,8 +45,8 @@ def not_named(names: list[str], docstring: str | None) -> list[str]:
 def test_exported_names_are_those_of_all() -> None:
     exported = {
         name
-        for name, value in vars(trio_beat).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(trio_beat)
+        if not name.startswith("_") and not isinstance(getattr(trio_beat, name), types.ModuleType)
     }
     assert exported == set(trio_beat.__all__)
     assert len(trio_beat.__all__) == len(exported)
@@ -76,3 +78,69 @@ def test_both_functions_and_methods_were_looked_at() -> None:
     assert {"serve", "open_hub", "Connection.send", "Connection.peer", "Hub.publish"} <= set(
         FUNCTIONS
     )
+
+
+#: What only an ASGI application, the bundled server or a client needs.
+UNNEEDED = {
+    *("hypercorn", "h2", "hpack", "hyperframe", "priority", "h11", "wsproto", "trio_websocket"),
+    *("starlette", "anyio", "pydantic", "pydantic_core", "pydantic_settings", "pythonjsonlogger"),
+}
+_LOADED = f"""
+import sys
+print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {UNNEEDED}))
+"""
+_SERVES = r"""
+import trio, trio_beat
+
+async def handler(connection):
+    await connection.send("hello")
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(trio_beat.serve, handler, 0)
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            await stream.send_all(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+            received = b""
+            while b"hello" not in received:
+                received += await stream.receive_some()
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+_FAILS = """
+import trio_beat
+try:
+    trio_beat.no_such_name
+except AttributeError as exc:
+    print(exc)
+"""
+
+
+def run(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "loaded"),
+    [
+        ("import trio_beat", ""),
+        ("import trio_beat, trio_beat.testing, trio_beat.backends.memory", ""),
+        (_SERVES, ""),
+        ("from trio_beat import connect, reconnecting", "h11 trio_websocket wsproto"),
+        ("import trio_beat; trio_beat.connect", "h11 trio_websocket wsproto"),
+    ],
+    ids=["import", "testing", "serve", "from", "attribute"],
+)
+def test_only_what_is_used_is_loaded(program: str, loaded: str) -> None:
+    assert run(program + "\n" + _LOADED) == loaded + "\n"
+
+
+def test_a_name_that_is_not_there_is_no_attribute() -> None:
+    assert run(_FAILS) == "module 'trio_beat' has no attribute 'no_such_name'\n"

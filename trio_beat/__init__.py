@@ -8,9 +8,9 @@ was, and never in a group. What one of their own tasks raises cancels the block 
 plainly, too, where it comes alone.
 """
 
+import typing
+
 from ._channels.hub import Hub, HubStatistics, open_hub
-from ._client.connect import connect
-from ._client.reconnecting import reconnecting
 from ._connection.connection import Connection, Statistics
 from ._connection.shared import SlowPolicy
 from ._exceptions import (
@@ -40,6 +40,26 @@ from ._protocol.messages import Message
 from ._protocol.request import Request
 from ._server.limits import Limits, ServerStatistics
 from ._server.server import Server, serve
+
+if typing.TYPE_CHECKING:
+    from ._client.connect import connect
+    from ._client.reconnecting import reconnecting
+else:
+    # The client's libraries are a third of this package's import, and a server needs none of them.
+    def __getattr__(name: str) -> object:
+        match name:
+            case "connect":
+                from ._client.connect import connect as value
+            case "reconnecting":
+                from ._client.reconnecting import reconnecting as value
+            case _:
+                raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     # serving
