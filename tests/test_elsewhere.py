@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from trio_beat import Unreachable, connect
-from trio_beat._command import clients
+from trio_beat._command import signals
 
 from .support.command import clean_environment
 from .support.serving import serving
@@ -85,7 +85,7 @@ _COMMAND = """
 import tests.support.hidden
 import os, select, signal, sys, trio
 del signal.SIGHUP, os.O_NONBLOCK, os.O_NOCTTY, select.PIPE_BUF
-from trio_beat._command.serve import main
+from trio_beat._command.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -176,4 +176,4 @@ class TestWindows:
 
     def test_break_ends_a_command(self) -> None:
         expected = {"SIGINT", "SIGTERM"} | ({"SIGBREAK"} if hasattr(signal, "SIGBREAK") else set())
-        assert {number.name for number in clients.STOPPING} == expected
+        assert {number.name for number in signals.STOPPING} == expected

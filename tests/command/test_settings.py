@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trio_beat._command.settings import ConfigurationError, Settings, load_settings
+from trio_beat._command.arguments import ConfigurationError
+from trio_beat._command.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import argparse
 import http.client
 import os
 import re
-import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -26,21 +25,15 @@ from .._log import get_logger
 from .._plain import leaves
 from .._protocol.statuses import name_status
 from .._text import printable, public_url, utf8
+from .arguments import ConfigurationError, Parser
 from .logs import set_up_logging
-from .settings import ConfigurationError, Parser
+from .signals import STOPPING
 from .streams import complain, say, standard_error, standard_output
 
 _log = get_logger("trio_beat")
 
 #: Seconds that publishing over HTTP may take.
 _HTTP_TIMEOUT: Final = 10.0
-#: Signals that end a command: on Windows also Control and Break, the only one that another process
-#: can send there.
-STOPPING: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    *((signal.SIGBREAK,) if hasattr(signal, "SIGBREAK") else ()),
-)
 _TOKEN: Final = "TRIO_BEAT_PUBLISH_TOKEN"  # noqa: S105 - the name of it
 #: Bytes of an answer over HTTP that are shown.
 _SHOWN: Final = 1000

@@ -1,4 +1,4 @@
-"""The bundled server, and where its two clients begin."""
+"""The bundled server: from its settings to its signals."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from .._server.listeners import describe, open_listeners
 from .._server.server import Server
 from .._site.app import Site, make_app
 from ..backends import backend_from_url
-from .clients import COMMANDS, STOPPING
+from .arguments import ConfigurationError
 from .logs import set_up_logging
-from .settings import ConfigurationError, Settings, load_settings
-from .streams import complain, encoded, open_missing, standard_error, standard_output
+from .settings import Settings, load_settings
+from .signals import RENEWING, STOPPING
+from .streams import encoded, standard_error, standard_output
 
 _log = get_logger("trio_beat")
 
@@ -39,32 +40,24 @@ _PROXY_TIMEOUT = 60.0
 #: everything. The last takes 0.3 s where there are 1,000 HTTP connections, in which nothing else
 #: runs, and finds little: a connection leaves no cycles, and HTTP some.
 _COLLECT = (700, 5, 200)
-#: Signals at which the certificate is read again; Windows has none.
-_RENEWING = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+def serve(arguments: Sequence[str]) -> int:
+    """Run the bundled server until a signal ends it.
 
     Args:
-        arguments: None: those of the process.
+        arguments: the command line's, without the command.
 
     Returns:
-        The exit code: 0 after a clean end, 1 when it was cut short, 2 for a bad configuration.
+        0 after a clean end, 1 when it was cut short.
+
+    Raises:
+        ConfigurationError: an option cannot be used.
+        SystemExit: help or the version was asked for, and has been printed.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    open_missing()
-    try:
-        if given and given[0] in COMMANDS:
-            return COMMANDS[given[0]](given[1:])
-        settings = load_settings(given)
-        set_up_logging(settings.log_level, settings.log_format)
-        return trio.run(_run, settings)
-    except ConfigurationError as exc:
-        complain(str(exc))
-        return 2
-    finally:
-        standard_error().finish()
+    settings = load_settings(arguments)
+    set_up_logging(settings.log_level, settings.log_format)
+    return trio.run(_run, settings)
 
 
 async def _run(settings: Settings) -> int:
@@ -77,7 +70,7 @@ async def _run(settings: Settings) -> int:
         )
     # Signals are caught before anybody is told that the server is there.
     with (
-        trio.open_signal_receiver(*STOPPING, *_RENEWING) as signals,
+        trio.open_signal_receiver(*STOPPING, *RENEWING) as signals,
         contextlib.ExitStack() as stack,
     ):
         try:
@@ -178,7 +171,7 @@ async def _obey_signals(
 ) -> None:
     async for number in signals:
         name = signal.Signals(number).name
-        if number in _RENEWING:
+        if number in RENEWING:
             _renew_certificate(settings, server)
         elif server.draining:
             _log.warning("%s again, leaving at once", name)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import tomllib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -25,7 +24,7 @@ from pydantic_settings import (
 
 from .._checks import LONGEST, MOST_MISSES, check_prefix
 from .._text import utf8, without_userinfo
-from .streams import say
+from .arguments import ConfigurationError, Parser
 
 _PREFIX: Final = "TRIO_BEAT_"
 
@@ -36,10 +35,6 @@ _OF_KUBERNETES: Final = re.compile(
 )
 #: The one name that is also ours is told by its value.
 _PORT_OF_KUBERNETES: Final = re.compile(r"TRIO_BEAT(_\w+)?_PORT=(tcp|udp|sctp)://.*")
-
-
-class ConfigurationError(Exception):
-    """The command cannot run like this; the message is one line."""
 
 
 def _environment() -> dict[str, str]:
@@ -230,23 +225,6 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, _Environment(settings_cls), _ConfigFile(settings_cls)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, also with standard output."""
-
-    def _print_message(self, message: str, file: object = None) -> None:
-        # Help and the version; `error` prints nothing.
-        if not say(message):
-            self.exit(1)
-
-    def error(self, message: str) -> NoReturn:
-        _, unknown, given = message.partition("unrecognized arguments: ")
-        if unknown:
-            # What stands behind a name that is misspelt may be secret.
-            names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
-            message = unknown + (" ".join(names) or f"{len(given.split())} more than expected")
-        raise ConfigurationError(f"{message} (see --help)")
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:

@@ -1,0 +1,45 @@
+"""The command: the bundled server, or one of the two clients, imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from .arguments import ConfigurationError
+from .streams import complain, open_missing, standard_error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: None: those of the process.
+
+    Returns:
+        The exit code: 0 after a clean end, 1 when it was cut short, 2 for a bad configuration.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    open_missing()
+    try:
+        match given:
+            case ["listen" | "publish" as name, *rest]:
+                return _client(name)(rest)
+            case _:
+                return _server()(given)
+    except ConfigurationError as exc:
+        complain(str(exc))
+        return 2
+    finally:
+        standard_error().finish()
+
+
+def _client(name: str) -> Callable[[Sequence[str]], int]:
+    from .clients import COMMANDS
+
+    return COMMANDS[name]
+
+
+def _server() -> Callable[[Sequence[str]], int]:
+    from .serve import serve
+
+    return serve
