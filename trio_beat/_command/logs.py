@@ -7,9 +7,8 @@ import sys
 from types import TracebackType
 from typing import Final
 
-from pythonjsonlogger.json import JsonFormatter
-
 from .._log import Escaping, get_logger
+from .extras import server_extra
 from .streams import Lines, encoded, standard_error
 
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(message)s"
@@ -50,9 +49,14 @@ def set_up_logging(level: str, style: str) -> None:
     Args:
         level: the level's name, in lower case.
         style: ``text``, or ``json`` for one object a line.
+
+    Raises:
+        ConfigurationError: the package that writes JSON is not installed.
     """
     formatter = logging.Formatter(_TEXT)
     if style == "json":
+        with server_extra("--log-format json"):
+            from pythonjsonlogger.json import JsonFormatter
         formatter = JsonFormatter(
             "{levelname}{name}{message}",
             style="{",

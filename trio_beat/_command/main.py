@@ -1,4 +1,8 @@
-"""The command: the bundled server, or one of the two clients, imported when it is asked for."""
+"""The command: the bundled server, or one of the two clients.
+
+Each is imported only when it is asked for: the clients run without the packages of the extra
+``server``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .arguments import ConfigurationError
+from .extras import server_extra
 from .streams import complain, open_missing, standard_error
 
 
@@ -16,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: None: those of the process.
 
     Returns:
-        The exit code: 0 after a clean end, 1 when it was cut short, 2 for a bad configuration.
+        The exit code: 0 after a clean end, 1 when it was cut short, 2 for a bad configuration, and
+        where a package is missing.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     open_missing()
@@ -40,6 +46,7 @@ def _client(name: str) -> Callable[[Sequence[str]], int]:
 
 
 def _server() -> Callable[[Sequence[str]], int]:
-    from .serve import serve
+    with server_extra("the bundled server"):
+        from .serve import serve
 
     return serve
