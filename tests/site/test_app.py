@@ -22,11 +22,18 @@ from tests.support.command import clean_environment, command
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
-from trio_beat._protocol.refusal import SECURITY_HEADERS
 from trio_beat._site.app import Site, make_app
 from trio_beat.backends import Backend
 
 TOKEN = {"Authorization": "Bearer s3cret"}
+SECURITY_HEADERS = {
+    (
+        "content-security-policy: default-src 'self'; connect-src 'self' ws: wss:; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options: nosniff",
+    "referrer-policy: no-referrer",
+}
 
 
 @asynccontextmanager
@@ -383,13 +390,13 @@ async def test_security_headers_are_on_every_answer(data: bytes, status: int) ->
     assert len(heads) == (2 if data.startswith(TWICE) else 1)
     for head in heads:
         lines = head.partition(b"\r\n\r\n")[0].lower().decode().split("\r\n")
-        for name, value in SECURITY_HEADERS.items():
-            assert f"{name}: {value}".lower() in lines
+        assert set(lines) >= SECURITY_HEADERS
         assert lines.count("x-content-type-options: nosniff") == 1
-    assert "frame-ancestors 'none'" in SECURITY_HEADERS["Content-Security-Policy"]
 
 
-async def test_security_headers_are_on_an_unexpected_failure() -> None:
+async def test_security_headers_are_on_an_unexpected_failure(
+    patient_clock: trio.testing.MockClock,
+) -> None:
     async with serving() as (server, hub):
 
         def fail() -> None:
