@@ -7,8 +7,11 @@ import os
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import trio.testing
+
+hypothesis.settings.register_profile("fast", max_examples=20)
 
 
 @pytest.fixture

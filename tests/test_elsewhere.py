@@ -101,6 +101,7 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_serves_and_connects_and_drops_a_silent_peer_at_the_exact_beat() -> None:
     with start(_PROGRAM) as process:
         told, failed = process.communicate(timeout=60)

@@ -109,6 +109,7 @@ def census(*packages: str) -> Counter[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handles", [True, False], ids=["handler", "hub"])
 @pytest.mark.parametrize("end", [*ENDS, *ORDERS], ids=lambda end: end.__name__)
 async def test_nothing_of_a_connection_is_left(
@@ -146,6 +147,7 @@ async def test_nothing_of_a_connection_is_left(
             gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("right", "wrong"), REFUSALS, ids=[wrong[-12:] for _, wrong in REFUSALS])
 async def test_nothing_of_a_refused_peer_is_left(
     right: str,

@@ -89,6 +89,7 @@ class Batches(trio.abc.Instrument):
         self._tasks.clear()
 
 
+@pytest.mark.slow
 async def test_many_of_one_slot_are_woken_some_at_a_time(autojump_clock: MockClock) -> None:
     recorder, batches = Recorder(Metronome(0.5)), Batches()  # the fewest slots: four
     async with trio.open_nursery() as nursery:

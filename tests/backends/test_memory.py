@@ -176,6 +176,7 @@ def test_refuses_a_url_and_names_what_is_wrong(url: str, wrong: str) -> None:
     assert wrong in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("character", ["a", "\xe9", "\u20ac", "\U0001f409"])
 @pytest.mark.parametrize("length", [0, 500, 2000])
 async def test_counts_what_names_take_in_memory(character: str, length: int) -> None:

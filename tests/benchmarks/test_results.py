@@ -62,6 +62,7 @@ def _row(reports: list[Report], server: str) -> list[str]:
     return [str(cell) for cell in row]
 
 
+@pytest.mark.slow
 def test_the_file_is_valid_and_shows_its_pictures(reports: list[Report], tmp_path: Path) -> None:
     path = tmp_path / "RESULTS.rst"
     write_results(path, "a machine", "python -m benchmarks all", reports)

@@ -69,6 +69,7 @@ def test_equal_targets_share_one_object() -> None:
     assert one.subscribe[0] is one.publish[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["a", "%F0%9F%90%89", "?subscribe-broadcast&"])
 @pytest.mark.parametrize("length", [240, 8000])
 def test_long_targets_are_not_remembered(piece: str, length: int) -> None:

@@ -247,6 +247,7 @@ async def test_sending_and_receiving_at_once_is_not_blocked_by_a_ping(
                 assert len(await connection.receive()) == 1_000_000
 
 
+@pytest.mark.slow
 async def test_a_flood_of_pings_does_not_pile_up(
     fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
@@ -373,6 +374,7 @@ async def serve_one(
             await trio.aclose_forcefully(stream)
 
 
+@pytest.mark.slow
 async def test_a_write_that_fails_does_not_hide_what_came_before(
     nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:

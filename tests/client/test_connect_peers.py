@@ -186,6 +186,7 @@ class TestHypercorn:
 
 
 class TestOurs:
+    @pytest.mark.slow
     async def test_both_beat(self, patient_clock: MockClock) -> None:
         heartbeat = Heartbeat(2.0, misses=1, message="--heartbeat--")
         async with serving(echo, heartbeat=heartbeat) as server:
@@ -250,6 +251,7 @@ _A_SECOND = 2**18
 class TestSlowness:
     """Over TCP: only the kernel knows that a slow server takes something."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
     async def test_of_a_server_that_takes_a_large_message_is_no_silence(
         self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool
@@ -286,6 +288,7 @@ class TestSlowness:
                 nursery.cancel_scope.cancel()
         assert sent > 20
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
     async def test_of_a_server_whose_message_trickles_in_is_no_silence(
         self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool

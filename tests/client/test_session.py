@@ -134,6 +134,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_nothing_waits_for_the_collector(
     fake_server: FakeServer, autojump_clock: MockClock, kind: str

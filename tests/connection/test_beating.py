@@ -294,6 +294,7 @@ class TestDeadAfterMisses:
 class TestSlowReaders:
     """Rule 1: a PING that stands behind data has not been heard yet."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("misses", [1, 3])
     async def test_a_slow_reader_is_alive_and_one_that_stops_is_not(
         self, misses: int, patient_clock: MockClock

@@ -170,6 +170,7 @@ class Neighbour:
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "name"), METHODS, ids=[f"{cls.__name__}.{name}" for cls, name in METHODS]
 )

@@ -97,6 +97,7 @@ async def test_connection_is_used_again(patient_clock: trio.testing.MockClock) -
         await stream.aclose()
 
 
+@pytest.mark.slow
 async def test_request_that_stops_half_way_is_given_up(
     patient_clock: trio.testing.MockClock,
 ) -> None:
@@ -109,6 +110,7 @@ async def test_request_that_stops_half_way_is_given_up(
         await stream.aclose()
 
 
+@pytest.mark.slow
 async def test_peer_that_does_not_read_is_given_up(patient_clock: trio.testing.MockClock) -> None:
     async with serving(app=app) as server:
         stream = await open_stream(server, GET.replace(b"/ ", b"/endless ", 1))
@@ -282,6 +284,7 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
     return bytes(damage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 async def test_damaged_requests_do_no_harm(
     seed: int, patient_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture

@@ -98,6 +98,7 @@ async def count_answers(stream: trio.SocketStream, count: int) -> None:
         data += chunk
 
 
+@pytest.mark.slow
 async def test_requests_of_a_connection_beyond_the_rate_are_read_later(
     patient_clock: trio.testing.MockClock,
 ) -> None:
@@ -112,6 +113,7 @@ async def test_requests_of_a_connection_beyond_the_rate_are_read_later(
         await stream.aclose()
 
 
+@pytest.mark.slow
 async def test_bytes_of_a_connection_beyond_the_rate_are_read_later(
     patient_clock: trio.testing.MockClock,
 ) -> None:
@@ -155,6 +157,7 @@ class Passes(trio.abc.Instrument):
         self.now = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

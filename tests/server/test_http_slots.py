@@ -92,6 +92,7 @@ async def held(server: Server, data: bytes, habit: Habit) -> float:
     return trio.current_time() - begun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("habit", [nothing, trickle])
 @pytest.mark.parametrize(
     ("data", "seconds"),
@@ -123,6 +124,7 @@ async def test_a_byte_now_and_then_holds_no_slot(
         assert await held(server, data, habit) == pytest.approx(seconds, abs=0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_a_body_in_tiny_pieces_holds_no_slot(
     leaves: bool, patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
@@ -139,6 +141,7 @@ async def test_a_body_in_tiny_pieces_holds_no_slot(
         assert await held(server, data, leave) == pytest.approx(31, abs=2)
 
 
+@pytest.mark.slow
 async def test_headers_that_trickle_hold_no_slot(patient_clock: trio.testing.MockClock) -> None:
     async def begin_another(stream: trio.SocketStream) -> None:
         await trio.sleep(4)
@@ -151,6 +154,7 @@ async def test_headers_that_trickle_hold_no_slot(patient_clock: trio.testing.Moc
         assert await held(server, GET, begin_another) == pytest.approx(16, abs=0.8)
 
 
+@pytest.mark.slow
 async def test_small_requests_now_and_then_hold_a_slot_for_a_minute(
     patient_clock: trio.testing.MockClock,
 ) -> None:
@@ -158,6 +162,7 @@ async def test_small_requests_now_and_then_hold_a_slot_for_a_minute(
         assert await held(server, GET, ask_again) == pytest.approx(62, abs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("habit", [nothing, sip])
 async def test_answer_that_is_not_taken_holds_no_slot(
     habit: Habit, patient_clock: trio.testing.MockClock
@@ -167,6 +172,7 @@ async def test_answer_that_is_not_taken_holds_no_slot(
         assert seconds == pytest.approx(32, abs=0.8)
 
 
+@pytest.mark.slow
 async def test_body_that_comes_steadily_is_waited_for(
     patient_clock: trio.testing.MockClock,
 ) -> None:

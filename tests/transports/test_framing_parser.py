@@ -39,6 +39,7 @@ def short_frames(draw: st.DrawFn) -> bytes:
 class TestShortFrames:
     """What is taken without the parser is what the parser would have made of it."""
 
+    @pytest.mark.slow
     @given(st.lists(short_frames() | st.binary(max_size=140), min_size=1, max_size=3))
     def test_both_ways_give_the_same(self, reads: list[bytes]) -> None:
         # At the limit of a message, below it, and none.
@@ -143,6 +144,7 @@ class TestParser:
 class TestMemory:
     """What is not finished takes about what has come of it, and goes at once."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("step", [1000, 65_536, 131_072])
     @pytest.mark.parametrize("parts", [1, 64, 5000])
     def test_an_unfinished_message_takes_no_more_than_has_come(self, parts: int, step: int) -> None:

@@ -278,6 +278,7 @@ class TestEnding:
             await pair.transport.finish(answered=False)
             assert trio.current_time() == 3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("answered", "most"), [(True, LINGER_BYTES), (False, CLOSING_BYTES)], ids=["linger", "wait"]
     )

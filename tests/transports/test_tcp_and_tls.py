@@ -332,6 +332,7 @@ class TestClosing:
             await link.ended()
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("end", ["peer", "reset", "missed-beats", "handler", "clogged"])
 async def test_no_end_leaves_anything_to_the_cyclic_collector(
