@@ -1,4 +1,4 @@
-"""``python -m trio_beat``: the bundled server, and its two clients."""
+"""``python -m trio_beat``: the bundled server and two clients."""
 
 import sys
 

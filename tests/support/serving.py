@@ -36,9 +36,9 @@ async def serving(handler: Handler | None = None, **options: Any) -> AsyncIterat
 
 
 async def deserted(server: Server) -> None:
-    """Wait until nobody is left; fails where that takes longer than anybody is given."""
+    """Wait until no peer is left; fails where that takes longer than any peer is given."""
     with trio.fail_after(30):
-        # Whoever knocked has come in after the first pause.
+        # A pending socket has become a connection after the first pause.
         await trio.sleep(0.25)
         while any(server.statistics()[:2]):  # noqa: ASYNC110 - it tells nobody
             await trio.sleep(0.25)

@@ -1,1 +1,1 @@
-"""The commands: the bundled server and its two clients; their options, log and output."""
+"""The commands: the bundled server and two clients, with their options, logs and output."""

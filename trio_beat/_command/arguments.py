@@ -1,4 +1,4 @@
-"""The command line: how it is parsed, and how a mistake in it is told."""
+"""The parser of the command line, and the error for what cannot run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ConfigurationError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, also with standard output."""
+    """Reports each error in one line, those of standard output, too."""
 
     def _print_message(self, message: str, file: object = None) -> None:
         # Help and the version; `error` prints nothing.
@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         _, unknown, given = message.partition("unrecognized arguments: ")
         if unknown:
-            # What stands behind a name that is misspelt may be secret.
+            # The value of a misspelt option may be secret.
             names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
             message = unknown + (" ".join(names) or f"{len(given.split())} more than expected")
         raise ConfigurationError(f"{message} (see --help)")

@@ -1,4 +1,4 @@
-"""The clients on the command line: ``python -m trio_beat listen`` and ``publish``."""
+"""Two clients for the command line: ``python -m trio_beat listen`` and ``publish``."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _log = get_logger("trio_beat")
 #: Seconds that publishing over HTTP may take.
 _HTTP_TIMEOUT: Final = 10.0
 _TOKEN: Final = "TRIO_BEAT_PUBLISH_TOKEN"  # noqa: S105 - the name of it
-#: Bytes of an answer over HTTP that are shown.
+#: Bytes of an HTTP response that are shown.
 _SHOWN: Final = 1000
 
 
 def listen(arguments: Sequence[str]) -> int:
-    """Print the messages of a WebSocket, and log its beats, until a signal comes.
+    """Print the messages of a WebSocket and log its beats, until a signal comes.
 
     Returns:
-        0 after a signal, or when nobody reads; 1 when the server does not want this client.
+        0 after a signal, or when standard output is closed; 1 when the server refuses the client.
     """
     parser = _parser("listen", "Print what a WebSocket sends, a message a line; log its beats.")
     parser.add_argument(
@@ -66,16 +66,16 @@ def listen(arguments: Sequence[str]) -> int:
         raise ConfigurationError(str(exc)) from exc
     _warn_without(options.url, "subscribe-", "sends nothing")
     set_up_logging("info", "text")
-    # The client tells the same, and when it comes back.
+    # `reconnecting` logs the same, and when it tries again.
     get_logger("trio_beat.connection").setLevel("WARNING")
     return _run(_listen, connections, heartbeat.interval, options.heartbeat_message, interrupted=0)
 
 
 def publish(arguments: Sequence[str]) -> int:
-    """Send one message, over a WebSocket or over HTTP, by the URL's scheme.
+    """Send one message over a WebSocket or over HTTP, as the URL's scheme says.
 
     Returns:
-        0 when the server has it, else 1.
+        0 when the server has the message, else 1.
     """
     parser = _parser("publish", "Send one message: over a WebSocket, or over HTTP with a token.")
     parser.add_argument(
@@ -142,7 +142,7 @@ def _how(options: argparse.Namespace) -> dict[str, Any]:
 def _headers(options: argparse.Namespace) -> list[tuple[str, str]]:
     pairs = [line.partition(":") for line in options.header]
     if not all(colon for _, colon, _ in pairs):
-        # Which one is not told: it may be a secret, with the colon forgotten.
+        # The message does not quote it: it may be a secret, with the colon forgotten.
         raise ConfigurationError("--header: there is one without a colon, expected NAME: VALUE")
     fields = [(name, value.strip()) for name, _, value in pairs]
     try:
@@ -164,10 +164,11 @@ def _context(options: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 def _run(task: Callable[..., Awaitable[int]], *arguments: object, interrupted: int) -> int:
-    """Run a task that gives an exit code, until it is done, fails, or a signal comes.
+    """Run a task until it returns an exit code, fails, or is interrupted by a signal.
 
     Args:
-        interrupted: the code for a signal.
+        task: an async function, called with `arguments`.
+        interrupted: the exit code after a signal.
     """
     code = interrupted
 
@@ -207,7 +208,7 @@ async def _listen(connections: reconnecting, interval: float, beat: str) -> int:
 
 
 async def _print_all(connection: Connection, beat: str) -> int | None:
-    """Print messages until the connection ends, or until they cannot be: then, the exit code."""
+    """Print messages until the connection ends (None), or printing fails (an exit code)."""
     async for message in connection:
         if message == beat:
             _log.info("beat of the server's: %s", message)
@@ -223,7 +224,7 @@ async def _print_all(connection: Connection, beat: str) -> int | None:
 
 
 async def _tell_beats(connection: Connection, interval: float) -> None:
-    """Tell of a connection's own beats, each when its answer has had half an interval to come."""
+    """Log each beat of a connection, half an interval after its PING."""
     await trio.sleep(interval * 1.5)
     while True:
         missed, latency, *_ = connection.statistics()
@@ -236,7 +237,7 @@ async def _print(message: str | bytes) -> None:
     """Write a message to standard output; raises `OSError`."""
     if os.isatty(1):
         text = message if isinstance(message, str) else repr(message)
-        # What a stranger sends must not command the terminal.
+        # A peer's message must not control the terminal.
         data = re.sub(r"[^\n\t]+", lambda part: printable(part[0]), text).encode()
     else:
         data = message.encode() if isinstance(message, str) else message
@@ -250,7 +251,7 @@ async def _publish(connecting: connect, message: str) -> int:
     assert connection.closed is not None
     if connection.closed.by != "handler":
         raise ConnectionClosed(connection.closed)
-    # Its answer to our close frame says that the message before it has come.
+    # The server answers our close frame only after it has read the message before it.
     if trio.current_time() - begun >= CLOSE_TIMEOUT:
         raise ConnectTimeout(
             f"no answer within {CLOSE_TIMEOUT:g} s: the message may be published, or not"

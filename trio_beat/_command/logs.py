@@ -1,4 +1,4 @@
-"""What the command writes to standard error."""
+"""The command's log, on standard error."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _log = get_logger("trio_beat")
 
 
 class Handler(logging.Handler):
-    """Writes records as lines, and never waits for who reads them.
+    """Writes records as lines, and never waits for their reader.
 
     Args:
-        lines: where to.
-        formatter: makes the lines; also the one that tells of lines that were lost.
+        lines: where the lines go.
+        formatter: formats the records, and the one that counts lost lines.
     """
 
     def __init__(self, lines: Lines, formatter: logging.Formatter) -> None:
         super().__init__()
         self.setFormatter(formatter)
-        # Records of other packages are no safer than our own.
+        # Records of other packages need escaping as ours do.
         self.addFilter(Escaping())
         self._lines = lines
         lines.tell_lost = self._tell_lost
@@ -44,14 +44,14 @@ class Handler(logging.Handler):
 
 
 def set_up_logging(level: str, style: str) -> None:
-    """Log from a level on, also what Python itself would print.
+    """Set up the log, for what Python itself would print, too.
 
     Args:
-        level: the level's name, in lower case.
+        level: least severe level that is logged, in lower case.
         style: ``text``, or ``json`` for one object a line.
 
     Raises:
-        ConfigurationError: the package that writes JSON is not installed.
+        ConfigurationError: `style` is ``json`` and the package for it is not installed.
     """
     formatter = logging.Formatter(_TEXT)
     if style == "json":
@@ -66,7 +66,7 @@ def set_up_logging(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [Handler(standard_error(), formatter)]
     root.setLevel(level.upper())
-    # All of these write to standard error, and wait until it is read.
+    # By default all of these write to standard error and block until it is read.
     logging.captureWarnings(True)
     sys.unraisablehook = _log_unraisable
     sys.excepthook = _log_uncaught

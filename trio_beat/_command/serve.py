@@ -32,13 +32,12 @@ from .streams import encoded, standard_error, standard_output
 
 _log = get_logger("trio_beat")
 
-#: File descriptors that are not a peer's.
+#: File descriptors beside those of the peers.
 _OWN_DESCRIPTORS = 64
-#: Proxies commonly close what was idle for so many seconds.
+#: Seconds after which many proxies close an idle connection.
 _PROXY_TIMEOUT = 60.0
-#: When Python's collector of cycles looks: at new objects, at what is left of some times, and at
-#: everything. The last takes 0.3 s where there are 1,000 HTTP connections, in which nothing else
-#: runs, and finds little: a connection leaves no cycles, and HTTP some.
+#: Thresholds of Python's cyclic collector. A full collection blocks everything for 0.3 s where
+#: there are 1,000 HTTP connections, and finds little: a connection leaves no cycles, HTTP a few.
 _COLLECT = (700, 5, 200)
 
 
@@ -68,7 +67,7 @@ async def _run(settings: Settings) -> int:
         _log.warning(
             "beats are %g s apart; many proxies end what is idle for 60 s", settings.interval
         )
-    # Signals are caught before anybody is told that the server is there.
+    # Signals are caught before the server announces itself.
     with (
         trio.open_signal_receiver(*STOPPING, *RENEWING) as signals,
         contextlib.ExitStack() as stack,
@@ -80,7 +79,7 @@ async def _run(settings: Settings) -> int:
                 stack.enter_context(listener)
             async with open_hub(backend, expire=settings.expire) as hub:
                 server = _make_server(settings, hub, heartbeat, context)
-                gc.freeze()  # what is there already stays
+                gc.freeze()  # what exists already stays for good
                 gc.set_threshold(*_COLLECT)
                 return await _serve(settings, server, listeners, signals)
         except BackendError as exc:
@@ -182,7 +181,7 @@ async def _obey_signals(
 
 
 def _renew_certificate(settings: Settings, server: Server) -> None:
-    """Read the certificate again; one that cannot be used leaves that which is in use."""
+    """Read the certificate again; where that fails, the one in use stays."""
     try:
         context = _ssl_context(settings)
     except ConfigurationError as exc:
@@ -200,8 +199,8 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
-    # One session ticket, and not OpenSSL's two: each costs a handshake 16 us of its 256, and a
-    # client uses one for each connection. Without any it would wait for an acknowledgement.
+    # One session ticket, not OpenSSL's two: each costs 16 us of a handshake's 256, and a client
+    # uses one for each connection. Without any it would wait for an acknowledgement.
     context.num_tickets = 1
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key, _no_password)
@@ -217,13 +216,13 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _no_password() -> NoReturn:
-    # Without this OpenSSL asks at the terminal, and all beats wait for the answer.
+    # Without this OpenSSL prompts at the terminal, and all beats wait for the answer.
     text = "its private key is encrypted, and nobody is asked for the password"
     raise ConfigurationError(f"--tls-cert: {text}")
 
 
 def _raise_descriptor_limit(peers: int) -> None:
-    """Allow this process as many file descriptors as it may have, and say if they are too few."""
+    """Raise the limit of file descriptors as far as allowed; warn if that is too few."""
     if sys.platform == "win32":
         return  # a socket is no file descriptor there
     try:

@@ -1,4 +1,4 @@
-"""The command's options: from flags, from the environment, from a TOML file, in this order."""
+"""The command's options. Flags override environment variables, and both override a TOML file."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _PREFIX: Final = "TRIO_BEAT_"
 _OF_KUBERNETES: Final = re.compile(
     r"TRIO_BEAT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-#: The one name that is also ours is told by its value.
+#: One of these names is also ours; its value tells which is meant.
 _PORT_OF_KUBERNETES: Final = re.compile(r"TRIO_BEAT(_\w+)?_PORT=(tcp|udp|sctp)://.*")
 
 
 def _environment() -> dict[str, str]:
-    """The environment's variables that are meant for the command."""
+    """The environment variables that are meant for the command."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -49,7 +49,7 @@ def _environment() -> dict[str, str]:
 
 
 class _Environment(EnvSettingsSource):
-    """The environment, without what Kubernetes puts there."""
+    """Environment variables, without those that Kubernetes sets."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         super().__init__(settings_cls)
@@ -74,7 +74,7 @@ class _ConfigFile(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """What ``python -m trio_beat`` can be told."""
+    """The options of ``python -m trio_beat``."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="how they are written")
     config: Path | None = Field(
-        None, description="TOML file with options by these names; it yields to both others"
+        None, description="TOML file with options by these names; flags and environment override it"
     )
 
     @field_validator("*", mode="before")
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     def _text(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, list):
             return [utf8(item) if isinstance(item, str) else item for item in value]
-        # The names of files are bytes, whatever they look like.
+        # File names are bytes, and need not be UTF-8.
         if not isinstance(value, str) or info.field_name in ("tls_cert", "tls_key", "config"):
             return value
         return utf8(value)
@@ -228,10 +228,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:
-    """Read the options from everywhere.
+    """Read the options from flags, environment and file.
 
     Args:
-        arguments: the command line's, without the command.
+        arguments: the flags.
 
     Raises:
         ConfigurationError: an option is unknown, or its value is not allowed.
@@ -242,8 +242,8 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         description="A WebSocket server in which every connection knows when it is dead; and "
         "two clients: %(prog)s listen URL, %(prog)s publish URL MESSAGE.",
         epilog="Every option is also read from the environment, for example TRIO_BEAT_INTERVAL, "
-        "and from the file that --config names, for example interval = 4.0; a flag goes before "
-        "the environment, and both before the file.",
+        "and from the file that --config names, for example interval = 4.0. Flags override "
+        "environment variables, and both override the file.",
     )
     parser.add_argument("--version", action="version", version=f"trio-beat {version('trio-beat')}")
     unknown = [
@@ -273,7 +273,7 @@ def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:
         flag = _PREFIX + name.upper()
     if error["type"] == "extra_forbidden":
         return f"--config: unknown option {name!r} in the file"
-    # Where a URL of a backend is wrong, a password may stand in it.
+    # The URL of a backend may contain a password.
     given = str(error["input"]) if name != "backend" else without_userinfo(str(error["input"]))
     value = "the token" if name == "publish_token" else repr(given)
     what = error["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()

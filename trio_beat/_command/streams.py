@@ -1,12 +1,12 @@
-"""Standard output and standard error, which nobody may be reading.
+"""Standard output and standard error, which may have no reader.
 
-1. Nothing waits in a write: a pipe that is full, a terminal that is stopped and a socket tell so,
-   and a task waits until they take more. O_NONBLOCK belongs to the open file description, which
-   other processes share (open(2)), so that pipes and terminals are opened once more.
-2. Messages (`Descriptor`) wait for their reader. Lines of a log (`Lines`) wait in a queue with a
-   bound, and are lost beyond it; the loss is counted, and told once when there is room again.
-3. No thread does any of it: a thread that hangs in a write cannot be ended.
-4. On Windows neither can be told whether it takes more: there a write waits, and all with it.
+1. No write blocks. A full pipe, a stopped terminal and a socket report that they take no more, and
+   a task waits until they do. O_NONBLOCK belongs to the open file description, which other
+   processes share (open(2)); so pipes and terminals are opened once more.
+2. Messages (`Descriptor`) wait for their reader. Log lines (`Lines`) wait in a bounded queue and
+   are lost beyond it. The loss is counted, and reported once when there is room again.
+3. No thread is used: a thread that hangs in a write cannot be ended.
+4. On Windows neither reports whether it takes more: there a write blocks, and everything with it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ import trio
 
 from .._text import printable
 
-#: Bytes of lines that wait for their reader, and what the object of a line takes beside them.
+#: Most bytes of waiting lines, and what the object of a line takes beside its bytes.
 _WAITING: Final = 2**16
 _OVERHEAD: Final = 64
-#: Seconds between two attempts where a descriptor is ready and still takes nothing.
+#: Seconds between two attempts at a descriptor that is ready and still takes nothing.
 _PAUSE: Final = 0.1
-#: Seconds that lines may wait when the command ends.
+#: Seconds that lines may wait for when the command ends.
 _LAST: Final = 0.5
 
 
 def open_missing() -> None:
-    """Let no socket become standard output or error where the command was started without.
+    """Keep sockets from becoming standard output or error where the command has none.
 
     The descriptor fails when it is written to, as a closed one does.
     """
@@ -51,13 +51,13 @@ def open_missing() -> None:
 
 
 def _path(fd: int, mode: int) -> str | None:
-    """What opens a pipe or a terminal once more; None where nothing does."""
+    """The path that opens a pipe or a terminal once more; None where none does."""
     terminal = os.isatty(fd)
     if not (terminal or stat.S_ISFIFO(mode)):
         return None
     if sys.platform == "linux":
         return f"/proc/self/fd/{fd}"
-    # What other systems have in /dev/fd is the descriptor again, with the flags that it has.
+    # On other systems /dev/fd gives the same descriptor, with the same flags.
     if sys.platform != "win32" and terminal:
         with contextlib.suppress(OSError):
             return os.ttyname(fd)
@@ -81,13 +81,13 @@ class Descriptor:
         self._shared = True
         mode = os.fstat(fd).st_mode
         if sys.platform == "win32" or not hasattr(os, "O_NONBLOCK"):
-            # A file knows that a console takes UTF-8; the descriptor takes the code page's bytes.
+            # A file object writes UTF-8 to a console; the descriptor takes bytes of the code page.
             self._file = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115
         elif stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(fd))
             self._fd, self._shared = self._socket.fileno(), False
         elif (path := _path(fd, mode)) is not None:
-            # Another user's may not be opened, and a pipe that nobody reads cannot.
+            # Another user's may not be opened, and a pipe without a reader cannot.
             with contextlib.suppress(OSError):
                 self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
                 self._shared = False
@@ -127,11 +127,11 @@ class Descriptor:
         try:
             await trio.lowlevel.wait_writable(self._fd)
         except OSError:
-            # No epoll(7) for it, and no kqueue(2): nothing is known that does this and blocks.
+            # Neither epoll(7) nor kqueue(2) takes it: no known file that does so blocks.
             await trio.sleep(_PAUSE)
 
     def wait_blocking(self, seconds: float | None) -> bool:
-        """Wait in this thread until more is taken, for so long; None: without limit."""
+        """Block until more is taken, at most for `seconds`; None: without limit."""
         if sys.platform == "win32" or self._file is not None:
             return True
         poll = select.poll()
@@ -150,7 +150,7 @@ class Descriptor:
             self.wait_blocking(None)
 
     def close(self) -> None:
-        """Let go of what was opened beside the descriptor."""
+        """Close what was opened beside the descriptor."""
         if self._socket is not None:
             self._socket.close()
         elif not self._shared:
@@ -158,7 +158,7 @@ class Descriptor:
 
 
 class Lines:
-    """Writes lines to a descriptor, or loses them, and never waits for its reader.
+    """Writes lines to a descriptor without waiting for its reader; loses them where it must.
 
     Args:
         out: where to.
@@ -170,9 +170,9 @@ class Lines:
         self._out = out
         self._waiting: deque[bytes] = deque()
         self._size = 0
-        #: Invariant: while it is not 0, lines are lost until nothing waits: the loss is told once.
+        #: Invariant: while it is not 0, lines are lost until nothing waits. So it is told once.
         self._lost = 0
-        #: Whether the last line that was written has no end.
+        #: Whether the last written line was cut off.
         self._torn = False
         # Another thread may log, and so may a finalizer within `put`.
         self._lock = threading.RLock()
@@ -180,7 +180,7 @@ class Lines:
         self._token: trio.lowlevel.TrioToken | None = None
 
     def put(self, line: bytes) -> None:
-        """Write a line, or let it wait, or lose it.
+        """Write a line, queue it, or lose it.
 
         Args:
             line: with its line end.
@@ -199,7 +199,7 @@ class Lines:
                     self._token.run_sync_soon(self._more.set, idempotent=True)
 
     async def run(self) -> None:
-        """Write what waits, whenever it is taken."""
+        """Write queued lines whenever the descriptor takes some."""
         self._token = trio.lowlevel.current_trio_token()
         try:
             while True:
@@ -216,7 +216,7 @@ class Lines:
             self._token = None
 
     def finish(self, seconds: float = _LAST) -> None:
-        """Write what waits, outside of an event loop, for so many seconds at most."""
+        """Write queued lines, outside of an event loop, for at most `seconds`."""
         end = time.monotonic() + seconds
         while self._waiting and (left := end - time.monotonic()) > 0:
             if self._out.wait_blocking(left):
@@ -244,13 +244,13 @@ class Lines:
                 if not self._waiting:
                     self._admit_lost()
         except OSError:
-            # The disk is full, or the reader has gone: for now, or for ever.
+            # The disk is full, or there is no reader: for now, or for ever.
             self._lost += len(self._waiting)
             self._waiting.clear()
             self._size = 0
 
     def _admit_lost(self) -> None:
-        """Where lines were lost and nothing waits, put the line in their place that tells so."""
+        """Where lines were lost and none waits, write the line that counts them."""
         if self._lost:
             lost, self._lost = self._lost, 0
             line = b"\n" * self._torn + self.tell_lost(lost)
@@ -266,18 +266,18 @@ class Lines:
 
 @cache
 def standard_output() -> Descriptor:
-    """That of the process."""
+    """The standard output of this process."""
     return Descriptor(1)
 
 
 @cache
 def standard_error() -> Lines:
-    """That of the process."""
+    """The standard error of this process."""
     return Lines(Descriptor(2), lambda lost: encoded(f"trio-beat: {lost} lines were lost\n"))
 
 
 def encoded(text: str) -> bytes:
-    """Text in the encoding of the locale, escaped where it has no such character."""
+    """Encode text as the locale does, with escapes for characters that it lacks."""
     encoding = "utf-8" if sys.__stderr__ is None else sys.__stderr__.encoding
     return text.encode(encoding, "backslashreplace")
 
@@ -285,7 +285,7 @@ def encoded(text: str) -> bytes:
 def say(text: str) -> bool:
     """Write to standard output, outside of an event loop; returns whether all was written.
 
-    Where nobody reads any more, that is what the reader wanted; all else is complained of.
+    A reader that has closed its end is no error; others are reported on standard error.
     """
     try:
         standard_output().send_blocking(encoded(text))

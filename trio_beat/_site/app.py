@@ -28,14 +28,14 @@ from .._heartbeat import Heartbeat
 from .._protocol.refusal import SECURITY_HEADERS
 
 _PUBLISH: Final = "/api/publish/"
-#: Read once: a request must be answered without a free file descriptor.
+#: Read once: requests are answered without a free file descriptor, too.
 _VERSION: Final = version("trio-beat")
 _TEXT_TYPES: Final = frozenset(
     {
         "",
         "application/json",
         "application/xml",
-        # What curl sends unless told otherwise; the body is taken as it is.
+        # curl's default; the body is taken as it is.
         "application/x-www-form-urlencoded",
     }
 )
@@ -50,15 +50,15 @@ _STATIC: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What the pages and the API need to know.
+    """What the pages and the API serve and use.
 
     Args:
-        hub: where to publish.
-        statistics: counts of the server, by name.
-        heartbeat: the server's, for the page.
+        hub: where the API publishes.
+        statistics: returns the server's counts, by name.
+        heartbeat: the server's; the page shows it.
         path_prefix: what the path of a WebSocket begins with.
-        publish_token: bearer token that allows to publish; None: nobody can.
-        max_message_size: bytes of a message that is published.
+        publish_token: bearer token for publishing; None: there is no publishing over HTTP.
+        max_message_size: most bytes of a published message.
     """
 
     hub: Hub
@@ -82,12 +82,12 @@ def make_app(site: Site) -> ASGIApp:
         routes.append(Route(path, _static((static / name).read_bytes(), media_type)))
     if site.publish_token is not None:
         routes.append(Route(_PUBLISH + "{facility:path}", _publish(site), methods=["POST"]))
-    # Around all of it, since Starlette's answer to an exception is outside of its middleware.
+    # Outermost, since Starlette answers an exception outside of its middleware.
     return _Secured(Starlette(routes=routes, exception_handlers={HTTPException: _plain_error}))
 
 
 class _Secured:
-    """Puts the security headers on every answer."""
+    """Adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -112,7 +112,7 @@ def _page(site: Site, template: str) -> Endpoint:
         "misses": site.heartbeat.misses,
         "heartbeatMessage": site.heartbeat.message,
     }
-    # A "<" in the heartbeat message could end the script element that this stands in.
+    # A "<" in the heartbeat message could end the script element around it.
     text = json.dumps(config).replace("<", "\\u003c")
     return _static(template.replace("{{config}}", text).encode(), "text/html")
 
@@ -180,7 +180,7 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 def _message(body: bytes, content_type: str) -> str | bytes:
-    """Text or binary, by the content type."""
+    """The message as text or binary, by its content type."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in _TEXT_TYPES and not media_type.startswith("text/"):
         return body
