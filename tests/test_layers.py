@@ -29,7 +29,7 @@ LAYERS: Final = (
     ("_transports",),
     ("_protocol",),
     # the ground floor
-    ("_metronome",),
+    ("_metronome", "_observer"),
     ("_heartbeat",),
     ("_summary",),
     ("_log",),
@@ -62,14 +62,16 @@ WITHIN: Final = {
         ("shared",),
     ),
     "_protocol": (
-        ("client_handshake", "events", "handshake", "parser"),
-        ("messages", "statuses"),
+        ("client_handshake", "events", "handshake", "parser", "refusal", "request"),
+        ("head", "headers", "messages", "statuses"),
         ("frames",),
     ),
     "_server": (
         ("server",),
-        ("http", "listeners"),
-        ("http_pace", "http_protocol", "http_tasks", "lifespan", "limits", "pending"),
+        ("peers",),
+        ("accepting", "admission", "http"),
+        ("parts", "refusals"),
+        ("http_pace", "http_protocol", "http_tasks", "lifespan", "limits", "listeners", "pending"),
     ),
     "_transports": (
         ("tls", "trio_websocket"),
