@@ -15,6 +15,7 @@ from websockets.frames import Opcode
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, deserted, serving, status
 from trio_beat import Connection, Heartbeat, Limits
+from trio_beat._protocol.messages import make_beat
 
 INTERVAL = 4.0
 LIMIT = 10_000
@@ -101,6 +102,7 @@ REFUSALS = [
 
 def census(*packages: str) -> Counter[str]:
     """How many tasks, nurseries, and objects of these packages there are, by type."""
+    make_beat.cache_clear()  # the last beats are kept for all connections
     return Counter(
         type(it).__qualname__
         for it in gc.get_objects()
