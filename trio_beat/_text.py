@@ -1,4 +1,4 @@
-"""Text from outside, before it is logged or printed; and what a text takes."""
+"""Text from outside, made safe to log or print; and how many bytes a text takes."""
 
 from __future__ import annotations
 
