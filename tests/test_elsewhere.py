@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from trio_beat import Unreachable, connect
-from trio_beat._command import signals
 
 from .support.command import clean_environment
 from .support.serving import serving
@@ -174,7 +173,3 @@ class TestWindows:
             with pytest.raises(Unreachable, match=rf"{text}$"):
                 async with connect(f"ws://127.0.0.1:{bound.getsockname()[1]}/"):
                     pass
-
-    def test_break_ends_a_command(self) -> None:
-        expected = {"SIGINT", "SIGTERM"} | ({"SIGBREAK"} if hasattr(signal, "SIGBREAK") else set())
-        assert {number.name for number in signals.STOPPING} == expected

@@ -70,6 +70,7 @@ async def test_ticks_of_a_stall_are_postponed_and_one_revolution_is_not_whole(
         assert time == beat.number * TICK + postponed + (TICK if beat.number == first else 0)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     jumps=st.lists(
@@ -158,6 +159,7 @@ async def test_a_clock_that_is_late_now_and_then_still_beats(autojump_clock: Moc
         assert sum(beat.whole for _, _, beat in heard) >= 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("misses", [1, 3])
 @pytest.mark.parametrize(
     ("running", "stalled"),

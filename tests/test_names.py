@@ -44,10 +44,6 @@ IMPORTING: Final = {
     "server/test_listeners.py",
     "server/test_pending_handshakes.py",
     "server/test_server.py",
-    "test_elsewhere.py",
-    "test_leftovers.py",
-    "test_metronome.py",
-    "test_summary.py",
     "transports/test_client_stream.py",
     "transports/test_epoll.py",
     "transports/test_framing.py",
@@ -65,8 +61,6 @@ IMPORTING: Final = {
 }
 USING: Final = {
     "server/test_containment.py",
-    "test_checks.py",
-    "test_elsewhere.py",
     "transports/test_tls_key_updates.py",
 }
 #: Public all the same (`collections.namedtuple`).
