@@ -19,7 +19,6 @@ from tests.support.harness import tls_contexts
 from tests.support.peer import HANDSHAKE, Peer, dial, reset
 from tests.support.serving import RARELY, deserted, serving, status
 from trio_beat import Connection, EndReason, Limits, Refused, Request, Server, open_hub, serve
-from trio_beat._connection.handler import Handler
 from trio_beat._server.pending import PendingTCP
 
 TARGET = "/ws/news?subscribe-broadcast&token=s3cret"
@@ -36,7 +35,7 @@ class Way:
 
     def __init__(self, *, secure: bool, handler: bool) -> None:
         self.secure = secure
-        self.handler: Handler | None = stay if handler else None
+        self.handler = stay if handler else None
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
         if secure:
