@@ -1,103 +1,71 @@
-"""The README's examples run as they stand."""
+"""The README is short, and its examples run as they stand."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import trio
 
 import trio_beat
+from tests.support.documents import README, document, examples, program
+from tests.support.peer import dial
+from tests.support.serving import serving
 from trio_beat import open_hub
 
-from .support.command import clean_environment
-from .support.peer import dial
-from .support.serving import serving
-
-README = (Path(__file__).parent.parent / "README.rst").read_text()
-EXAMPLES = [
-    re.sub(r"^    ", "", block, flags=re.MULTILINE)
-    for block in re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", README)
-]
-
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    ("example", "sent", "received"), [(0, "hello", "hello"), (1, None, "still here")]
-)
-async def test_example_runs(example: int, sent: str | None, received: str) -> None:
-    text = EXAMPLES[example]
-    assert text.count("8000") == 1
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", text.replace("8000", "0")],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=clean_environment(),
-    )
-    try:
-        assert process.stdout is not None
-        url = await trio.to_thread.run_sync(process.stdout.readline)
-        match = re.fullmatch(r"ws://127\.0\.0\.1:(\d+)(/.*)\n", url)
-        assert match is not None, url
-        peer = await dial(int(match[1]), match[2])
-        if sent is not None:
-            await peer.send_text(sent)
-        assert await peer.text() == received
+async def test_the_handler_echoes() -> None:
+    async with program(examples("README", "python")[0]) as running:
+        peer = await dial(*await running.target())
+        await peer.send_text("hello")
+        assert await peer.text() == "hello"
         await peer.aclose()
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("example", [2, 3])
-async def test_client_example_prints_what_is_published(example: int) -> None:
-    text = EXAMPLES[example]
-    lines = [line for line in text.splitlines() if line]
-    assert len(lines) <= 10
+async def test_the_hub_publishes() -> None:
+    async with program(examples("README", "python")[1]) as running:
+        peer = await dial(*await running.target())
+        assert await peer.text() == "still here"
+        await peer.aclose()
+
+
+@pytest.mark.real
+async def test_the_client_prints_what_is_published() -> None:
     async with open_hub() as hub, serving(hub=hub) as server:
-        assert text.count("8000") == 1
-        # Kept, and sent to who subscribes.
-        await hub.publish("broadcast:news", "hello")
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-c", text.replace("8000", str(server.port))],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=clean_environment(),
-        )
-        try:
-            assert process.stdout is not None
-            assert await trio.to_thread.run_sync(process.stdout.readline) == "hello\n"
-        finally:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+        await hub.publish("broadcast:news", "hello")  # kept, and sent to each new subscriber
+        async with program(examples("README", "python")[2], server.port) as running:
+            assert await running.line() == "hello\n"
 
 
 def test_there_are_no_other_examples() -> None:
-    assert len(EXAMPLES) == 4
+    # tests/site/test_browser_client.py runs the JavaScript.
+    assert len(examples("README", "python")) == 3
+    assert len(examples("README", "javascript")) == 1
+    assert document("README").count(".. code-block::") == 4
 
 
-@pytest.mark.parametrize("failure", trio_beat.ConnectFailed.__subclasses__())
-def test_names_every_reason_why_there_is_no_connection(failure: type) -> None:
-    for name in failure.__subclasses__() or [failure]:
-        assert f"``{name.__name__}``" in README
+def test_examples_fit_on_a_screen() -> None:
+    for example in examples("README", "python") + examples("README", "javascript"):
+        assert len([line for line in example.splitlines() if line]) <= 15
 
 
-def test_names_every_reason_for_an_end() -> None:
-    for reason in trio_beat.EndReason:
-        assert f"``{reason}``" in README
+def test_is_no_longer_than_its_readers_patience() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
 
 
-@pytest.mark.parametrize(
-    "name", ["serve", "Connection", "Heartbeat", "open_hub", "EndReason", "connect", "reconnecting"]
-)
+def test_its_commands_are_there() -> None:
+    commands = re.findall(r"^    ([.\w].*)$", document("README"), re.MULTILINE)
+    shell = [line for line in commands if line.startswith((".venv", "python3", "tests"))]
+    assert [line.split()[0] for line in shell] == [
+        "python3",
+        ".venv/bin/python",
+        "tests/run",
+        "tests/run",
+    ]
+
+
+@pytest.mark.parametrize("name", ["serve", "Connection", "open_hub", "connect", "reconnecting"])
 def test_names_what_is_public(name: str) -> None:
     assert name in trio_beat.__all__
-    assert re.search(rf"\b{name}\b", README)
+    assert re.search(rf"\b{name}\b", document("README"))

@@ -1,0 +1,107 @@
+"""The commands that README and documentation show, against one bundled server."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import COMMANDS
+from tests.support.command import Command, clean_environment, command
+from tests.support.documents import document, examples
+
+_TOKEN = "token-of-this-test"
+_ADDRESS = "127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """The bundled server; it allows publishing over HTTP."""
+    path = tmp_path_factory.mktemp("server")
+    with command(path, TRIO_BEAT_PUBLISH_TOKEN=_TOKEN) as running:
+        yield running
+
+
+def _arguments(line: str, server: Command) -> list[str]:
+    """A command's, as they run here."""
+    python, *rest = shlex.split(line.replace(_ADDRESS, f"127.0.0.1:{server.port}"))
+    assert python in ("python", ".venv/bin/python")
+    return [sys.executable, "-u", *rest]
+
+
+def _run(arguments: list[str] | str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments,
+        shell=isinstance(arguments, str),
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=clean_environment(TRIO_BEAT_PUBLISH_TOKEN=_TOKEN),
+    )
+
+
+@contextlib.contextmanager
+def _listening(line: str, server: Command) -> Iterator[subprocess.Popen[str]]:
+    before = server.health()["hub"]["subscriptions"]
+    process = subprocess.Popen(
+        _arguments(line, server),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=clean_environment(),
+    )
+    try:
+        while server.health()["hub"]["subscriptions"] == before:
+            assert process.poll() is None
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.real
+def test_listen_prints_what_publish_sends(server: Command) -> None:
+    listen, *publish = examples("operating", "sh")[1].splitlines()
+    with _listening(listen, server) as listening:
+        assert listening.stdout is not None
+        assert len(publish) == 2
+        for line in publish:
+            _run(_arguments(line, server))
+            assert listening.stdout.readline() == "hello\n"
+
+
+@pytest.mark.real
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_publishes(server: Command) -> None:
+    text = examples("operating", "sh")[0].replace(_ADDRESS, f"127.0.0.1:{server.port}")
+    assert _run(text).stdout.strip() == '{"delivered":0}'
+
+
+@pytest.mark.real
+def test_the_readme_listens(server: Command) -> None:
+    (line,) = re.findall(r"^    (\S+ -m trio_beat listen .*)$", document("README"), re.MULTILINE)
+    with _listening(line, server) as listening:
+        assert listening.stdout is not None
+        target = server.websocket("lobby?publish-broadcast")
+        _run([sys.executable, "-m", "trio_beat", "publish", target, "hello"])
+        assert listening.stdout.readline() == "hello\n"
+
+
+def test_benchmarks_are_there() -> None:
+    (line,) = examples("operating", "sh")[2].splitlines()
+    name, quick = re.findall(r"-m benchmarks (\w+) (\S+)$", line)[0]
+    assert quick == "--quick"
+    assert name in COMMANDS
+    for other in COMMANDS:
+        assert f"``{other}``" in document("operating") or other == name
+    assert Path(__file__).parent.parent.parent.joinpath("benchmarks").is_dir()
