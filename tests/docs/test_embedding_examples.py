@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.documents import examples, program
-from tests.support.peer import dial
+from tests.support.peer import HANDSHAKE, dial
+from tests.support.serving import ask
 
 
 @pytest.mark.real
@@ -17,3 +18,17 @@ async def test_one_message_goes_to_many() -> None:
         for peer in peers:
             assert await peer.text() == "hello"
             await peer.aclose()
+
+
+@pytest.mark.real
+async def test_requests_are_admitted_or_refused() -> None:
+    origin = "Origin: https://example.org\r\n"
+    async with program(examples("embedding", "python")[2]) as running:
+        port, target = await running.target()
+        peer = await dial(port, target, headers=origin + "Cookie: token=token-of-alice\r\n")
+        assert await peer.text() == "hello, alice"
+        await peer.aclose()
+        for headers, status in (("", b"403"), (origin, b"401")):
+            answer = await ask(port, HANDSHAKE.format(target=target, headers=headers).encode())
+            assert answer.startswith(b"HTTP/1.1 " + status)
+            assert (b"\r\nWWW-Authenticate: Cookie\r\n" in answer) == (status == b"401")
