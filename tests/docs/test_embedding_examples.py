@@ -32,3 +32,14 @@ async def test_requests_are_admitted_or_refused() -> None:
             answer = await ask(port, HANDSHAKE.format(target=target, headers=headers).encode())
             assert answer.startswith(b"HTTP/1.1 " + status)
             assert (b"\r\nWWW-Authenticate: Cookie\r\n" in answer) == (status == b"401")
+
+
+@pytest.mark.real
+async def test_an_observer_counts() -> None:
+    async with program(examples("embedding", "python")[3]) as running:
+        port, target = await running.target()
+        for count in (1, 2):
+            peer = await dial(port, target)
+            assert await peer.text() == "that is all"
+            await peer.aclose()
+            assert await running.line() == f"handler: {count}\n"
