@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 import pytest
 
 import trio_beat
-from tests.support.documents import README, document, examples, program
+from tests.support.documents import README, ROOT, document, examples, program
 from tests.support.peer import dial
 from tests.support.serving import serving
 from trio_beat import open_hub
@@ -63,6 +64,13 @@ def test_its_commands_are_there() -> None:
         "tests/run",
         "tests/run",
     ]
+    (extra,) = re.findall(r"pip install '\.\[(\w+)\]'", shell[0])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert extra in project["optional-dependencies"]
+    assert f"pip install {project['name']}``" in document("README")
+    run = (ROOT / "tests" / "run").read_text()
+    assert shell[3].split()[1] == "fast"
+    assert re.search(r"\bfast\b", run)
 
 
 @pytest.mark.parametrize("name", ["serve", "Connection", "open_hub", "connect", "reconnecting"])
