@@ -10,38 +10,24 @@ A plain frame is unmasked and not compressed. What is sent travels as these obje
 
 from __future__ import annotations
 
-import struct
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from websockets.frames import Close, CloseCode, Opcode
+from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from .._checks import check_kind, encode
 from .._text import character_width
 from .frames import PING_SIZE
 
-#: The first byte of a frame that is the last of its message (RFC 6455, section 5.2).
-_FIN: Final = 0x80
-_TEXT, _BINARY, _PING, _CLOSE = (
-    _FIN | opcode for opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.CLOSE)
-)
-_SHORT: Final = struct.Struct("!BB")
-_MEDIUM: Final = struct.Struct("!BBH")
-_LONG: Final = struct.Struct("!BBQ")
 #: Characters or bytes of a payload that `repr` shows.
 _SHOWN: Final = 40
 #: Bytes that a message's objects take without what they hold: itself, payload, frame and id.
 _OBJECTS: Final = 64 + 80 + 48 + 48
 
 
-def _frame(first: int, payload: bytes) -> bytes:
-    """Serialize a plain frame, its length in as few bytes as it needs (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return _SHORT.pack(first, size) + payload
-    if size < 65536:
-        return _MEDIUM.pack(first, 126, size) + payload
-    return _LONG.pack(first, 127, size) + payload
+def _frame(opcode: Opcode, payload: bytes) -> bytes:
+    """Serialize a plain frame."""
+    return Frame(opcode, payload).serialize(mask=False)
 
 
 class Message:
@@ -76,7 +62,7 @@ class Message:
             self.payload = payload
             if not payload.isascii():
                 # Only encoding tells whether it can be encoded, so that is not done twice.
-                self.frame = _frame(_TEXT, encode("message", payload))
+                self.frame = _frame(Opcode.TEXT, encode("message", payload))
             return
         if not isinstance(payload, bytes):
             check_kind("message", payload, (bytearray, memoryview), "text or bytes")
@@ -89,9 +75,9 @@ class Message:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         payload = self.payload
         if isinstance(payload, str):
-            self.frame = frame = _frame(_TEXT, payload.encode())
+            self.frame = frame = _frame(Opcode.TEXT, payload.encode())
         else:
-            self.frame = frame = _frame(_BINARY, payload)
+            self.frame = frame = _frame(Opcode.BINARY, payload)
         return frame
 
     @property
@@ -153,7 +139,7 @@ def make_beat(number: int, message: str | None) -> Beat:
         number: the PING's payload, below 2**32.
         message: the text heartbeat, or None.
     """
-    ping = _frame(_PING, number.to_bytes(PING_SIZE, "big"))
+    ping = _frame(Opcode.PING, number.to_bytes(PING_SIZE, "big"))
     return Beat(number, message, ping if message is None else ping + Message(message).frame)
 
 
@@ -166,7 +152,7 @@ def make_close(code: int, reason: str) -> CloseFrame:
     """
     empty = code == CloseCode.NO_STATUS_RCVD
     payload = b"" if empty else Close(code, reason).serialize()
-    return CloseFrame(code, reason, _frame(_CLOSE, payload))
+    return CloseFrame(code, reason, _frame(Opcode.CLOSE, payload))
 
 
 def bytes_held(message: Message) -> int:

@@ -94,7 +94,7 @@ class Peers:
     def _contain(
         self, exc: BaseException, admitted: Life | FirstRequest | None, peer: str
     ) -> BaseException | None:
-        """Let what nothing expects end one peer and not the server: here, and nowhere else.
+        """Make an unexpected exception end one peer, not the server; no other place does that.
 
         Args:
             exc: what was raised.
