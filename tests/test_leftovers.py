@@ -12,10 +12,10 @@ import trio
 from trio.testing import MockClock
 from websockets.frames import Opcode
 
+from tests.support.leftovers import census
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, deserted, serving, status
 from trio_beat import Connection, Heartbeat, Limits
-from trio_beat._protocol.messages import make_beat
 
 INTERVAL = 4.0
 LIMIT = 10_000
@@ -98,17 +98,6 @@ REFUSALS = [
     ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13\r\nOrigin: a\r\nOrigin: b"),
     ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13\r\nContent-Length: 5"),
 ]
-
-
-def census(*packages: str) -> Counter[str]:
-    """How many tasks, nurseries, and objects of these packages there are, by type."""
-    make_beat.cache_clear()  # the last beats are kept for all connections
-    return Counter(
-        type(it).__qualname__
-        for it in gc.get_objects()
-        if isinstance(it, trio.lowlevel.Task | trio.Nursery)
-        or str(type(it).__module__).startswith(packages)
-    )
 
 
 @pytest.mark.slow
