@@ -11,13 +11,11 @@ from trio_beat import (
     BackendError,
     Closed,
     ConnectionClosed,
-    ConnectionLost,
     EndReason,
     TrioBeatError,
     UnknownBackend,
     _exceptions,
 )
-from trio_beat._exceptions import ended
 
 
 def test_reasons_are_these() -> None:
@@ -94,24 +92,3 @@ def test_every_exception_is_public_and_has_the_root_for_a_base() -> None:
 def test_unknown_backend_is_caught_as_a_backend_error() -> None:
     with pytest.raises(BackendError, match=r"^no backend for 'x://'; installed are memory://$"):
         raise UnknownBackend("x://", ["memory"])
-
-
-@pytest.mark.parametrize(
-    ("closed", "lost"),
-    [
-        (Closed(EndReason.PEER, 1000, ""), False),
-        (Closed(EndReason.PEER, 1006, "no close frame"), True),
-        (Closed(EndReason.HANDLER, 1000, ""), False),
-        (Closed(EndReason.SHUTDOWN, 1001, ""), False),
-        (Closed(EndReason.REFUSED, 1013, ""), False),
-        (Closed(EndReason.MISSED_BEATS, 1006, ""), True),
-        (Closed(EndReason.LOST, 1006, ""), True),
-        (Closed(EndReason.SLOW, 1013, ""), True),
-        (Closed(EndReason.PROTOCOL_ERROR, 1002, ""), True),
-        (Closed(EndReason.TOO_BIG, 1009, ""), True),
-    ],
-)
-def test_an_end_that_neither_side_wanted_is_a_loss(closed: Closed, lost: bool) -> None:
-    exc = ended(closed)
-    assert exc.closed is closed
-    assert type(exc) is (ConnectionLost if lost else ConnectionClosed)

@@ -98,26 +98,6 @@ class ConnectionLost(ConnectionClosed):
     """
 
 
-#: Reasons that neither side chose.
-_LOST: Final = frozenset(
-    {
-        EndReason.MISSED_BEATS,
-        EndReason.LOST,
-        EndReason.SLOW,
-        EndReason.PROTOCOL_ERROR,
-        EndReason.TOO_BIG,
-        EndReason.INTERNAL_ERROR,
-    }
-)
-
-
-def ended(closed: Closed) -> ConnectionClosed:
-    """Make the exception for a connection that ended in this way."""
-    if closed.by in _LOST or (closed.by is EndReason.PEER and closed.code == 1006):
-        return ConnectionLost(closed)
-    return ConnectionClosed(closed)
-
-
 class ConnectFailed(TrioBeatError):  # noqa: N818 - says what happened
     """A client could not connect; the cause, where there is one, is kept as ``__cause__``."""
 

@@ -15,10 +15,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, Link, idle, linked, take_all
-from trio_beat import Message
+from trio_beat import ConnectionLost, Message
 from trio_beat._connection.beating import Beating
 from trio_beat._connection.connection import Connection
-from trio_beat._connection.ending import CLOSE_TIMEOUT, WAYS
+from trio_beat._connection.ending import CLOSE_TIMEOUT, WAYS, ended
 from trio_beat._connection.handler import HandlerConsumer, HandlerErrors
 from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 from trio_beat._heartbeat import Heartbeat
@@ -119,6 +119,34 @@ ends = pytest.mark.parametrize(
 
 def test_every_reason_is_here() -> None:
     assert {closed.by for _, closed, _ in ENDS} == set(WAYS) == set(EndReason)
+
+
+@pytest.mark.parametrize(
+    ("closed", "lost"),
+    [
+        (Closed(EndReason.PEER, 1000, ""), False),
+        (Closed(EndReason.PEER, 1006, "no close frame"), True),
+        (Closed(EndReason.HANDLER, 1000, ""), False),
+        (Closed(EndReason.SHUTDOWN, 1001, ""), False),
+        (Closed(EndReason.REFUSED, 1013, ""), False),
+        (Closed(EndReason.MISSED_BEATS, 1006, ""), True),
+        (Closed(EndReason.LOST, 1006, ""), True),
+        (Closed(EndReason.SLOW, 1013, ""), True),
+        (Closed(EndReason.PROTOCOL_ERROR, 1002, ""), True),
+        (Closed(EndReason.TOO_BIG, 1009, ""), True),
+        (Closed(EndReason.INTERNAL_ERROR, 1011, ""), True),
+    ],
+)
+def test_an_end_that_neither_side_wanted_is_a_loss(closed: Closed, lost: bool) -> None:
+    exc = ended(closed)
+    assert exc.closed is closed
+    assert type(exc) is (ConnectionLost if lost else ConnectionClosed)
+
+
+def test_only_what_is_aborted_has_no_close_frame_to_send() -> None:
+    """Invariant of the table: an aborted connection is told to have ended with 1006."""
+    aborted = {closed.by for _, closed, _ in ENDS if closed.code == 1006} - {EndReason.PEER}
+    assert aborted == {by for by, way in WAYS.items() if way.abort}
 
 
 @ends

@@ -8,8 +8,9 @@ import trio
 
 from .._connection.beating import Beating
 from .._connection.connection import Connection
+from .._connection.ending import ended
 from .._connection.handler import InboxConsumer
-from .._exceptions import ConnectionLost, ended
+from .._exceptions import ConnectionLost
 
 
 def is_lost(connection: Connection | Beating) -> bool:

@@ -8,7 +8,8 @@ from typing import Final, Self
 import trio
 
 from .._connection.connection import Connection
-from .._exceptions import Closed, ConnectFailed, EndReason, HandshakeRefused, TLSFailed, ended
+from .._connection.ending import ended
+from .._exceptions import Closed, ConnectFailed, EndReason, HandshakeRefused, TLSFailed
 from .._log import get_logger
 from .backoff import Backoff, forbids
 from .context import ClientContext

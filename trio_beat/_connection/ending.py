@@ -32,7 +32,7 @@ from typing import Final, NamedTuple, Self
 
 import trio
 
-from .._exceptions import Closed, EndReason, split_unexpected
+from .._exceptions import Closed, ConnectionClosed, ConnectionLost, EndReason, split_unexpected
 from .._log import get_logger
 from .._protocol.messages import CloseFrame
 from .._text import public_url
@@ -59,24 +59,34 @@ class Way(NamedTuple):
     drop: bool = False
     #: The peer owes a close frame, and it is waited for.
     owed: bool = False
+    #: Neither side wanted it: `ConnectionLost` is raised, and cancels the block of a client.
+    lost: bool = False
 
 
 WAYS: Final[Mapping[EndReason, Way]] = {
     EndReason.PEER: Way(drop=True),
-    EndReason.MISSED_BEATS: Way(abort=True),
-    EndReason.LOST: Way(abort=True),
-    EndReason.SLOW: Way(drop=True, owed=True),
-    EndReason.PROTOCOL_ERROR: Way(drop=True),
-    EndReason.TOO_BIG: Way(drop=True),
+    EndReason.MISSED_BEATS: Way(abort=True, lost=True),
+    EndReason.LOST: Way(abort=True, lost=True),
+    EndReason.SLOW: Way(drop=True, owed=True, lost=True),
+    EndReason.PROTOCOL_ERROR: Way(drop=True, lost=True),
+    EndReason.TOO_BIG: Way(drop=True, lost=True),
     EndReason.HANDLER: Way(owed=True),
     EndReason.SHUTDOWN: Way(owed=True),
     EndReason.REFUSED: Way(owed=True),
-    EndReason.INTERNAL_ERROR: Way(owed=True),
+    EndReason.INTERNAL_ERROR: Way(owed=True, lost=True),
 }
 
 #: What the transport fails with other than a violated protocol, by the close code.
 _FAILURES: Final = {1009: EndReason.TOO_BIG, 1013: EndReason.SLOW}
 _INTERNAL_ERROR: Final = Closed(EndReason.INTERNAL_ERROR, 1011, "internal error")
+
+
+def ended(closed: Closed) -> ConnectionClosed:
+    """Make the exception for a connection that ended in this way."""
+    # A peer that ends the stream without a close frame has not closed the connection either.
+    if WAYS[closed.by].lost or (closed.by is EndReason.PEER and closed.code == 1006):
+        return ConnectionLost(closed)
+    return ConnectionClosed(closed)
 
 
 async def _raise(exc: Exception) -> None:
@@ -87,6 +97,11 @@ class Ending(Sending):
     """The ending of a connection."""
 
     __slots__ = ()
+
+    def check_open(self) -> None:
+        """Raise `ConnectionClosed` where the connection has ended."""
+        if self.closed is not None:
+            raise ended(self.closed)
 
     def end_nowait(self, by: EndReason, code: int, reason: str) -> None:
         """End the connection; does nothing once it has ended.
@@ -155,7 +170,7 @@ class Ending(Sending):
         """Do the closing handshake, or what is left of it."""
         closed = self.closed
         assert closed is not None
-        if closed.code == 1006:  # there is no close frame to wait for
+        if closed.code == 1006:  # aborted, or the peer ended the stream: no frame can follow
             return
         with trio.move_on_after(CLOSE_TIMEOUT):
             await self._send_rest()

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from .._exceptions import Closed, EndReason, ended
+from .._exceptions import Closed, EndReason
 from .._protocol.messages import Message, Outgoing, Reply, Response
 from .._transports import Transport
 from .._transports.outbox import Outbox
@@ -65,11 +65,6 @@ class Sending(ABC):
     def waiting(self) -> int:
         """Bytes that wait for the socket."""
         return 0 if self.outbox is None else self.outbox.size
-
-    def check_open(self) -> None:
-        """Raise `ConnectionClosed` where the connection has ended."""
-        if self.closed is not None:
-            raise ended(self.closed)
 
     def deliver_nowait(self, message: Message) -> None:
         """Send a message that many get; does nothing once the connection has ended."""
@@ -181,6 +176,10 @@ class Sending(ABC):
         else:
             self.outbox = None
             outbox.emptied.set()
+
+    @abstractmethod
+    def check_open(self) -> None:
+        """Raise `ConnectionClosed` where the connection has ended."""
 
     @abstractmethod
     def end_nowait(self, by: EndReason, code: int, reason: str) -> None:
