@@ -27,8 +27,8 @@ class Fed(FramingTransport):
 
     def feed(self, data: bytes | memoryview) -> list[Event]:
         events = list(self._parse(data))
-        while self._rest is not None:
-            events += self._parse_rest()
+        while self._kept is not None:
+            events += self._parse_kept()
         return events
 
     def feed_a_turn(self, data: bytes) -> int:
@@ -37,7 +37,7 @@ class Fed(FramingTransport):
 
     def turn(self) -> int:
         """Another one; -1 when there is nothing left."""
-        return -1 if self._rest is None else len(self._parse_rest())
+        return -1 if self._kept is None else len(self._parse_kept())
 
     @property
     def has_parser(self) -> bool:

@@ -46,10 +46,10 @@ class TestShortFrames:
         for limit in (4, 100, LIMIT):
             one, other = Fed(limit), Fed(limit)
             for data in reads:
-                if other._fragments is None:
+                if other._state is None:
                     other._parser()  # where there is one, nothing is taken without it
                 assert one.feed(data) == other.feed(data)
-            assert type(one._fragments) is type(other._fragments)
+            assert type(one._state) is type(other._state)
 
     @given(st.sampled_from([Opcode.TEXT, Opcode.BINARY, Opcode.PONG]), st.binary(max_size=125))
     def test_whole_frames_too(self, opcode: Opcode, payload: bytes) -> None:

@@ -82,7 +82,7 @@ class Life(Beating):
                             break
                         for event in events:
                             await self._take(event)
-                            del event  # others may never come here
+                            del event  # a connection that is quiet from now on would keep it
                         del events
                     self._nursery.cancel_scope.cancel()
             except BaseException as exc:

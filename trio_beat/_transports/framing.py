@@ -121,19 +121,20 @@ class _Fragments:
 class FramingTransport(Transport):
     """A transport that turns received bytes into events."""
 
-    __slots__ = ("_fragments", "_lacking", "_protocol", "_reads", "_rest", "_used")
+    __slots__ = ("_kept", "_lacking", "_protocol", "_reads", "_state", "_used")
 
     def __init__(self, reads: ReadContext) -> None:
         self._reads = reads
         self._protocol: Parser | None = None
-        #: Once nothing more can come, how the peer's side of the protocol ended.
-        self._fragments: _Fragments | PeerClose | Failure | None = None
+        #: None between messages; else what has come of a message in fragments; in the end what the
+        #: peer ended with, and nothing that comes after it counts.
+        self._state: _Fragments | PeerClose | Failure | None = None
         #: Bytes of a frame that are yet to come; 0 where that is not known.
         self._lacking = 0
         #: The parser was needed since the last beat, for more than a PONG.
         self._used = False
-        #: What was received and is not parsed yet, because it would take too long at once.
-        self._rest: bytes | None = None
+        #: Bytes that are parsed at the next call, since all at once would take too long.
+        self._kept: bytes | None = None
 
     def _parser(self) -> Parser:
         if self._protocol is None:
@@ -144,7 +145,7 @@ class FramingTransport(Transport):
 
     def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
         if self._protocol is None:
-            if type(self._fragments) in _ENDS:
+            if type(self._state) in _ENDS:
                 return ()
             if len(data) <= _SHORT and (events := self._lone(data)) is not None:
                 return events
@@ -158,7 +159,7 @@ class FramingTransport(Transport):
             size = self._lacking
             if not size and len(data) - begin > room * _SMALLEST and protocol.at_boundary:
                 size = _size(data, begin, room)
-            # Where it is not known, not more than could be the smallest frames.
+            # If the size of the next frames is not known: as much as the smallest ones would take.
             chunk = data[begin : begin + (size or room * _SMALLEST)]
             begin += len(chunk)
             self._lacking = max(0, size - len(chunk))
@@ -193,12 +194,12 @@ class FramingTransport(Transport):
 
     def _end(self, event: PeerClose | Failure) -> Event:
         self._forget()
-        self._fragments = event
+        self._state = event
         return event
 
     def _keep(self, rest: bytes) -> None:
-        """Leave some for the next time."""
-        self._rest = rest
+        """Leave bytes for the next call."""
+        self._kept = rest
 
     @abstractmethod
     def _busy(self) -> None:
@@ -208,10 +209,10 @@ class FramingTransport(Transport):
     def _wake(self) -> None:
         """Let the reader, where it waits, call `receive_nowait`."""
 
-    def _parse_rest(self) -> Sequence[Event]:
-        rest, self._rest = self._rest, None
-        if isinstance(self._fragments, Failure):  # it was given up
-            return (self._fragments,)
+    def _parse_kept(self) -> Sequence[Event]:
+        rest, self._kept = self._kept, None
+        if isinstance(self._state, Failure):  # it was given up
+            return (self._state,)
         assert rest is not None
         return self._parse(rest)
 
@@ -228,7 +229,7 @@ class FramingTransport(Transport):
             if event is not None:
                 events.append(event)
             self._used |= frame.opcode is not Opcode.PONG
-            finished |= self._fragments is None
+            finished |= self._state is None
         if finished:
             # What follows is another message, though no read may ever end where a message does.
             self._reads.unfinished.finished(self)
@@ -261,7 +262,7 @@ class FramingTransport(Transport):
 
     def _account(self, protocol: Parser) -> None:
         """Tell what the message that is not finished holds."""
-        fragments, unfinished = self._fragments, self._reads.unfinished
+        fragments, unfinished = self._state, self._reads.unfinished
         if isinstance(fragments, _Fragments):
             unfinished.holds(self, protocol.reader.held + len(fragments.data))
         elif not protocol.at_boundary:
@@ -270,7 +271,7 @@ class FramingTransport(Transport):
     def give_up(self, reason: str) -> None:
         """Drop a message that is not finished, and fail; for `Unfinished`."""
         self._end(_failure(CloseCode.TRY_AGAIN_LATER, reason))
-        self._rest = b""  # so that the failure is read
+        self._kept = b""  # so that the failure is read
         self._wake()
 
     def _forget(self) -> None:
@@ -278,7 +279,7 @@ class FramingTransport(Transport):
         self._reads.unfinished.finished(self)
         if self._protocol is not None:
             self._protocol.close()
-        self._protocol = self._fragments = self._rest = None
+        self._protocol = self._state = self._kept = None
         self._lacking = 0
 
     def _frame(self, frame: Frame) -> Event | None:
@@ -288,18 +289,18 @@ class FramingTransport(Transport):
             if frame.fin:
                 self._check_size(len(data))
                 return data.decode() if frame.opcode is Opcode.TEXT else bytes(data)
-            self._fragments = _Fragments(frame.opcode)
+            self._state = _Fragments(frame.opcode)
         if frame.opcode is Opcode.PONG:
             return Pong(int.from_bytes(data, "big") if len(data) == PING_SIZE else -1)
         if frame.opcode is Opcode.PING or frame.opcode is Opcode.CLOSE:
             return None
-        fragments = self._fragments
+        fragments = self._state
         assert isinstance(fragments, _Fragments)
         self._check_size(len(fragments.data) + len(data))
         fragments.append(data, final=frame.fin)
         if not frame.fin:
             return None
-        self._fragments = None
+        self._state = None
         return fragments.message()
 
     def _check_size(self, size: int) -> None:
@@ -310,9 +311,9 @@ class FramingTransport(Transport):
         protocol = self._protocol
         if protocol is None:
             return
-        if self._fragments is not None or not protocol.at_boundary:
+        if self._state is not None or not protocol.at_boundary:
             self._reads.unfinished.look_at(self, listening=listening)
-        elif not self._used and self._rest is None:
+        elif not self._used and self._kept is None:
             self._forget()
         self._used = False
 
@@ -321,7 +322,7 @@ class FramingTransport(Transport):
 
     async def finish(self, *, answered: bool) -> None:
         # The peer's close frame, or its failure, may be behind a message that was not taken.
-        answered |= type(self._fragments) in _ENDS
+        answered |= type(self._state) in _ENDS
         left = CLOSING_BYTES
         while not answered and left > 0:
             await self.wait_readable()

@@ -40,10 +40,10 @@ class TCPTransport(SocketTransport):
         return self._watch.wait(take)
 
     def receive_nowait(self) -> Sequence[Event] | None:
-        if self._rest is not None:
+        if self._kept is not None:
             # The edge that told of what lies behind it may be spent.
             self._watch.more()
-            return self._parse_rest()
+            return self._parse_kept()
         reads = self._reads
         try:
             count = self._socket.recv_into(reads.buffer)

@@ -51,10 +51,10 @@ class TLSTransport(TCPTransport):
             self._watch.more()
 
     def receive_nowait(self) -> Sequence[Event] | None:
-        if self._rest is not None:
+        if self._kept is not None:
             # The edge that told of what lies behind it may be spent.
             self._watch.more()
-            return self._parse_rest()
+            return self._parse_kept()
         session, reads = self._session, self._reads
         bios = session.bios
         waited = session.waiting
