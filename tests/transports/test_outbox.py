@@ -118,6 +118,25 @@ def test_no_more_than_one_beat_waits() -> None:
     assert write(outbox) == joined(B, beat)
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_beat_that_is_the_first_to_wait_is_the_only_one(taken: int) -> None:
+    beat = make_beat(7, "alive")
+    outbox = Outbox(beat, taken)
+    outbox.append_beat(make_beat(8, "alive"))
+    assert write(outbox) == beat.frame[taken:]
+    outbox.append_beat(make_beat(9, "alive"))
+    assert write(outbox) == make_beat(9, "alive").frame
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_pongs_that_are_the_first_to_wait_are_counted(taken: int) -> None:
+    outbox = Outbox(PONG, taken)
+    outbox.append_reply(PONG)
+    assert outbox.replies == 2 * len(PONG.frame)
+    write(outbox)
+    assert outbox.replies == 0
+
+
 def test_control_items_are_not_dropped_nor_counted() -> None:
     # Nor is the text heartbeat of a beat, though it is a message to the peer.
     beat, close = make_beat(1, "--heartbeat--"), make_close(1000, "")

@@ -50,10 +50,10 @@ class Outbox:
         self._items: deque[Outgoing] = deque((item,))
         self._taken = taken
         self._keep = keep
-        #: Whether a beat waits.
-        self._beat = False
-        #: Bytes of PONGs that wait.
-        self.replies = 0
+        #: Whether a beat waits, or the rest of one.
+        self._beat = isinstance(item, Beat)
+        #: Bytes of the frames of PONGs that wait, or of which a rest waits.
+        self.replies = len(item.frame) if isinstance(item, Reply) else 0
         #: Bytes that wait.
         self.size = len(item.frame) - taken
         #: Set once nothing waits any more, or nothing ever will.
