@@ -16,6 +16,7 @@ from trio_beat import Message
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.shared import SlowPolicy
 from trio_beat._exceptions import ConnectionClosed, EndReason
+from trio_beat._protocol.messages import Reply
 
 
 async def test_a_ping_that_meets_a_large_message_is_no_slowness(autojump_clock: MockClock) -> None:
@@ -45,6 +46,17 @@ async def test_pings_without_end_meet_the_slow_policy(autojump_clock: MockClock)
             for _ in range(1000):
                 await link.peer.send_frame(Opcode.PING, b"x" * 100)
         assert (await link.ended()).by is EndReason.SLOW
+
+
+async def test_no_pong_follows_a_close_frame_that_waits(autojump_clock: MockClock) -> None:
+    # A reader that has been woken already when the connection ends still takes what has come.
+    async with linked() as link:
+        await trio.sleep(0.1)
+        link.clog()
+        link.engine.end_nowait(EndReason.SHUTDOWN, 1001, "")
+        waiting = link.engine.waiting
+        link.engine._send_reply(Reply(Frame(Opcode.PONG, b"").serialize(mask=False)))
+        assert link.engine.waiting == waiting
 
 
 class TestTheOutbox:

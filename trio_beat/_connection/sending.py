@@ -117,11 +117,12 @@ class Sending(ABC):
             self.outbox = None
 
     def _send_reply(self, reply: Reply) -> None:
-        """Send PONGs."""
+        """Send PONGs; does nothing once the connection has ended: a close frame is the last."""
+        if self.closed is not None:
+            return
         outbox = self.outbox
         if outbox is None:
-            if self.closed is None:
-                self._put(reply)
+            self._put(reply)
         elif outbox.replies < _REPLIES:
             # A peer may well PING while it takes a message that is larger than the outbox.
             outbox.append_reply(reply)
