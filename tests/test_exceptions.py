@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +14,13 @@ from trio_beat import (
     BackendError,
     Closed,
     ConnectionClosed,
+    ConnectionLost,
     EndReason,
+    HandshakeRefused,
+    HubClosed,
+    Refused,
+    StartupFailed,
+    TLSFailed,
     TrioBeatError,
     UnknownBackend,
     _exceptions,
@@ -56,6 +65,31 @@ def test_unknown_backend_names_what_is_installed() -> None:
     assert exc.url == "carrier-pigeon://"
     assert exc.known == ["memory", "redis"]
     assert str(exc) == "no backend for 'carrier-pigeon://'; installed are memory://, redis://"
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        ConnectionLost(Closed(EndReason.LOST, 1006, "reset")),
+        TLSFailed("not trusted", untrusted=True),
+        HandshakeRefused("rejected", 403, (("x-why", "because"),), b"no"),
+        StartupFailed("not started"),
+        Refused(403, "no", {"X-Why": "because"}, logged="no, because"),
+        HubClosed("ended"),
+        UnknownBackend("carrier-pigeon://", ["memory"]),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda exc: pickle.loads(pickle.dumps(exc))]
+)
+def test_exceptions_can_be_copied_and_pickled(
+    exc: TrioBeatError, duplicate: Callable[[TrioBeatError], TrioBeatError]
+) -> None:
+    exc.add_note("noted")
+    other = duplicate(exc)
+    assert type(other) is type(exc)
+    assert (str(other), other.args, vars(other)) == (str(exc), exc.args, vars(exc))
 
 
 def drawn_tree() -> dict[str, str | None]:

@@ -74,8 +74,19 @@ class Closed(NamedTuple):
         )
 
 
+def _made_before(exc_class: type[TrioBeatError], args: tuple[object, ...]) -> TrioBeatError:
+    return exc_class.__new__(exc_class, *args)
+
+
 class TrioBeatError(Exception):
-    """Root of the exceptions of this package."""
+    """Root of the exceptions of this package.
+
+    All of them can be copied and pickled.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default `__init__` would be called with the text alone.
+        return _made_before, (type(self), self.args), self.__dict__
 
 
 class ConnectionClosed(TrioBeatError):  # noqa: N818 - an everyday event, not an error
