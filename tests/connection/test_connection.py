@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.lowlevel
@@ -163,6 +165,21 @@ class TestSending:
             await link.peer.aclose()
             await link.ended()
             link.connection.deliver_nowait(Message("x"))
+
+    @pytest.mark.parametrize("clogged", [False, True])
+    @pytest.mark.parametrize("message", ["x", b"\x81\x01x", None])
+    async def test_what_is_no_message_is_not_delivered(
+        self, autojump_clock: MockClock, message: Any, clogged: bool
+    ) -> None:
+        async with linked() as link:
+            await trio.sleep(0.1)
+            if clogged:
+                link.clog()
+            waiting = link.connection.statistics().outbox
+            with pytest.raises(TypeError, match="must be a Message"):
+                link.connection.deliver_nowait(message)
+            assert link.connection.closed is None
+            assert link.connection.statistics().outbox == waiting
 
 
 class TestReceiving:

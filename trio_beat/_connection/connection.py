@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
+from .._checks import check_kind
 from .._exceptions import Closed, EndReason
 from .._protocol.frames import check_close
 from .._protocol.messages import Message
@@ -132,7 +133,12 @@ class Connection:
 
         Args:
             message: what to send; its frame is made once for all of them.
+
+        Raises:
+            TypeError: it is no `Message`; nothing is sent.
         """
+        # Below, a text would end the connection, as an error of this package.
+        check_kind("message", message, Message, "a Message")
         self._engine.deliver_nowait(message)
 
     async def receive(self) -> str | bytes:
