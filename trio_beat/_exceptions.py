@@ -201,21 +201,21 @@ class Refused(TrioBeatError):  # noqa: N818 - an answer, not an error
         check_text("text", text)
         if logged is not None:
             check_kind("logged", logged, str, "a text, or None")
-        pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
-        for name, value in pairs:
-            _check_answer_header(name, value)
+        given = headers.items() if isinstance(headers, Mapping) else headers
+        pairs = tuple(_answer_header(name, value) for name, value in given)
         located = any(name.lower() == "location" for name, _ in pairs)
         if not (_FIRST_ERROR <= status <= _LAST_ERROR or (status in _REDIRECTS and located)):
             allowed = "400 to 599, or 301, 302, 303, 307 or 308 with a Location"
             raise ValueError(f"status is {status!r}; it must be {allowed}")
         super().__init__(text)
-        self.status = status
-        self.text = text
+        # An enumeration's members would be formatted by their names.
+        self.status = int(status)
+        self.text = str.__str__(text)
         self.headers = pairs
-        self.logged = text if logged is None else logged
+        self.logged = self.text if logged is None else logged
 
 
-def _check_answer_header(name: str, value: str) -> None:
+def _answer_header(name: str, value: str) -> tuple[str, str]:
     check_token("header", name)
     check_kind(f"header {name}", value, str, "a text")
     if not _HEADER_VALUE.fullmatch(value):
@@ -226,6 +226,7 @@ def _check_answer_header(name: str, value: str) -> None:
     options = {option.strip().lower() for option in value.split(",")}
     if name.lower() == "connection" and "close" not in options:
         raise ValueError("header Connection must have close: nothing follows the answer")
+    return str.__str__(name), str.__str__(value)
 
 
 class BackendError(TrioBeatError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import pytest
@@ -105,6 +106,24 @@ def test_headers_that_would_break_the_response_are_refused(name: str, value: str
     with pytest.raises(ValueError, match=r"header") as caught:
         Refused(403, "no", {name: value})
     assert "Set-Cookie" not in str(caught.value)
+
+
+class Status(int, enum.Enum):
+    GONE = 410
+
+
+class Word(str, enum.Enum):  # noqa: UP042 - a StrEnum is formatted by its value
+    MOVED = "moved"
+    NAME = "X-Why"
+
+
+def test_members_of_enumerations_are_sent_by_their_values() -> None:
+    refused = Refused(Status.GONE, Word.MOVED, [(Word.NAME, Word.MOVED)])
+    response = refusal_response(refused)
+    assert response.startswith(b"HTTP/1.1 410 Gone\r\n")
+    assert b"\r\nX-Why: moved\r\n" in response
+    assert response.endswith(b"\r\n\r\nmoved\n")
+    assert f"{refused.status} {refused.logged}" == "410 moved"
 
 
 def test_a_text_that_cannot_be_encoded_is_refused() -> None:
