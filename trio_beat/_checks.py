@@ -93,7 +93,8 @@ def check_subprotocols(value: Iterable[str]) -> tuple[str, ...]:
     names = tuple(value)
     for name in names:
         check_token("subprotocol", name)
-    return names
+    # A header would format an enumeration's members by their names.
+    return tuple(map(str.__str__, names))
 
 
 def check_prefix(value: str) -> None:

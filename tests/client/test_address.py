@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import ssl
 import traceback
@@ -12,6 +13,20 @@ import pytest
 from tests.support.fake_server import URL
 from tests.support.harness import tls_contexts
 from trio_beat import connect
+from trio_beat._client.address import make_address
+
+
+class Word(str, enum.Enum):  # noqa: UP042 - a StrEnum is formatted by its value
+    NAME = "X-Token"
+    VALUE = "chat"
+
+
+def test_members_of_enumerations_are_sent_by_their_values() -> None:
+    address = make_address(
+        URL, headers=[(Word.NAME, Word.VALUE)], subprotocols=[Word.VALUE], ssl_context=None
+    )
+    ((name, value),), (subprotocol,) = address.headers, address.subprotocols
+    assert f"{name} {value} {subprotocol}" == "X-Token chat chat"
 
 
 class TestArguments:

@@ -84,6 +84,8 @@ def make_address(
     for name, _ in pairs:
         if _OWN.fullmatch(name):
             raise ValueError(f"header {name!r} is the handshake's own")
+    # A header would format an enumeration's members by their names.
+    pairs = tuple((str.__str__(name), str.__str__(value)) for name, value in pairs)
     names = check_subprotocols(subprotocols)
     if uri.secure and ssl_context is None:
         ssl_context = ssl.create_default_context()  # once: it reads all certificates
