@@ -119,9 +119,37 @@ except AttributeError as exc:
 """
 
 
-def run(program: str) -> str:
+#: Messages of both kinds beside a text heartbeat, and one for a key.
+_TAKES_BOTH_KINDS = """
+import trio
+from trio_beat import Heartbeat, Message, connect, serve
+
+async def echo(connection):
+    async for message in connection:
+        await connection.send(message)
+
+async def main():
+    beat = Heartbeat(message="--heartbeat--")
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(lambda **status: serve(echo, 0, heartbeat=beat, **status))
+        async with connect(f"ws://127.0.0.1:{server.port}/ws/x", heartbeat=beat) as connection:
+            for payload in ("both", b"both"):
+                await connection.send(payload)
+                print(repr(await connection.receive()))
+        server.drain()
+    print(len({Message("both"), Message(b"both")}))
+
+trio.run(main)
+"""
+
+
+def run(program: str, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *options, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -144,3 +172,8 @@ def test_only_what_is_used_is_loaded(program: str, loaded: str) -> None:
 
 def test_a_name_that_is_not_there_is_no_attribute() -> None:
     assert run(_FAILS) == "module 'trio_beat' has no attribute 'no_such_name'\n"
+
+
+def test_bytes_are_not_compared_with_texts() -> None:
+    """For an application that is run with ``-bb``, which makes it an error."""
+    assert run(_TAKES_BOTH_KINDS, "-bb") == "'both'\nb'both'\n2\n"

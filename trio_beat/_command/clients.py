@@ -210,7 +210,7 @@ async def _listen(connections: reconnecting, interval: float, beat: str) -> int:
 async def _print_all(connection: Connection, beat: str) -> int | None:
     """Print messages until the connection ends (None), or printing fails (an exit code)."""
     async for message in connection:
-        if message == beat:
+        if isinstance(message, str) and message == beat:
             _log.info("beat of the server's: %s", message)
             continue
         try:

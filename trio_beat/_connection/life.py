@@ -121,7 +121,8 @@ class Life(Beating):
         if type(event) is Pong:  # as most are: no pattern, which takes longer
             self._ponged(event.number)
         elif isinstance(event, str | bytes):
-            if event != self.shared.heartbeat.message:
+            # With -bb it is an error to compare bytes with a text.
+            if isinstance(event, bytes) or event != self.shared.heartbeat.message:
                 return self._consumer.received_nowait(event)
         elif isinstance(event, Reply):
             self._send_reply(event)

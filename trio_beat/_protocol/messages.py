@@ -88,7 +88,8 @@ class Message:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message):
             return NotImplemented
-        return self.payload == other.payload and self.id == other.id
+        # With -bb it is an error to compare bytes with a text.
+        return (self.id, self.kind) == (other.id, other.kind) and self.payload == other.payload
 
     def __hash__(self) -> int:
         return hash((self.payload, self.id))
