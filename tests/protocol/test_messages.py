@@ -85,6 +85,12 @@ class TestMessage:
         with pytest.raises(TypeError, match=r"message is .*; it must be text or bytes"):
             Message(payload)
 
+    @pytest.mark.parametrize("name", [None, "name", 1, bytearray(b"name")])
+    @pytest.mark.parametrize("payload", ["text", b"binary"])
+    def test_with_a_name_of_another_type(self, payload: str | bytes, name: Any) -> None:
+        with pytest.raises(TypeError, match=r"id is .*; it must be bytes"):
+            Message(payload, name)
+
     def test_of_surrogates_is_refused_when_it_is_made(self) -> None:
         with pytest.raises(ValueError, match=r"message has a surrogate, '.ud800' at position 1"):
             Message("x\ud800")

@@ -46,7 +46,7 @@ class Message:
         frame: the message as one plain frame (RFC 6455, section 5.6).
 
     Raises:
-        TypeError: the payload is neither text nor bytes.
+        TypeError: the payload is neither text nor bytes, or the id is not bytes.
         ValueError: it is a text with surrogates, which cannot be encoded.
     """
 
@@ -57,6 +57,8 @@ class Message:
     id: bytes
 
     def __init__(self, payload: str | bytes, id: bytes = b"") -> None:
+        if type(id) is not bytes:
+            check_kind("id", id, bytes, "bytes")
         self.id = id
         if isinstance(payload, str):
             self.payload = payload
