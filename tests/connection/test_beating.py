@@ -16,10 +16,8 @@ from websockets.frames import Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, echo, linked, take_all, tcp_pair
 from tests.support.peer import Peer
-from trio_beat import Message
+from trio_beat import Closed, EndReason, Heartbeat, Message
 from trio_beat._connection.connection import Connection
-from trio_beat._exceptions import Closed, EndReason
-from trio_beat._heartbeat import Heartbeat
 
 HEARTBEAT = Heartbeat(INTERVAL, misses=3, message="--heartbeat--")
 IMPATIENT = Heartbeat(INTERVAL, misses=1)

@@ -11,9 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, echo, linked, take_all
-from trio_beat import Message
+from trio_beat import Closed, ConnectionClosed, EndReason, Message
 from trio_beat._connection.connection import Connection
-from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 
 
 class TestMessages:

@@ -15,13 +15,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, Link, idle, linked, take_all
-from trio_beat import ConnectionLost, Message
+from trio_beat import Closed, ConnectionClosed, ConnectionLost, EndReason, Heartbeat, Message
 from trio_beat._connection.beating import Beating
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CLOSE_TIMEOUT, WAYS, ended
 from trio_beat._connection.handler import HandlerConsumer, HandlerErrors
-from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
-from trio_beat._heartbeat import Heartbeat
 
 LIMIT = 1000
 LATEST_DEATH = FIRST_BEAT + 3 * INTERVAL

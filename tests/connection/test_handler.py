@@ -11,10 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import echo, idle, linked, take_all, tcp_pair
-from trio_beat import Message
+from trio_beat import Closed, ConnectionClosed, EndReason, Message
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CLOSE_TIMEOUT
-from trio_beat._exceptions import Closed, ConnectionClosed, EndReason
 
 
 class TestPeerCloses:

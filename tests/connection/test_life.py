@@ -14,9 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import INTERVAL, Link, echo, idle, linked, take_all
+from trio_beat import ConnectionClosed, EndReason
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CANCELLED_TIMEOUT
-from trio_beat._exceptions import ConnectionClosed, EndReason
 from trio_beat._protocol.parser import Parser
 
 

@@ -13,10 +13,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Frame, Opcode
 
 from tests.support.harness import INTERVAL, Link, idle, linked, take_all
+from trio_beat import EndReason, Heartbeat
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.life import Life
-from trio_beat._exceptions import EndReason
-from trio_beat._heartbeat import Heartbeat
 
 READER, HEARTBEAT = "reader", "trio_beat heartbeat"
 

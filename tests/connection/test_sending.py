@@ -12,10 +12,9 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import INTERVAL, linked
 from tests.support.peer import socket_pair
-from trio_beat import Message
+from trio_beat import ConnectionClosed, EndReason, Message
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.shared import SlowPolicy
-from trio_beat._exceptions import ConnectionClosed, EndReason
 from trio_beat._protocol.messages import Reply
 
 

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.harness import HANGS, Steps
-from trio_beat._protocol.events import Event
+from trio_beat._transports import Event
 from trio_beat._transports.polling import Poller, Watch
 from trio_beat._turns import Turns
 

@@ -13,8 +13,7 @@ from tests.support.framing import (
     masked,
     plain,
 )
-from trio_beat._protocol.events import PeerClose, Pong
-from trio_beat._protocol.messages import CloseFrame, Reply
+from trio_beat._transports import CloseFrame, PeerClose, Pong, Reply
 
 
 class TestTurns:

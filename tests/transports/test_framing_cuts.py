@@ -18,8 +18,7 @@ from tests.support.framing import (
     masked,
     plain,
 )
-from trio_beat._protocol.events import Failure, PeerClose, Pong
-from trio_beat._protocol.messages import Reply
+from trio_beat._transports import Failure, PeerClose, Pong, Reply
 
 
 class Sent(NamedTuple):

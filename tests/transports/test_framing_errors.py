@@ -14,7 +14,7 @@ from tests.support.framing import (
     fragments,
     masked,
 )
-from trio_beat._protocol.events import PeerClose
+from trio_beat._transports import PeerClose
 
 
 class TestInvalidText:

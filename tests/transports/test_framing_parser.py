@@ -21,7 +21,7 @@ from tests.support.framing import (
     fragments,
     masked,
 )
-from trio_beat._protocol.events import Failure, PeerClose, Pong
+from trio_beat._transports import Failure, PeerClose, Pong
 
 _HEADS = st.sampled_from([0x81, 0x82, 0x8A]) | st.integers(0, 0xFF)
 

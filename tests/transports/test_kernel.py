@@ -12,8 +12,7 @@ from trio.testing import MockClock
 
 from tests.support.harness import tcp_pair
 from tests.support.transports import tcp_paired
-from trio_beat._protocol.messages import Response
-from trio_beat._transports import kernel
+from trio_beat._transports import Response, kernel
 from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.tcp_info import delivery

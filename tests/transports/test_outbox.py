@@ -9,7 +9,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from trio_beat import Message
-from trio_beat._protocol.messages import Outgoing, Reply, Response, make_beat, make_close
+from trio_beat._protocol.messages import make_beat, make_close
+from trio_beat._transports import Outgoing, Reply, Response
 from trio_beat._transports.outbox import _TOGETHER, Outbox
 
 #: Lengths of payloads around those at which a frame's header grows (RFC 6455, section 5.2).

@@ -12,8 +12,8 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import tcp_pair
 from tests.support.transports import BUFFER, tcp_paired
-from trio_beat._protocol.events import END_OF_STREAM, Event, Failure
-from trio_beat._protocol.messages import Message, Response
+from trio_beat import Message
+from trio_beat._transports import END_OF_STREAM, Event, Failure, Response
 from trio_beat._transports.framing import CLOSING_BYTES, LINGER_BYTES
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Watch

@@ -26,10 +26,8 @@ from tests.support.harness import (
     tcp_pair,
 )
 from tests.support.peer import Peer, Trickle, socket_pair
-from trio_beat._connection.connection import Connection
+from trio_beat import Closed, Connection, EndReason, SlowPolicy
 from trio_beat._connection.handler import Handler
-from trio_beat._connection.shared import SlowPolicy
-from trio_beat._exceptions import Closed, EndReason
 from trio_beat._transports.tcp import TCPTransport
 from trio_beat._transports.tls import TLSTransport
 from trio_beat._transports.tls_session import Session

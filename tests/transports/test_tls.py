@@ -11,8 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.transports import drain, tls_paired
-from trio_beat._protocol.events import END_OF_STREAM
-from trio_beat._protocol.messages import Message, Response
+from trio_beat import Message
+from trio_beat._transports import END_OF_STREAM, Response
 from trio_beat._transports.outbox import Outbox
 
 #: Bytes of one record's content at most (RFC 8446, section 5.1).

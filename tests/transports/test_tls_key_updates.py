@@ -19,8 +19,8 @@ from tests.support.harness import (
 )
 from tests.support.tls13 import Client, shake_hands
 from tests.support.transports import drain
-from trio_beat._protocol.events import Event
-from trio_beat._protocol.messages import Message
+from trio_beat import Message
+from trio_beat._transports import Event
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Poller
 from trio_beat._transports.tls import TLSTransport

@@ -11,7 +11,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from trio_beat import Message
-from trio_beat._protocol.messages import Response
+from trio_beat._transports import Response
 from trio_beat._transports.client_stream import ClientStream
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.trio_websocket import TrioWebSocketTransport

@@ -9,9 +9,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 
-from .._protocol.events import Event
-from .._protocol.messages import CloseFrame, Outgoing
+from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
+from .._protocol.messages import Beat, CloseFrame, Outgoing, Reply, Response
 from .outbox import Outbox
+
+__all__ = [
+    "Transport",
+    "Take",
+    "awake",
+    # what is received
+    "Event",
+    "Pong",
+    "PeerClose",
+    "Failure",
+    "END_OF_STREAM",
+    # what is sent, besides messages; a `Reply` is received as well
+    "Outgoing",
+    "Beat",
+    "Reply",
+    "CloseFrame",
+    "Response",
+]
 
 #: Takes what has come, in any task; None: the reader's task need not know of it.
 Take = Callable[[], Sequence[Event] | None]
