@@ -33,21 +33,9 @@ IMPORTING: Final = {
     "client/test_connect_ends.py",
     "connection/test_life.py",
     "server/test_containment.py",
-    "server/test_http.py",
-    "server/test_http_pace.py",
-    "server/test_listeners.py",
-    "server/test_pending_handshakes.py",
-    "server/test_server.py",
-    "transports/test_client_stream.py",
-    "transports/test_epoll.py",
-    "transports/test_outbox.py",
-    "transports/test_readiness.py",
-    "transports/test_tcp_and_tls.py",
-    "transports/test_tls_key_updates.py",
 }
 USING: Final = {
     "server/test_containment.py",
-    "transports/test_tls_key_updates.py",
 }
 #: Public all the same (`collections.namedtuple`).
 NAMED_TUPLE: Final = {"_asdict", "_fields", "_make", "_replace"}

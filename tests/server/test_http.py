@@ -13,13 +13,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.harness import tls_contexts
+from tests.support.harness import tls_contexts, tls_handshake
 from tests.support.peer import Trickle, socket_pair
 from tests.support.serving import ask, deserted, serving, status
 from trio_beat import Limits, Server
 from trio_beat._server.pending import PendingTLS
-from trio_beat._transports.tls_session import Bios
-from trio_beat._turns import Turns
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 #: Bytes that no socket takes at once.
@@ -376,20 +374,11 @@ async def test_draining_ends_with_close_notify(patient_clock: trio.testing.MockC
 
 
 @asynccontextmanager
-async def visiting() -> AsyncIterator[tuple[trio.SSLStream[Trickle], PendingTLS]]:
-    """A pending whose handshake is done, and its peer, over a socket pair."""
+async def pending_http() -> AsyncIterator[tuple[trio.SSLStream[Trickle], PendingTLS]]:
+    """A pending socket whose handshake is done, and its peer, over a socket pair."""
     peer, sock = socket_pair()
-    server, client = tls_contexts()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    stream = trio.SSLStream(Trickle(peer.plain), client, server_hostname="localhost")
-    turns = Turns()
-    pending = PendingTLS(sock, server, Bios(), turns)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(turns.run)
-        async with trio.open_nursery() as handshake:
-            handshake.start_soon(stream.do_handshake)
-            handshake.start_soon(pending.begin)
-        nursery.cancel_scope.cancel()
+    stream, pending = await tls_handshake(peer, sock)
     yield stream, pending
     pending.abort()
     await trio.aclose_forcefully(stream)
@@ -397,7 +386,7 @@ async def visiting() -> AsyncIterator[tuple[trio.SSLStream[Trickle], PendingTLS]
 
 async def answers_that_fit() -> int:
     count = 0
-    async with visiting() as (_, pending):
+    async with pending_http() as (_, pending):
         with trio.move_on_after(1):
             while True:
                 await pending.send_all(b"x" * 100)
@@ -407,7 +396,7 @@ async def answers_that_fit() -> int:
 
 async def test_close_notify_waits_for_room(autojump_clock: trio.testing.MockClock) -> None:
     count = await answers_that_fit()
-    async with visiting() as (stream, pending), trio.open_nursery() as nursery:
+    async with pending_http() as (stream, pending), trio.open_nursery() as nursery:
         for _ in range(count):
             await pending.send_all(b"x" * 100)
         pending.end_output()
@@ -425,7 +414,7 @@ async def test_close_notify_waits_for_room(autojump_clock: trio.testing.MockCloc
 async def test_an_answer_that_was_cut_off_is_followed_by_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with visiting() as (stream, pending):
+    async with pending_http() as (stream, pending):
         with trio.move_on_after(1):
             await pending.send_all(b"x" * LARGE)
         with pytest.raises(ConnectionAbortedError):

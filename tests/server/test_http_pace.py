@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from tests.support.serving import serving
+from tests.support.turns import giving_turns
 from trio_beat._server import http_pace
 from trio_beat._server.http_pace import (
     BYTES,
@@ -20,7 +21,6 @@ from trio_beat._server.http_pace import (
     Pace,
     Patience,
 )
-from trio_beat._turns import Turns
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n"
@@ -70,20 +70,16 @@ async def test_patience_does_not_end_with_bytes_that_come_steadily(
 
 
 async def test_steps_of_all_share_a_rate(autojump_clock: trio.testing.MockClock) -> None:
-    turns = Turns()
-    pace = Pace(turns)
     rate, burst = STEPS
 
-    async def many() -> None:
+    async def many(pace: Pace) -> None:
         for _ in range(int(burst / 100 + rate / 100)):
             await pace.step()
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(turns.run)
-        async with trio.open_nursery() as workers:
-            for _ in range(100):
-                workers.start_soon(many)
-        nursery.cancel_scope.cancel()
+    async with giving_turns() as turns, trio.open_nursery() as workers:
+        pace = Pace(turns)
+        for _ in range(100):
+            workers.start_soon(many, pace)
     assert trio.current_time() == pytest.approx(1, abs=0.01)
 
 

@@ -13,7 +13,6 @@ import pytest
 import trio
 
 from trio_beat._server.listeners import describe, open_listeners
-from trio_beat._transports.kernel import peer_name
 
 from ..support.serving import ask, serving
 
@@ -113,14 +112,6 @@ async def test_what_stands_for_all_is_described_by_what_can_be_opened() -> None:
     with closed(await open_listeners(0, ["127.0.0.1", "::1"])) as listeners:
         port = listeners[0].getsockname()[1]
         assert describe(listeners) == ([f"127.0.0.1:{port}", f"[::1]:{port}"], [])
-
-
-def test_ipv4_peer_of_a_socket_for_both_families_has_its_own_name() -> None:
-    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
-        with socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as near:
-            far, _ = listener.accept()
-            with far:
-                assert peer_name(far) == f"127.0.0.1:{near.getsockname()[1]}"
 
 
 #: Prints where it listens; in a network namespace where IPv6 is switched off.

@@ -11,12 +11,8 @@ import pytest
 import trio
 
 from tests.server.test_pending import client_hello
-from tests.support.harness import (
-    tls_contexts,
-)
-from trio_beat._server.pending import PendingTLS
-from trio_beat._transports.tls_session import Bios
-from trio_beat._turns import Turns
+from tests.support.harness import pending_tls, tls_contexts
+from tests.support.turns import giving_turns
 
 
 async def test_few_handshakes_go_on_in_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,18 +26,18 @@ async def test_few_handshakes_go_on_in_a_pass(monkeypatch: pytest.MonkeyPatch) -
 
     context, _ = tls_contexts()
     monkeypatch.setattr(context, "sslobject_class", Counted)
-    hello, bios, turns = client_hello(), Bios(), Turns()
-    with contextlib.ExitStack() as stack:
+    hello = client_hello()
+    async with contextlib.AsyncExitStack() as stack:
+        turns = await stack.enter_async_context(giving_turns())
         sockets = []
         for _ in range(50):
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
             theirs.setblocking(False)
             ours.sendall(hello)
-            sockets.append(PendingTLS(theirs, context, bios, turns))
+            sockets.append(theirs)
         async with trio.open_nursery() as nursery:
-            await nursery.start(turns.run)
-            for pending in sockets:
+            for pending in pending_tls(sockets, context, turns):
                 stack.callback(pending.abort)
                 nursery.start_soon(pending.begin)
             for passes in range(100):  # noqa: B007 - the class above looks at it

@@ -15,9 +15,8 @@ from websockets.frames import Close, Opcode
 from tests.support.harness import tls_contexts
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, deserted, serving, status
-from trio_beat import Connection, EndReason, Heartbeat, Limits, Server, open_hub, serve
+from trio_beat import Connection, EndReason, Limits, Server, open_hub, serve
 from trio_beat._server.pending import PendingTCP
-from trio_beat._transports.kernel import set_up
 from trio_beat.testing import cancelled_at
 
 REQUEST = HANDSHAKE.format(target="/ws/news", headers="").encode()
@@ -200,22 +199,6 @@ async def test_what_messages_hold_that_are_not_finished_has_a_bound(
         await deserted(server)
         assert server.statistics().unfinished == 0
         assert server.statistics().ended[EndReason.SLOW] == 1
-
-
-@pytest.mark.parametrize(("misses", "seconds"), [(1, 1.0), (3, 16 / 6), (1000, 120.0)])
-async def test_tcp_sends_again_while_the_peer_may_be_silent(misses: int, seconds: float) -> None:
-    """Linux 6.15 and later."""
-    interval = 2.0 if misses == 1 else 4.0
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        set_up(listener, Heartbeat(interval, misses).patience)
-        with socket.create_connection(listener.getsockname()):
-            sock, _ = listener.accept()
-            with sock:
-                try:
-                    longest = sock.getsockopt(socket.IPPROTO_TCP, 44)
-                except OSError:
-                    pytest.skip("the kernel does not know TCP_RTO_MAX_MS")
-                assert abs(longest - 1000 * seconds) <= 10  # it counts in ticks
 
 
 class Started(trio.TaskStatus[Server]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Literal
@@ -15,6 +15,7 @@ import trustme
 from websockets.frames import Close, Opcode
 
 from tests.support.peer import Peer, Trickle, socket_pair
+from tests.support.turns import giving_turns
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.handler import Handler, HandlerConsumer, HandlerErrors, InboxConsumer
 from trio_beat._connection.life import Life
@@ -90,6 +91,36 @@ def tcp_pair() -> tuple[Peer, socket.socket]:
     return Peer(trio.SocketStream(trio.socket.from_stdlib_socket(ours))), theirs
 
 
+def pending_tls(
+    sockets: Iterable[socket.socket], context: ssl.SSLContext, turns: Turns
+) -> list[PendingTLS]:
+    """Sockets that one server has accepted, before their TLS handshakes.
+
+    Args:
+        sockets: the server's ends.
+        context: the server's.
+        turns: of the handshakes.
+    """
+    bios = Bios()
+    return [PendingTLS(sock, context, bios, turns) for sock in sockets]
+
+
+async def tls_handshake(
+    peer: Peer, sock: socket.socket, version: ssl.TLSVersion | None = None
+) -> tuple[trio.SSLStream[Trickle], PendingTLS]:
+    """Do the TLS handshake of a peer and a pending socket.
+
+    The peer's TLS goes over a `Trickle`.
+    """
+    server, client = tls_contexts(version)
+    stream = trio.SSLStream(Trickle(peer.plain), client, server_hostname="localhost")
+    async with giving_turns() as turns, trio.open_nursery() as nursery:
+        [pending] = pending_tls([sock], server, turns)
+        nursery.start_soon(stream.do_handshake)
+        nursery.start_soon(pending.begin)
+    return stream, pending
+
+
 async def tls_pair(
     pair: Callable[[], tuple[Peer, socket.socket]] = socket_pair,
     version: ssl.TLSVersion | None = None,
@@ -98,17 +129,8 @@ async def tls_pair(
 
     The peer's TLS goes over a `Trickle`.
     """
-    server, client = tls_contexts(version)
     plain, sock = pair()
-    ours = trio.SSLStream(Trickle(plain.plain), client, server_hostname="localhost")
-    turns = Turns()
-    pending = PendingTLS(sock, server, Bios(), turns)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(turns.run)
-        async with trio.open_nursery() as handshake:
-            handshake.start_soon(ours.do_handshake)
-            handshake.start_soon(pending.begin)
-        nursery.cancel_scope.cancel()
+    ours, pending = await tls_handshake(plain, sock, version)
     assert pending._session is not None
     return Peer(ours), sock, pending._session
 

@@ -10,10 +10,11 @@ from trio.testing import MockClock
 
 from tests.support.peer import Peer
 from trio_beat import Message
-from trio_beat._protocol.messages import make_close
 from trio_beat._transports.client_stream import ClientStream
 
 #: RFC 6455, section 1.3.
+#: A close frame of code 1000 (RFC 6455, section 5.5.1).
+CLOSE = b"\x88\x02\x03\xe8"
 REQUEST = b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -58,9 +59,9 @@ async def test_notes_a_close_frame_that_is_sent(nursery: trio.Nursery) -> None:
     nursery.start_soon(stream.write)
     await stream.send_all(Message("x").frame)
     assert not stream.closing.is_set()
-    await stream.send_all(make_close(1000, "").frame)
+    await stream.send_all(CLOSE)
     await stream.closing.wait()
-    assert stream.close_frame == make_close(1000, "").frame
+    assert stream.close_frame == CLOSE
     await stream.wait_send_all_might_not_block()
     stream.abort()
     await peer.aclose()
@@ -68,7 +69,7 @@ async def test_notes_a_close_frame_that_is_sent(nursery: trio.Nursery) -> None:
 
 async def test_peer_that_sends_on_and_does_not_close_is_cut_off(autojump_clock: MockClock) -> None:
     stream, peer = await opened()
-    await stream.send_all(make_close(1000, "").frame)
+    await stream.send_all(CLOSE)
     read = 0
 
     async def flood() -> None:

@@ -12,9 +12,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.harness import HANGS, Steps
+from tests.support.turns import make_turns
 from trio_beat._transports import Event
 from trio_beat._transports.polling import Poller, Watch
-from trio_beat._turns import Turns
 
 
 class Watched(NamedTuple):
@@ -32,7 +32,7 @@ class Watched(NamedTuple):
 async def watched() -> AsyncIterator[Watched]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    turns = Turns()
+    turns = make_turns()
     with trio.fail_after(HANGS), ours, Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
@@ -71,7 +71,7 @@ async def test_silence_does_not(autojump_clock: MockClock) -> None:
 
 async def test_data_before_the_watch_is_told(autojump_clock: MockClock) -> None:
     ours, theirs = socket.socketpair()
-    turns = Turns()
+    turns = make_turns()
     with ours, theirs, Poller(turns) as poller:
         ours.send(b"x")
         watch = poller.watch(theirs)
@@ -108,7 +108,7 @@ async def test_more_makes_the_next_wait_return(autojump_clock: MockClock) -> Non
 
 
 async def test_busy_readers_wait_for_their_turn(autojump_clock: MockClock) -> None:
-    turns = Turns(2)
+    turns = make_turns(2)
     pairs = [socket.socketpair() for _ in range(10)]
     order: list[int] = []
     passes = 0
@@ -156,7 +156,7 @@ async def test_a_busy_reader_that_is_cancelled_in_its_turn_loses_no_edge(
     autojump_clock: MockClock,
 ) -> None:
     ours, theirs = socket.socketpair()
-    turns = Turns()  # which nobody gives yet
+    turns = make_turns()  # which nobody gives yet
     with ours, theirs, Poller(turns) as poller:
         watch = poller.watch(theirs)
         async with trio.open_nursery() as nursery:
@@ -259,7 +259,7 @@ async def test_a_descriptor_that_is_used_again_is_another_watch(
 
 
 async def test_many_sockets_wake_their_own_readers(autojump_clock: MockClock) -> None:
-    poller = Poller(Turns())
+    poller = Poller(make_turns())
     pairs = [socket.socketpair() for _ in range(100)]
     woken: list[int] = []
 
@@ -289,7 +289,7 @@ async def test_many_sockets_wake_their_own_readers(autojump_clock: MockClock) ->
 
 async def test_watches_may_outlive_the_poller_s_run() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, Poller(Turns()) as poller:
+    with ours, theirs, Poller(make_turns()) as poller:
         watch = poller.watch(theirs)
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -388,7 +388,7 @@ class TestAsking:
 
             await watch.wait(take)
 
-        with Poller(Turns()) as poller:
+        with Poller(make_turns()) as poller:
             async with trio.open_nursery() as nursery:
                 await nursery.start(poller.run)
                 watches = [poller.watch(theirs) for _, theirs in pairs]

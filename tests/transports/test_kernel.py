@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from tests.support.harness import tcp_pair
 from tests.support.transports import tcp_paired
+from trio_beat import Heartbeat
 from trio_beat._transports import Response, kernel
 from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
@@ -142,3 +143,27 @@ class TestGathering:
             sent = kernel.send_gathered(ours, buffers)
             assert sent == 65536
             assert theirs.recv(100_000)[:8] == b"abcdefgh"
+
+
+def test_ipv4_peer_of_a_socket_for_both_families_has_its_own_name() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        with socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as near:
+            far, _ = listener.accept()
+            with far:
+                assert peer_name(far) == f"127.0.0.1:{near.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(("misses", "seconds"), [(1, 1.0), (3, 16 / 6), (1000, 120.0)])
+async def test_tcp_sends_again_while_the_peer_may_be_silent(misses: int, seconds: float) -> None:
+    """Linux 6.15 and later."""
+    interval = 2.0 if misses == 1 else 4.0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        kernel.set_up(listener, Heartbeat(interval, misses).patience)
+        with socket.create_connection(listener.getsockname()):
+            sock, _ = listener.accept()
+            with sock:
+                try:
+                    longest = sock.getsockopt(socket.IPPROTO_TCP, 44)
+                except OSError:
+                    pytest.skip("the kernel does not know TCP_RTO_MAX_MS")
+                assert abs(longest - 1000 * seconds) <= 10  # it counts in ticks

@@ -9,14 +9,14 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from trio_beat import Message
-from trio_beat._protocol.messages import make_beat, make_close
-from trio_beat._transports import Outgoing, Reply, Response
+from trio_beat._transports import Beat, CloseFrame, Outgoing, Reply, Response
 from trio_beat._transports.outbox import _TOGETHER, Outbox
 
 #: Lengths of payloads around those at which a frame's header grows (RFC 6455, section 5.2).
 SIZES = st.sampled_from([1, 2, 10, 125, 126, 300, 65535, 65536])
 
 
+PING = Frame(Opcode.PING, b"\0\0\0\1").serialize(mask=False)
 PONG = Reply(Frame(Opcode.PONG, b"").serialize(mask=False))
 #: Messages whose frames are of four bytes.
 A, B, C = (Message(letter * 2) for letter in "abc")
@@ -104,7 +104,7 @@ def test_frame_that_is_to_be_kept_is_kept_until_the_peer_has_it() -> None:
 
 
 def test_no_more_than_one_beat_waits() -> None:
-    beat = make_beat(1, None)
+    beat = Beat(1, None, PING)
     outbox = Outbox(A, taken=1)
     for _ in range(3):
         outbox.append_beat(beat)
@@ -140,7 +140,9 @@ def test_pongs_that_are_the_first_to_wait_are_counted(taken: int) -> None:
 
 def test_control_items_are_not_dropped_nor_counted() -> None:
     # Nor is the text heartbeat of a beat, though it is a message to the peer.
-    beat, close = make_beat(1, "--heartbeat--"), make_close(1000, "")
+    text = "--heartbeat--"
+    beat = Beat(1, text, PING + Message(text).frame)
+    close = CloseFrame(1000, "", Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False))
     outbox = Outbox(A)
     outbox.append_beat(beat)
     outbox.append(B)

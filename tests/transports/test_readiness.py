@@ -12,9 +12,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.harness import HANGS
+from tests.support.turns import make_turns
 from trio_beat._transports import Event
 from trio_beat._transports.readiness import Poller, Watch
-from trio_beat._turns import Turns
 
 
 class Watched(NamedTuple):
@@ -33,7 +33,7 @@ class Watched(NamedTuple):
 async def watched() -> AsyncIterator[Watched]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    turns = Turns()
+    turns = make_turns()
     with trio.fail_after(HANGS), ours, theirs, Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
@@ -94,7 +94,7 @@ async def test_more_makes_the_next_wait_return_unless_nothing_was_found(
 
 async def test_a_busy_reader_takes_a_turn(autojump_clock: MockClock) -> None:
     ours, theirs = socket.socketpair()
-    turns = Turns()  # which nobody gives yet
+    turns = make_turns()  # which nobody gives yet
     with ours, theirs, Poller(turns) as poller:
         watch = poller.watch(theirs)
         it = Watched(ours, theirs, watch, poller)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -27,7 +27,6 @@ from tests.support.harness import (
 )
 from tests.support.peer import Peer, Trickle, socket_pair
 from trio_beat import Closed, Connection, EndReason, SlowPolicy
-from trio_beat._connection.handler import Handler
 from trio_beat._transports.tcp import TCPTransport
 from trio_beat._transports.tls import TLSTransport
 from trio_beat._transports.tls_session import Session
@@ -70,7 +69,9 @@ class Taken:
 
 
 @asynccontextmanager
-async def opened(handler: Handler, way: Way, **options: object) -> AsyncIterator[Link]:
+async def opened(
+    handler: Callable[[Connection], Awaitable[None]], way: Way, **options: object
+) -> AsyncIterator[Link]:
     """A connection that runs, and whose peer has read what came behind a handshake."""
     async with linked(handler, secure=way, **options) as link:  # type: ignore[arg-type]
         await trio.sleep(0.01)

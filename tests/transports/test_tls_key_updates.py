@@ -7,35 +7,43 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Frame, Opcode
 
-from tests.support.harness import (
-    HANGS,
-    make_read_context,
-)
+from tests.support.harness import HANGS, make_read_context
 from tests.support.tls13 import Client, shake_hands
 from tests.support.transports import drain
+from tests.support.turns import make_turns
 from trio_beat import Message
 from trio_beat._transports import Event
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Poller
 from trio_beat._transports.tls import TLSTransport
 from trio_beat._transports.tls_session import Bios
-from trio_beat._turns import Turns
+
+
+class Crafted(NamedTuple):
+    """A client whose records are made by hand, and a server's transport for it."""
+
+    client: Client
+    sock: socket.socket  #: the client's
+    transport: TLSTransport
+    theirs: socket.socket  #: the transport's
 
 
 @asynccontextmanager
-async def crafted(count: int) -> AsyncIterator[list[tuple[Client, socket.socket, TLSTransport]]]:
-    """Clients whose records are made by hand, their sockets, and the transports of a server."""
-    bios, turns = Bios(), Turns()
-    reads = make_read_context(10**6, turns)
+async def crafted(count: int) -> AsyncIterator[list[Crafted]]:
+    """Clients of one server."""
+    bios = Bios()
     with contextlib.ExitStack() as stack:
+        turns = make_turns()
+        reads = make_read_context(10**6, turns)
         poller = stack.enter_context(Poller(turns))
-        trios = []
+        those = []
         for _ in range(count):
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
@@ -44,12 +52,12 @@ async def crafted(count: int) -> AsyncIterator[list[tuple[Client, socket.socket,
             client, session = shake_hands(bios)
             transport = TLSTransport(theirs, session, reads, poller)
             stack.callback(transport.abort)
-            trios.append((client, ours, transport))
+            those.append(Crafted(client, ours, transport, theirs))
         with trio.fail_after(HANGS):
             async with trio.open_nursery() as nursery:
                 await nursery.start(poller.run)
                 await nursery.start(turns.run)
-                yield trios
+                yield those
                 nursery.cancel_scope.cancel()
 
 
@@ -80,16 +88,16 @@ class TestKeyUpdates:
             assert events == ["behind"]
             done.append(index)
 
-        async with crafted(41) as trios, trio.open_nursery() as nursery:
-            for index, (_, _, transport) in enumerate(trios):
-                nursery.start_soon(read, index, transport)
+        async with crafted(41) as those, trio.open_nursery() as nursery:
+            for index, it in enumerate(those):
+                nursery.start_soon(read, index, it.transport)
             await wait_all_tasks_blocked()
-            for client, sock, _ in trios[1:]:
+            for client, sock, *_ in those[1:]:
                 sock.sendall(b"".join(client.key_update() for _ in range(100)))
                 sock.sendall(client.data(Frame(Opcode.TEXT, b"behind").serialize(mask=True)))
             for index in range(1000):
                 if index == 20:
-                    client, sock, _ = trios[0]
+                    client, sock, *_ = those[0]
                     sock.sendall(client.data(Frame(Opcode.TEXT, b"behind").serialize(mask=True)))
                 if index == 30:
                     assert done == [0]
@@ -108,12 +116,12 @@ class TestKeyUpdates:
                 transport.receive_nowait()
                 reads[passes.count] += 1
 
-        async with crafted(40) as trios, trio.open_nursery() as nursery:
-            for _, _, transport in trios:
-                nursery.start_soon(read, transport)
+        async with crafted(40) as those, trio.open_nursery() as nursery:
+            for it in those:
+                nursery.start_soon(read, it.transport)
             for _ in range(2):
                 await wait_all_tasks_blocked()
-                for client, sock, _ in trios:
+                for client, sock, *_ in those:
                     sock.sendall(client.key_update())
                 for _ in range(30):
                     await trio.lowlevel.checkpoint()
@@ -125,8 +133,11 @@ class TestKeyUpdates:
     async def test_two_behind_a_record_that_the_socket_did_not_take_whole(
         self, autojump_clock: MockClock
     ) -> None:
-        async with crafted(1) as [(client, sock, transport)], trio.open_nursery() as nursery:
-            transport._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        async with (
+            crafted(1) as [(client, sock, transport, theirs)],
+            trio.open_nursery() as nursery,
+        ):
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             message, more = Message("x" * 10_000), Message("more")
             taken = transport.write_nowait(message)
             assert taken == len(message.frame) - 1
@@ -146,7 +157,7 @@ class TestKeyUpdates:
             assert client.answers == 2
 
     async def test_peer_that_takes_no_answer_is_lost(self, autojump_clock: MockClock) -> None:
-        async with crafted(1) as [(client, sock, transport)]:
+        async with crafted(1) as [(client, sock, transport, _)]:
             with pytest.raises(ConnectionAbortedError, match="too many answers"):
                 for _ in range(5000):
                     sock.sendall(client.key_update(requested=True))
@@ -156,7 +167,7 @@ class TestKeyUpdates:
     async def test_answers_that_wait_go_before_the_next_frame(
         self, autojump_clock: MockClock
     ) -> None:
-        async with crafted(1) as [(client, sock, transport)], trio.open_nursery() as nursery:
+        async with crafted(1) as [(client, sock, transport, _)], trio.open_nursery() as nursery:
             while not transport._session.unsent:
                 sock.sendall(client.key_update(requested=True))
                 await transport.wait_readable()
