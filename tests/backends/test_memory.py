@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.backends import bytes_of
 from trio_beat import BackendError, Message
-from trio_beat._protocol.messages import bytes_held
 from trio_beat.backends import Last, backend_from_url
 from trio_beat.backends.memory import OVERHEAD, MemoryBackend, _Kept
 from trio_beat.testing import check_backend
@@ -22,7 +22,7 @@ async def _kept(backend: MemoryBackend, *channels: str) -> list[str]:
 
 
 #: What a message of nine bytes takes, in a channel of a short name.
-SIZE = OVERHEAD + 1 + bytes_held(Message(b"123456789"))
+SIZE = OVERHEAD + 1 + bytes_of(Message(b"123456789"))
 
 
 async def test_keeps_the_contract(autojump_clock: trio.testing.MockClock) -> None:
@@ -149,7 +149,7 @@ async def test_is_made_from_a_url(url: str, keep: int) -> None:
     assert isinstance(backend, MemoryBackend)
     async with backend.running(_ignore):
         # A message has its bytes twice, the second time in its frame.
-        most = (keep - OVERHEAD - len("ab") - bytes_held(Message(b""))) // 2
+        most = (keep - OVERHEAD - len("ab") - bytes_of(Message(b""))) // 2
         await backend.publish("ab", Message(bytes(most)), expire=10)
         assert await backend.last("ab") is not None
         await backend.publish("ab", Message(bytes(most + 1)), expire=10)

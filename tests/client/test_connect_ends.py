@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.fake_server import URL, FakeServer, accept_handshake, answer_pings, fake_server
+from tests.support.faults import metronome_fails
 from tests.support.peer import Peer
 from trio_beat import (
     Closed,
@@ -21,7 +22,6 @@ from trio_beat import (
     connect,
     reconnecting,
 )
-from trio_beat._metronome import Metronome
 
 __all__ = ["fake_server"]  # a fixture
 
@@ -408,12 +408,7 @@ async def test_a_task_of_its_own_that_fails_cancels_the_block_and_comes_out_plai
     monkeypatch: pytest.MonkeyPatch,
     context: type[connect] | type[reconnecting],
 ) -> None:
-    async def crash(self: Metronome, *, task_status: trio.TaskStatus[None]) -> None:
-        task_status.started()
-        await trio.sleep(3)
-        raise Crash
-
-    monkeypatch.setattr(Metronome, "run", crash)
+    metronome_fails(monkeypatch, Crash, after=3)
     nursery.start_soon(fake_server.play, answer_pings)
     with pytest.raises(Crash):
         async with context(URL) as opened:

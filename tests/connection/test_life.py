@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,11 +12,11 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
+from tests.support.framing import parsers
 from tests.support.harness import INTERVAL, Link, echo, idle, linked, take_all
 from trio_beat import ConnectionClosed, EndReason
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CANCELLED_TIMEOUT
-from trio_beat._protocol.parser import Parser
 
 
 class TestTheReaderWaitsWithinBounds:
@@ -315,13 +314,12 @@ async def test_what_was_not_finished_goes_with_the_connection(
     async with linked(secure=secure) as link:
         await link.peer.send_frame(Opcode.TEXT, b"x" * 100_000, fin=False)
         await wait_all_tasks_blocked()
-        parsers = [weakref.ref(it) for it in gc.get_objects() if isinstance(it, Parser)]
-        assert len(parsers) == 1
+        [parser] = map(weakref.ref, parsers())
         assert link.reads.unfinished.held == 100_000
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await end(link)
             await link.peer.closed()
         await link.peer.aclose()
         await link.ended()
-        assert parsers[0]() is None
+        assert parser() is None
         assert link.reads.unfinished.held == 0

@@ -4,108 +4,22 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 from websockets.frames import Close, Opcode
 
+from tests.support.faults import FAULTS, WRITE, Fault, Injected
 from tests.support.harness import echo, tls_contexts
 from tests.support.peer import HANDSHAKE, Peer, dial, reset
 from tests.support.serving import deserted, serving
 from trio_beat import EndReason, Heartbeat, Limits
-from trio_beat._channels.hub import HubConsumer
-from trio_beat._connection.handler import HandlerConsumer
-from trio_beat._connection.life import Life
-from trio_beat._heartbeat import Verdict
-from trio_beat._metronome import Seat
-from trio_beat._server.pending import PendingTCP, PendingTLS
-from trio_beat._transports.outbox import Outbox
-from trio_beat._transports.tcp import TCPTransport
-from trio_beat._transports.tls import TLSTransport
 
 INTERVAL = 4.0
 TARGET = "/ws/{}?subscribe-broadcast&publish-broadcast&echo"
 #: Messages of a flood.
 BIG = 60
-#: What a connection needs for leaving nothing behind: it is done, and fails all the same.
-NEEDED = {"abort", "closed", "leave", "_report"}
-
-METHODS: list[tuple[type, str]] = [
-    (PendingTCP, "read_head_nowait"),
-    (PendingTCP, "transport"),
-    *(
-        (TCPTransport, name)
-        for name in [
-            "wait_readable",
-            "receive_nowait",
-            "write_nowait",
-            "drain",
-            "rest",
-            "stirring",
-            "finish",
-            "abort",
-        ]
-    ),
-    *((PendingTLS, name) for name in ["begin", "receive_some", "transport"]),
-    *((TLSTransport, name) for name in ["receive_nowait", "write_nowait", "drain", "abort"]),
-    *((Verdict, name) for name in ["heard", "listen", "beat"]),
-    *((Outbox, name) for name in ["append_reply", "append_beat", "buffers", "taken"]),
-    *((Seat, name) for name in ["beat", "leave"]),
-    *(
-        (Life, name)
-        for name in [
-            "_take",
-            "_ponged",
-            "send_beat",
-            "_send_response",
-            "_put",
-            "_conclude",
-            "_report",
-        ]
-    ),
-    *((HandlerConsumer, name) for name in ["opened", "received", "finished", "closed"]),
-    *((HubConsumer, name) for name in ["opened", "received", "finished", "closed"]),
-]
-
-
-class InjectedError(Exception):
-    """What nothing expects."""
-
-
-class Injected:
-    """Makes a method fail for the objects that are made from some time on.
-
-    Attributes:
-        count: how often it has failed.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, cls: type, name: str) -> None:
-        self.count = 0
-        #: Whether what is made now is the victim's.
-        self.making = False
-        #: Whether it does not fail yet.
-        self.asleep = False
-        #: Kept, so that no other object gets the identity of one of them.
-        self._made: list[object] = []
-        method, init = getattr(cls, name), cls.__init__  # type: ignore[misc]
-
-        def note(this: object, *args: Any, **kwargs: Any) -> None:
-            if self.making:
-                self._made.append(this)
-            init(this, *args, **kwargs)
-
-        def fail(this: object, *args: Any, **kwargs: Any) -> Any:
-            if self.asleep or not any(this is it for it in self._made):
-                return method(this, *args, **kwargs)
-            self.count += 1
-            if name in NEEDED:
-                method(this, *args, **kwargs)
-            raise InjectedError(name)
-
-        monkeypatch.setattr(cls, "__init__", note)
-        monkeypatch.setattr(cls, name, fail)
 
 
 async def go_through_everything(port: int, target: str, ssl_context: ssl.SSLContext | None) -> None:
@@ -171,20 +85,17 @@ class Neighbour:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("cls", "name"), METHODS, ids=[f"{cls.__name__}.{name}" for cls, name in METHODS]
-)
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_a_fault_anywhere_ends_one_connection(
-    cls: type,
-    name: str,
+    fault: Fault,
     monkeypatch: pytest.MonkeyPatch,
     patient_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    injected = Injected(monkeypatch, cls, name)
-    handler = None if cls is HubConsumer else echo
+    injected = Injected(monkeypatch, fault)
+    handler = echo if fault.handles else None
     limits = Limits(inbound=4, outbox=2**26)
-    ours, theirs = tls_contexts() if cls in (PendingTLS, TLSTransport) else (None, None)
+    ours, theirs = tls_contexts() if fault.secure else (None, None)
     serve = serving(handler, heartbeat=Heartbeat(INTERVAL), limits=limits, ssl_context=ours)
     async with serve as server, trio.open_nursery() as nursery:
         peer = await dial(server.port, TARGET.format("other"), ssl_context=theirs)
@@ -207,9 +118,7 @@ async def test_a_fault_anywhere_ends_one_connection(
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
     assert errors[0].exc_info is not None
-    # Where it has ended already, that end stands.
-    late = name in ("finish", "finished", "abort", "closed", "leave", "_report", "_conclude")
-    assert late or ended[EndReason.INTERNAL_ERROR] == 1
+    assert fault.late or ended[EndReason.INTERNAL_ERROR] == 1
 
 
 async def test_a_fault_in_a_fan_out_is_not_the_publisher_s(
@@ -220,7 +129,7 @@ async def test_a_fault_in_a_fan_out_is_not_the_publisher_s(
         publisher, neighbour = [
             Neighbour(await dial(server.port, target), nursery) for _ in range(2)
         ]
-        injected = Injected(monkeypatch, TCPTransport, "write_nowait")
+        injected = Injected(monkeypatch, WRITE)
         injected.making = injected.asleep = True
         victim = await dial(server.port, target)
         injected.making = injected.asleep = False

@@ -1,4 +1,4 @@
-"""A backend that keeps the contract and hides nothing, for tests that make it break it."""
+"""A backend that keeps the contract and hides nothing, for tests that make it break it; sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from urllib.parse import SplitResult
 import trio
 
 from trio_beat import BackendError, Message
+from trio_beat._protocol.messages import bytes_held
 from trio_beat.backends import Backend, Deliver, Last
+
+
+def bytes_of(message: Message) -> int:
+    """Bytes that a message counts for in the memory of a backend."""
+    return bytes_held(message)
 
 
 class OpenBackend(Backend):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import make_read_context
@@ -14,6 +16,11 @@ from trio_beat._transports.outbox import Outbox
 
 #: Bytes of the largest message that a `Fed` takes.
 LIMIT = 1000
+
+
+def parsers() -> list[Parser]:
+    """The parsers that there are."""
+    return [it for it in gc.get_objects() if isinstance(it, Parser)]
 
 
 class Fed(FramingTransport):
