@@ -276,20 +276,22 @@ answers = st.builds(
 @settings(deadline=None)
 @given(answers, st.lists(st.integers(0, 600)))
 def test_any_answer_is_one_or_the_other_however_it_is_split(answer: bytes, cuts: list[int]) -> None:
-    outcomes = []
+    outcomes: list[object] = []
     for where in (sorted(cuts), range(600), []):
         handshake = OpeningHandshake(parse_uri(URL), subprotocols=["chat"])
-        whole = answer.replace(b"%b", token(handshake.request))
+        key = token(handshake.request)
+        whole = answer.replace(b"%b", key)
         pieces = [whole[a:b] for a, b in zip([0, *where], [*where, None], strict=True)]
         outcome = receive(handshake, pieces)
         if isinstance(outcome, Opened):
             assert b"101" in answer
             assert outcome.subprotocol in (None, "chat")
+            # Each handshake has a token of its own, and a line with it may stand behind the head.
+            trailing = outcome.trailing.replace(key, b"%b")
+            outcomes.append(outcome._replace(trailing=trailing))
         else:
             assert str(outcome).isprintable()
-        outcomes.append((type(outcome), getattr(outcome, "status", None)))
-        if isinstance(outcome, Opened):
-            outcomes[-1] = (type(outcome), outcome)
+            outcomes.append((type(outcome), getattr(outcome, "status", None)))
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
@@ -316,7 +318,7 @@ async def _enter(answer: bytes, seen: list[Connection]) -> None:
         sock.close()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 @given(answers)
 def test_any_answer_opens_or_fails_plainly(answer: bytes) -> None:
     seen: list[Connection] = []
