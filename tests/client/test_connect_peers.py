@@ -25,6 +25,7 @@ from trio.testing import MockClock
 from tests.support.command import command
 from tests.support.fake_server import accept_handshake
 from tests.support.harness import echo, tls_contexts
+from tests.support.names import local_names
 from tests.support.peer import Trickle
 from tests.support.serving import serving
 from trio_beat import (
@@ -37,6 +38,8 @@ from trio_beat import (
     connect,
     reconnecting,
 )
+
+__all__ = ["local_names"]  # a fixture
 
 CHAT = ["chat"]
 BRISK = Heartbeat(0.2, misses=3)
@@ -254,7 +257,7 @@ class TestSlowness:
     @pytest.mark.slow
     @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
     async def test_of_a_server_that_takes_a_large_message_is_no_silence(
-        self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool
+        self, nursery: trio.Nursery, patient_clock: MockClock, local_names: None, secure: bool
     ) -> None:
         got = 0
         server, client = tls_contexts()
@@ -291,7 +294,7 @@ class TestSlowness:
     @pytest.mark.slow
     @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
     async def test_of_a_server_whose_message_trickles_in_is_no_silence(
-        self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool
+        self, nursery: trio.Nursery, patient_clock: MockClock, local_names: None, secure: bool
     ) -> None:
         """One TLS record: half of it gives nothing to read, but proves life."""
         server, client = tls_contexts()
@@ -318,7 +321,7 @@ class TestSlowness:
 
     @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
     async def test_an_end_without_close_notify_hides_nothing_that_came_before(
-        self, nursery: trio.Nursery, patient_clock: MockClock, secure: bool
+        self, nursery: trio.Nursery, patient_clock: MockClock, local_names: None, secure: bool
     ) -> None:
         server, client = tls_contexts()
 

@@ -16,6 +16,7 @@ from trio.testing import MockClock
 
 from tests.support.fake_server import URL, FakeServer, answer_pings, fake_server
 from tests.support.harness import echo, tls_contexts
+from tests.support.names import local_names
 from tests.support.peer import Peer
 from tests.support.serving import serving
 from trio_beat import (
@@ -29,7 +30,7 @@ from trio_beat import (
     connect,
 )
 
-__all__ = ["fake_server"]  # a fixture
+__all__ = ["fake_server", "local_names"]  # fixtures
 
 WRONG_KEY = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
@@ -273,7 +274,9 @@ async def start_listener(
 
 
 class TestTLS:
-    async def test_with_a_private_authority(self, patient_clock: MockClock) -> None:
+    async def test_with_a_private_authority(
+        self, patient_clock: MockClock, local_names: None
+    ) -> None:
         server, client = tls_contexts()
         async with serving(echo, ssl_context=server) as running:
             url = f"wss://localhost:{running.port}/ws/x"
@@ -281,14 +284,18 @@ class TestTLS:
                 await connection.send("x" * 300_000)
                 assert await connection.receive() == "x" * 300_000
 
-    async def test_with_an_untrusted_server(self, patient_clock: MockClock) -> None:
+    async def test_with_an_untrusted_server(
+        self, patient_clock: MockClock, local_names: None
+    ) -> None:
         server, _ = tls_contexts()
         async with serving(echo, ssl_context=server) as running:
             with pytest.raises(TLSFailed, match=r"no TLS with localhost: .*certificate") as caught:
                 await entered(f"wss://localhost:{running.port}/ws/x")
             assert caught.value.untrusted
 
-    async def test_with_the_certificate_of_another_name(self, patient_clock: MockClock) -> None:
+    async def test_with_the_certificate_of_another_name(
+        self, patient_clock: MockClock, local_names: None
+    ) -> None:
         authority = trustme.CA()
         server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("other.example").configure_cert(server)
@@ -300,7 +307,7 @@ class TestTLS:
             assert caught.value.untrusted
 
     async def test_with_a_server_without_tls(
-        self, nursery: trio.Nursery, patient_clock: MockClock
+        self, nursery: trio.Nursery, patient_clock: MockClock, local_names: None
     ) -> None:
         async def serve(stream: trio.SocketStream) -> None:
             await stream.receive_some()
