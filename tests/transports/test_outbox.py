@@ -121,12 +121,12 @@ def test_no_more_than_one_beat_waits() -> None:
 
 @pytest.mark.parametrize("taken", [0, 1])
 def test_a_beat_that_is_the_first_to_wait_is_the_only_one(taken: int) -> None:
-    beat = make_beat(7, "alive")
+    beat, later = Beat(7, None, PING), Beat(8, None, bytes(reversed(PING)))
     outbox = Outbox(beat, taken)
-    outbox.append_beat(make_beat(8, "alive"))
+    outbox.append_beat(later)
     assert write(outbox) == beat.frame[taken:]
-    outbox.append_beat(make_beat(9, "alive"))
-    assert write(outbox) == make_beat(9, "alive").frame
+    outbox.append_beat(later)
+    assert write(outbox) == later.frame
 
 
 @pytest.mark.parametrize("taken", [0, 1])
