@@ -10,12 +10,11 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.support.harness import INTERVAL, linked
+from tests.support.harness import INTERVAL, empty_pong, linked
 from tests.support.peer import socket_pair
 from trio_beat import ConnectionClosed, EndReason, Message
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.shared import SlowPolicy
-from trio_beat._protocol.messages import Reply
 
 
 async def test_a_ping_that_meets_a_large_message_is_no_slowness(autojump_clock: MockClock) -> None:
@@ -54,7 +53,7 @@ async def test_no_pong_follows_a_close_frame_that_waits(autojump_clock: MockCloc
         link.clog()
         link.engine.end_nowait(EndReason.SHUTDOWN, 1001, "")
         waiting = link.engine.waiting
-        link.engine._send_reply(Reply(Frame(Opcode.PONG, b"").serialize(mask=False)))
+        link.engine._send_reply(empty_pong())
         assert link.engine.waiting == waiting
 
 

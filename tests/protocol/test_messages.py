@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from websockets.protocol import CLIENT, OPEN, Protocol
 
 from trio_beat import Message
 from trio_beat._protocol.messages import (
-    Beat,
+    BeatFrames,
     CloseFrame,
     Outgoing,
     Reply,
@@ -71,6 +72,32 @@ class TestMessage:
         message = Message(payload)
         assert message.frame is message.frame
 
+    @pytest.mark.parametrize("length", LENGTHS)
+    @pytest.mark.parametrize("payload", ["x", "caf\u00e9", b"x"])
+    def test_payload_is_read_out_of_the_frame_that_replaced_it(
+        self, payload: str | bytes, length: int
+    ) -> None:
+        message = Message(payload * length)
+        assert (message.payload, message.kind) == (payload * length, Message(payload).kind)
+        size = message.size
+        assert size == len(message.frame)
+        assert (message.payload, message.kind) == (payload * length, Message(payload).kind)
+        assert message.size == size
+
+    @pytest.mark.parametrize("payload", ["x", "caf\u00e9\U0001f409", b"x"])
+    def test_holds_its_bytes_once(self, payload: str | bytes) -> None:
+        whole = payload * 10_000
+        expected = len(whole if isinstance(whole, bytes) else whole.encode())
+        tracemalloc.start()
+        try:
+            message = Message(payload * 10_000)
+            assert message.frame
+            assert message.payload == whole
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert expected < held < expected + 500
+
     @pytest.mark.parametrize("payload", [bytearray(b"ab"), memoryview(b"a-b-")[::2]])
     def test_what_could_change_is_copied(self, payload: Any) -> None:
         message = Message(payload)
@@ -125,7 +152,7 @@ class TestMessage:
 class TestControlItems:
     def test_beat_is_a_ping(self) -> None:
         beat = make_beat(258, None)
-        assert beat == Beat(258, None, b"\x89\x04\0\0\x01\x02")
+        assert beat == BeatFrames(258, None, b"\x89\x04\0\0\x01\x02")
         assert [frame.opcode for frame in frames(beat)] == [Opcode.PING]
 
     def test_beat_may_have_a_text_heartbeat(self) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import trio
 import trio.testing
 import trustme
-from websockets.frames import Close, Opcode
+from websockets.frames import Close, Frame, Opcode
 
 from tests.support.peer import Peer, Trickle, socket_pair
 from tests.support.turns import giving_turns
@@ -25,7 +25,7 @@ from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
 from trio_beat._observer import Counters, Notifier, Observer
 from trio_beat._server.pending import PendingTLS
-from trio_beat._transports import Transport
+from trio_beat._transports import Reply, Transport
 from trio_beat._transports.framing import ReadContext
 from trio_beat._transports.kernel import set_up
 from trio_beat._transports.polling import Poller
@@ -231,6 +231,11 @@ class Link:
             assert await self.peer.frame() is None
         await self.peer.aclose()
         return close
+
+
+def empty_pong() -> Reply:
+    """What a connection sends for a PING without a payload."""
+    return Reply(Frame(Opcode.PONG, b"").serialize(mask=False))
 
 
 async def idle(_: Connection) -> None:

@@ -9,7 +9,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from trio_beat import Message
-from trio_beat._transports import Beat, CloseFrame, Outgoing, Reply, Response
+from trio_beat._transports import BeatFrames, CloseFrame, Outgoing, Reply, Response
 from trio_beat._transports.outbox import _TOGETHER, Outbox
 
 #: Lengths of payloads around those at which a frame's header grows (RFC 6455, section 5.2).
@@ -104,7 +104,7 @@ def test_frame_that_is_to_be_kept_is_kept_until_the_peer_has_it() -> None:
 
 
 def test_no_more_than_one_beat_waits() -> None:
-    beat = Beat(1, None, PING)
+    beat = BeatFrames(1, None, PING)
     outbox = Outbox(A, taken=1)
     for _ in range(3):
         outbox.append_beat(beat)
@@ -121,7 +121,7 @@ def test_no_more_than_one_beat_waits() -> None:
 
 @pytest.mark.parametrize("taken", [0, 1])
 def test_a_beat_that_is_the_first_to_wait_is_the_only_one(taken: int) -> None:
-    beat, later = Beat(7, None, PING), Beat(8, None, bytes(reversed(PING)))
+    beat, later = BeatFrames(7, None, PING), BeatFrames(8, None, bytes(reversed(PING)))
     outbox = Outbox(beat, taken)
     outbox.append_beat(later)
     assert write(outbox) == beat.frame[taken:]
@@ -141,7 +141,7 @@ def test_pongs_that_are_the_first_to_wait_are_counted(taken: int) -> None:
 def test_control_items_are_not_dropped_nor_counted() -> None:
     # Nor is the text heartbeat of a beat, though it is a message to the peer.
     text = "--heartbeat--"
-    beat = Beat(1, text, PING + Message(text).frame)
+    beat = BeatFrames(1, text, PING + Message(text).frame)
     close = CloseFrame(1000, "", Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False))
     outbox = Outbox(A)
     outbox.append_beat(beat)

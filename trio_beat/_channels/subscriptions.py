@@ -11,7 +11,7 @@ from .._protocol.messages import Message, bytes_held
 
 #: Bytes of last messages that a hub keeps, and that one takes besides the message.
 _KEEP: Final = 64 * 2**20
-_OVERHEAD: Final = 300
+_OVERHEAD: Final = 178
 
 
 class Subscriber(Protocol):

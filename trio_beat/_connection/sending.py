@@ -104,17 +104,19 @@ class Sending(ABC):
         """Send the handshake's response, and what stands behind it: the connection is open."""
         outbox = self.outbox
         assert outbox is not None
-        try:
-            together = Response(b"".join(outbox.buffers()))
-            outbox.taken(self._transport.write_nowait(together))
-        except OSError as exc:
-            self._lost(exc)
-            return
-        if outbox.size:
-            outbox.keep()
-            self._start_flushing()
-        else:
-            self.outbox = None
+        while outbox.size:
+            item = outbox.first
+            try:
+                taken = self._transport.write_nowait(item)
+            except OSError as exc:
+                self._lost(exc)
+                return
+            outbox.taken(taken)
+            if not taken or taken < len(item.frame):
+                outbox.keep()
+                self._start_flushing()
+                return
+        self.outbox = None
 
     def _send_reply(self, reply: Reply) -> None:
         """Send PONGs; does nothing once the connection has ended: a close frame is the last."""
@@ -154,7 +156,8 @@ class Sending(ABC):
         except OSError as exc:
             self._lost(exc)
             return
-        if taken < len(item.frame):
+        # Nothing taken: the frame need not be made yet.
+        if not taken or taken < len(item.frame):
             self.outbox = Outbox(item, taken)
             self._start_flushing()
 

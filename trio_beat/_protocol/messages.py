@@ -2,8 +2,8 @@
 
 A plain frame is unmasked and not compressed. What is sent travels as these objects, not as bytes:
 
-1. A `Message` makes its frame when it is first asked for it, and keeps it. A fan-out serializes
-   a message once.
+1. A `Message` makes its frame when it is first asked for it, and keeps that in place of its
+   payload. A fan-out serializes a message once.
 2. A control item is made with its frame.
 3. Only messages may be dropped; the type tells, not the bytes.
 """
@@ -16,13 +16,18 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from .._checks import check_kind, encode
-from .._text import character_width
 from .frames import PING_SIZE
 
+#: The bits of a frame's first byte that are its opcode; and the bytes before its payload, by its
+#: second byte (RFC 6455, section 5.2).
+_OPCODE: Final = 0x0F
+_SHORTEST_HEAD: Final = 2
+_HEADS: Final = {126: 4, 127: 10}
 #: Characters or bytes of a payload that `repr` shows.
 _SHOWN: Final = 40
-#: Bytes that a message's objects take without what they hold: itself, payload, frame and id.
-_OBJECTS: Final = 64 + 80 + 48 + 48
+#: Bytes that a message's objects take beside the bytes of its frame and id: the message itself,
+#: its payload or frame, and its id.
+_OBJECTS: Final = 56 + 33 + 33
 
 
 def _frame(opcode: Opcode, payload: bytes) -> bytes:
@@ -30,26 +35,36 @@ def _frame(opcode: Opcode, payload: bytes) -> bytes:
     return Frame(opcode, payload).serialize(mask=False)
 
 
+def _payload(frame: bytes) -> str | bytes:
+    """Take the payload out of a message's plain frame (RFC 6455, section 5.2)."""
+    payload = frame[_HEADS.get(frame[1], _SHORTEST_HEAD) :]
+    return payload.decode() if frame[0] & _OPCODE == Opcode.TEXT else payload
+
+
 class Message:
-    """A text or binary message, whose frame is made at most once. Do not change it.
+    """A text or binary message, whose frame is made at most once. It is not to be changed.
 
     `trio_beat.Connection.send` takes one as well as a plain text or bytes: an application that
-    sends the same to many frames it once. Two are equal when payload, kind and id are.
+    sends the same to many connections makes its frame once. Two are equal when payload, kind and id
+    are.
+
+    A message holds its payload until its frame is made, and from then on its frame.
 
     Args:
         payload: text or binary by its type; a bytearray or memoryview is copied.
         id: names the message among those of all hubs; empty: it has no name.
 
     Attributes:
-        payload: the text or bytes.
+        payload: the text or bytes; once the frame is made, each access takes it out of that.
         id: see above.
-        frame: the message as one plain frame (RFC 6455, section 5.6).
+        frame: the message as one plain frame (RFC 6455, section 5.6), made at the first access.
 
     Raises:
         TypeError: the payload is neither text nor bytes, or the id is not bytes.
         ValueError: it is a text with surrogates, which cannot be encoded.
     """
 
+    # Invariant: exactly one of `frame` and `payload` is filled.
     __slots__ = ("frame", "id", "payload")
 
     frame: bytes
@@ -61,9 +76,9 @@ class Message:
             check_kind("id", id, bytes, "bytes")
         self.id = id
         if isinstance(payload, str):
-            self.payload = payload
-            if not payload.isascii():
-                # Only encoding tells whether it can be encoded, so that is not done twice.
+            if payload.isascii():
+                self.payload = payload
+            else:  # only encoding tells whether it can be encoded, so that is not done twice
                 self.frame = _frame(Opcode.TEXT, encode("message", payload))
             return
         if not isinstance(payload, bytes):
@@ -71,15 +86,18 @@ class Message:
             payload = bytes(payload)
         self.payload = payload
 
-    def __getattr__(self, name: str) -> bytes:
-        # Called where a slot is empty; once it is filled, `frame` is read without this.
+    def __getattr__(self, name: str) -> str | bytes:
+        # Called where a slot is empty; a frame that is made is read without this.
+        if name == "payload":
+            return _payload(object.__getattribute__(self, "frame"))
         if name != "frame":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        payload = self.payload
+        payload: str | bytes = object.__getattribute__(self, "payload")
         if isinstance(payload, str):
             self.frame = frame = _frame(Opcode.TEXT, payload.encode())
         else:
             self.frame = frame = _frame(Opcode.BINARY, payload)
+        del self.payload
         return frame
 
     @property
@@ -87,33 +105,56 @@ class Message:
         """Which of both it is."""
         return "text" if isinstance(self.payload, str) else "binary"
 
+    @property
+    def size(self) -> int:
+        """Bytes of its frame, be that made or not."""
+        try:
+            payload = object.__getattribute__(self, "payload")
+        except AttributeError:
+            return len(self.frame)
+        size = len(payload)  # a text is ASCII here
+        for head, least in ((10, 2**16), (4, 126)):
+            if size >= least:
+                return head + size
+        return _SHORTEST_HEAD + size
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message):
             return NotImplemented
-        # With -bb it is an error to compare bytes with a text.
-        return (self.id, self.kind) == (other.id, other.kind) and self.payload == other.payload
+        return self.id == other.id and self.frame == other.frame
 
     def __hash__(self) -> int:
-        return hash((self.payload, self.id))
+        return hash((self.frame, self.id))
 
     def __repr__(self) -> str:
-        payload, more = self.payload[:_SHOWN], len(self.payload) - _SHOWN
+        whole = self.payload
+        payload, more = whole[:_SHOWN], len(whole) - _SHOWN
         shown = f"{payload!r}" + (f" and {more} more" if more > 0 else "")
         return f"<Message {shown}, id={self.id.hex()}>" if self.id else f"<Message {shown}>"
 
 
-class Beat(NamedTuple):
+class BeatFrames(NamedTuple):
     """The frames of one beat: a PING, and the text heartbeat behind it where there is one."""
 
     number: int  #: the PING's payload
     message: str | None  #: the text heartbeat
     frame: bytes  #: of both
 
+    @property
+    def size(self) -> int:
+        """Bytes of the frame."""
+        return len(self.frame)
+
 
 class Reply(NamedTuple):
     """What the protocol demands to be sent: one PONG or several (RFC 6455, section 5.5.3)."""
 
     frame: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the frame."""
+        return len(self.frame)
 
 
 class CloseFrame(NamedTuple):
@@ -123,19 +164,29 @@ class CloseFrame(NamedTuple):
     reason: str
     frame: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes of the frame."""
+        return len(self.frame)
+
 
 class Response(NamedTuple):
     """A server's response to the opening handshake (RFC 6455, section 4.2.2)."""
 
     frame: bytes
 
+    @property
+    def size(self) -> int:
+        """Bytes of the frame."""
+        return len(self.frame)
+
 
 #: What can be sent.
-Outgoing: TypeAlias = Message | Beat | Reply | CloseFrame | Response
+Outgoing: TypeAlias = Message | BeatFrames | Reply | CloseFrame | Response
 
 
 @lru_cache(maxsize=64)
-def make_beat(number: int, message: str | None) -> Beat:
+def make_beat(number: int, message: str | None) -> BeatFrames:
     """Make what is sent at a beat; all connections of a metronome's slot send the same one.
 
     Args:
@@ -143,7 +194,7 @@ def make_beat(number: int, message: str | None) -> Beat:
         message: the text heartbeat, or None.
     """
     ping = _frame(Opcode.PING, number.to_bytes(PING_SIZE, "big"))
-    return Beat(number, message, ping if message is None else ping + Message(message).frame)
+    return BeatFrames(number, message, ping if message is None else ping + Message(message).frame)
 
 
 def make_close(code: int, reason: str) -> CloseFrame:
@@ -159,10 +210,5 @@ def make_close(code: int, reason: str) -> CloseFrame:
 
 
 def bytes_held(message: Message) -> int:
-    """Bytes of memory that a message takes, together with its frame, be that made or not."""
-    payload = message.payload
-    if isinstance(payload, bytes) or payload.isascii():
-        held = 2 * len(payload)
-    else:  # its frame was made with it
-        held = len(payload) * character_width(payload) + len(message.frame)
-    return _OBJECTS + held + len(message.id)
+    """Bytes of memory that a message takes, be its frame made or not."""
+    return _OBJECTS + message.size + len(message.id)

@@ -26,9 +26,7 @@ class Limits:
         unfinished: bytes of all messages that have not come whole yet; beyond that the peer whose
             message began first is closed with 1013.
         inbound: messages that wait for a handler before the peer feels back-pressure.
-        outbox: bytes of frames that wait for a peer's socket before `slow_policy` applies. A message
-            keeps its payload beside its frame: one that is sent to a single peer takes about twice
-            as much memory.
+        outbox: bytes that wait for a peer's socket before `slow_policy` applies.
         slow_policy: what happens to a peer whose outbox is full.
     """
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 
 from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
-from .._protocol.messages import Beat, CloseFrame, Outgoing, Reply, Response
+from .._protocol.messages import BeatFrames, CloseFrame, Outgoing, Reply, Response
 from .outbox import Outbox
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "END_OF_STREAM",
     # what is sent, besides messages; a `Reply` is received as well
     "Outgoing",
-    "Beat",
+    "BeatFrames",
     "Reply",
     "CloseFrame",
     "Response",
@@ -36,7 +36,7 @@ Take = Callable[[], Sequence[Event] | None]
 
 
 def awake() -> Sequence[Event]:
-    """A `Take` of a reader that takes what has come when it is awake."""
+    """Wake the reader, which then calls `receive_nowait` itself."""
     return ()
 
 

@@ -15,8 +15,8 @@ An edge is reported once, so it is kept until the reader waits again:
    up, or sent a mark, the watch stays ready until a read finds nothing (`Watch.empty`).
 4. Should bytes lie in the kernel although the reader waits, a beat sees them and wakes it.
 5. Where the last read brought much work, or a reader need not wait, it is woken and takes a turn
-   first: all peers together cause a few pieces of work in each pass of the scheduler, while what a
-   peer sends that sends little is read at once. Reads that bring much for the first time are
+   first: all peers together cause a few pieces of work in each pass of the scheduler, while a peer
+   that sends little is read at once. Reads that bring much for the first time are
    counted over all sockets, and after a few of them other tasks get a turn.
 """
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from .._protocol.messages import Beat, Message, Outgoing, Reply
+from .._protocol.messages import BeatFrames, Message, Outgoing, Reply
 
 #: Buffers of one gathering write; the kernel takes up to 1024 (``UIO_MAXIOV``).
 _MOST_BUFFERS: Final = 64
@@ -29,7 +29,7 @@ _TOGETHER: Final = 4096
 def _append_reply(items: MutableSequence[Outgoing], reply: Reply) -> None:
     """Put PONGs behind some items, of which the peer may have a part of the first."""
     last = items[-1] if len(items) > 1 else None
-    if isinstance(last, Reply) and len(last.frame) + len(reply.frame) <= _TOGETHER:
+    if isinstance(last, Reply) and last.size + reply.size <= _TOGETHER:
         items[-1] = Reply(last.frame + reply.frame)
     else:
         items.append(reply)
@@ -51,26 +51,26 @@ class Outbox:
         self._taken = taken
         self._keep = keep
         #: Whether a beat waits, or the rest of one.
-        self._beat = isinstance(item, Beat)
+        self._beat = isinstance(item, BeatFrames)
         #: Bytes of the frames of PONGs that wait, or of which a rest waits.
-        self.replies = len(item.frame) if isinstance(item, Reply) else 0
+        self.replies = item.size if isinstance(item, Reply) else 0
         #: Bytes that wait.
-        self.size = len(item.frame) - taken
+        self.size = item.size - taken
         #: Set once nothing waits any more, or nothing ever will.
         self.emptied = trio.Event()
 
     def append(self, item: Outgoing) -> None:
         """Put a message, a close frame or a response at the end."""
         self._items.append(item)
-        self.size += len(item.frame)
+        self.size += item.size
 
     def append_reply(self, reply: Reply) -> None:
         """Put what the protocol demands at the end."""
         _append_reply(self._items, reply)
-        self.size += len(reply.frame)
-        self.replies += len(reply.frame)
+        self.size += reply.size
+        self.replies += reply.size
 
-    def append_beat(self, beat: Beat) -> None:
+    def append_beat(self, beat: BeatFrames) -> None:
         """Put a beat at the end, unless an earlier one still waits."""
         if not self._beat:
             self.append(beat)
@@ -94,12 +94,12 @@ class Outbox:
         """The socket took the next `count` bytes."""
         self.size -= count
         count += self._taken
-        while self._items and count >= len(self._items[0].frame):
+        while self._items and count >= self._items[0].size:
             item = self._items.popleft()
-            count -= len(item.frame)
+            count -= item.size
             if isinstance(item, Reply):
-                self.replies -= len(item.frame)
-            elif isinstance(item, Beat):
+                self.replies -= item.size
+            elif isinstance(item, BeatFrames):
                 self._beat = False
             self._keep = False
         self._taken = count
@@ -121,7 +121,7 @@ class Outbox:
         while self._items and self.size >= limit:
             item = self._items.popleft()
             if isinstance(item, Message):
-                self.size -= len(item.frame)
+                self.size -= item.size
                 dropped += 1
             elif isinstance(item, Reply):
                 _append_reply(kept, item)

@@ -27,7 +27,7 @@ from websockets.protocol import OPEN, SERVER, Protocol
 from .._log import get_logger
 from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
 from .._protocol.frames import PING_SIZE
-from .._protocol.messages import Beat, CloseFrame, Message, Outgoing, make_close
+from .._protocol.messages import BeatFrames, CloseFrame, Message, Outgoing, make_close
 from . import Take, awake
 from .client_stream import ClientStream, nothing
 from .kernel import KernelTransport
@@ -183,7 +183,7 @@ class TrioWebSocketTransport(KernelTransport):
         if not outbox.size:  # it may have been emptied meanwhile
             return
         item = outbox.first
-        size = len(item.frame)
+        size = item.size
         outbox.taken(size)
         self._sending = size
         self._sent = trio.Event()
@@ -195,7 +195,7 @@ class TrioWebSocketTransport(KernelTransport):
             match item:
                 case Message():
                     await self._send_message(item.payload)
-                case Beat(number, message):
+                case BeatFrames(number, message):
                     await self._send_ping(number.to_bytes(PING_SIZE, "big"))
                     if message is not None:
                         await self._send_message(message)
