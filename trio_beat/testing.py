@@ -208,7 +208,7 @@ async def _publish_unheard(
 ) -> None:
     """Publish to a channel that is not subscribed, and check that nothing is heard."""
     before = len(heard.on(channel))
-    await backend.publish(channel, Message("to nobody"), expire=0)
+    await backend.publish(channel, Message("no subscriber"), expire=0)
     await trio.sleep(_SETTLE)
     came = heard.on(channel)[before:]
     _check(not came, sentence, f"{came!r} came on a channel that is not subscribed")

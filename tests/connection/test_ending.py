@@ -16,7 +16,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, Link, idle, linked, take_all
 from trio_beat import Closed, ConnectionClosed, ConnectionLost, EndReason, Heartbeat, Message
-from trio_beat._connection.beating import Beating
+from trio_beat._connection.beating import Engine
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CLOSE_TIMEOUT, WAYS, ended
 from trio_beat._connection.handler import HandlerConsumer, HandlerErrors
@@ -263,7 +263,7 @@ class TestPoliteness:
             def received_nowait(self, message: str | bytes) -> bool:
                 return False
 
-            async def received(self, engine: Beating, message: str | bytes) -> None:
+            async def received(self, engine: Engine, message: str | bytes) -> None:
                 engine.end_nowait(EndReason.HANDLER, 1000, "")
 
         async with linked(consumer=Impolite(idle, 1, HandlerErrors())) as link:
@@ -393,7 +393,7 @@ class TestStartSoon:
     ) -> None:
         seen: list[object] = []
 
-        async def task(engine: Beating) -> None:
+        async def task(engine: Engine) -> None:
             seen.append(engine)
             try:
                 await trio.sleep_forever()

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 import trio
 
 from .._checks import check_kind, check_seconds, check_text
-from .._connection.beating import Beating
+from .._connection.beating import Engine
 from .._connection.consumer import Consumer
 from .._exceptions import BackendError, EndReason, HubClosed
 from .._log import get_logger
@@ -119,13 +119,13 @@ class Hub:
             raise HubClosed(self._closed)
 
     async def publish(
-        self, channel: str, message: str | bytes, *, sender: Subscriber | None = None
+        self, channel: str, message: str | bytes | Message, *, sender: Subscriber | None = None
     ) -> int:
         """Send a message to all subscribers of a channel, here and elsewhere.
 
         Args:
             channel: its key, for example ``broadcast:news``; any text that is not empty.
-            message: text or binary by its type.
+            message: text or binary by its type; of a `Message` the payload.
             sender: a subscriber that does not get it; None: all do.
 
         Returns:
@@ -139,6 +139,8 @@ class Hub:
         """
         self._check_running()
         _check_key(channel)
+        if isinstance(message, Message):
+            message = message.payload
         named = Message(message, self._id + _NUMBER.pack(self._published + 1))
         self._published += 1
         if (tell := self._notify.published) is not None:
@@ -387,7 +389,7 @@ async def _open_hub(backend: str | Backend, expire: float, notify: Notifier) -> 
         yield hub
 
 
-def _refuse(engine: Beating, exc: BackendError) -> None:
+def _refuse(engine: Engine, exc: BackendError) -> None:
     # Not a warning for each of many: what happens to the backend, the backend says.
     _log.info("%s refused: %s (%r)", engine.peer, exc, exc.__cause__)
     engine.end_nowait(EndReason.REFUSED, 1013, "backend is away, try again later")
@@ -407,7 +409,7 @@ class HubConsumer(Consumer):
         self._hub = hub
         self._channels = channels
 
-    async def opened(self, engine: Beating) -> None:
+    async def opened(self, engine: Engine) -> None:
         try:
             await self._hub.subscribe(engine, self._channels.subscribe)
         except BackendError as exc:
@@ -416,7 +418,7 @@ class HubConsumer(Consumer):
     def received_nowait(self, message: str | bytes) -> bool:
         return not self._channels.publish
 
-    async def received(self, engine: Beating, message: str | bytes) -> None:
+    async def received(self, engine: Engine, message: str | bytes) -> None:
         sender = None if self._channels.echo else engine
         try:
             for channel in self._channels.publish:
@@ -424,5 +426,5 @@ class HubConsumer(Consumer):
         except BackendError as exc:
             _refuse(engine, exc)
 
-    def closed(self, engine: Beating) -> None:
+    def closed(self, engine: Engine) -> None:
         self._hub.unsubscribe(engine, self._channels.subscribe)

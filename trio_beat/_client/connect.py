@@ -7,8 +7,8 @@ from types import TracebackType
 import trio
 
 from .._connection.connection import Connection
+from .._connection.ending import is_lost
 from .._exceptions import ConnectionClosed, ConnectionLost
-from .consumer import is_lost
 from .context import ClientContext
 from .session import Session
 
@@ -77,9 +77,10 @@ class connect(ClientContext):  # noqa: N801 - is called like a function
         except BaseException as rest:  # what a group holds beside our cancellation
             remaining = rest
         await self._leave(exc)
-        if is_lost(connection) and (remaining is None or _is_end_of(connection, remaining)):
-            assert connection.closed is not None
-            raise ConnectionLost(connection.closed) from None
+        closed = connection.closed
+        assert closed is not None
+        if is_lost(closed) and (remaining is None or _is_end_of(connection, remaining)):
+            raise ConnectionLost(closed) from None
         if remaining is not exc and remaining is not None:
             raise remaining
         return remaining is None

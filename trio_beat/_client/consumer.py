@@ -6,17 +6,10 @@ from collections.abc import Callable
 
 import trio
 
-from .._connection.beating import Beating
+from .._connection.beating import Engine
 from .._connection.connection import Connection
-from .._connection.ending import ended
+from .._connection.ending import is_lost
 from .._connection.handler import InboxConsumer
-from .._exceptions import ConnectionLost
-
-
-def is_lost(connection: Connection | Beating) -> bool:
-    """Whether a connection that has ended was lost: neither end closed it."""
-    assert connection.closed is not None
-    return isinstance(ended(connection.closed), ConnectionLost)
 
 
 class BlockConsumer(InboxConsumer):
@@ -36,7 +29,7 @@ class BlockConsumer(InboxConsumer):
         #: Seconds for which the connection was open; None while it is.
         self.lived: float | None = None
 
-    async def opened(self, engine: Beating) -> None:
+    async def opened(self, engine: Engine) -> None:
         await super().opened(engine)
         self._opened_at = trio.current_time()
         assert self._started is not None
@@ -50,16 +43,16 @@ class BlockConsumer(InboxConsumer):
         if self.lived is None:
             self.lived = trio.current_time() - self._opened_at
 
-    async def finished(self, engine: Beating) -> None:
+    async def finished(self, engine: Engine) -> None:
         self._over()
         # While it is open: the server broke the rules, and the block may still answer what came.
         # Lost: the block still gets what came before, until it is cancelled.
-        if engine.closed is None or is_lost(engine):
+        if engine.closed is None or is_lost(engine.closed):
             await super().finished(engine)
         else:
             self._inbox.close()
 
-    def closed(self, engine: Beating) -> None:
+    def closed(self, engine: Engine) -> None:
         self._over()
         # A slow block goes on taking the messages that came.
         self._inbox.close()

@@ -25,7 +25,7 @@ import trio
 from wsproto.utilities import LocalProtocolError
 
 from .._connection.connection import Connection
-from .._connection.ending import CANCELLED_TIMEOUT, CLOSE_TIMEOUT
+from .._connection.ending import CANCELLED_TIMEOUT, CLOSE_TIMEOUT, is_lost
 from .._connection.life import Life
 from .._connection.shared import Shared, SlowPolicy
 from .._exceptions import ConnectTimeout, EndReason
@@ -34,7 +34,7 @@ from .._plain import leaves
 from .._protocol.client_handshake import Opened
 from .._transports.client_stream import ClientStream
 from .._transports.kernel import set_up
-from .consumer import BlockConsumer, is_lost
+from .consumer import BlockConsumer
 from .dial import dial, perform_handshake, start_transport
 from .options import Options
 
@@ -91,7 +91,8 @@ class Session:
                 async with trio.open_nursery(strict_exception_groups=True) as tasks:
                     self._engine = await self._start(tasks, sock, stream, opened)
                     await self._engine.run()
-                    if is_lost(self._engine):
+                    assert self._engine.closed is not None
+                    if is_lost(self._engine.closed):
                         self._on_lost()
                     tasks.cancel_scope.cancel()
             except BaseExceptionGroup as group:

@@ -99,7 +99,7 @@ def publish(arguments: Sequence[str]) -> int:
         connection = connect(options.url, **_how(options))
     except ValueError as exc:
         raise ConfigurationError(str(exc)) from exc
-    _warn_without(options.url, "publish-", "passes the message to nobody")
+    _warn_without(options.url, "publish-", "passes the message on to no subscriber")
     return _run(_publish, connection, options.message, interrupted=1)
 
 

@@ -39,7 +39,7 @@ class Handler(logging.Handler):
         return encoded(self.format(record) + "\n")
 
     def _tell_lost(self, lost: int) -> bytes:
-        text = f"{lost} log lines were lost: nobody read them, or they could not be written"
+        text = f"{lost} log lines were lost: they were not read in time, or could not be written"
         return self._line(_log.makeRecord(_log.name, logging.WARNING, "", 0, text, (), None))
 
 

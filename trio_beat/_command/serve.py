@@ -217,7 +217,7 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
 
 def _no_password() -> NoReturn:
     # Without this OpenSSL prompts at the terminal, and all beats wait for the answer.
-    text = "its private key is encrypted, and nobody is asked for the password"
+    text = "its private key is encrypted, and there is no way to give the password"
     raise ConfigurationError(f"--tls-cert: {text}")
 
 

@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     backend: str = Field("memory://", description="URL of what connects several servers")
     publish_token: SecretStr | None = Field(
         None,
-        description="bearer token that allows to publish over HTTP; without it nobody can",
+        description="bearer token that allows to publish over HTTP; without it that is off",
     )
     tls_cert: Path | None = Field(None, description="certificate chain (PEM): speak TLS")
     tls_key: Path | None = Field(
@@ -194,7 +194,7 @@ class Settings(BaseSettings):
     @classmethod
     def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value():
-            raise ValueError("is empty; leave it out where nobody shall publish")
+            raise ValueError("is empty; leave it out to turn publishing over HTTP off")
         return value
 
     @field_validator("path_prefix")

@@ -5,7 +5,7 @@
     connection    Connection: what an application does with a connection
     handler       the consumers that have an application's code behind them
     consumer      the contract between a connection and its application side
-    life          Life(Beating): the nursery, the reader, what becomes of what comes
+    life          Life(Beating): the nursery and the reader
     beating       Beating(Ending): the heartbeat: judges the last beat, sends the next PING
     ending        Ending(Sending): why and how a connection ends
     sending       Sending: what goes to the peer, what waits, the slow policy

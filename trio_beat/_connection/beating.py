@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from .._exceptions import EndReason
 from .._heartbeat import Verdict
 from .._metronome import Beat
@@ -37,7 +39,7 @@ class Beating(Ending):
         return self._verdict.missed
 
     async def _beat(self) -> None:
-        # What is judged keeps its variables only for as long as it takes.
+        # Judged in a call: variables of this coroutine would live as long as the connection.
         seat = self.shared.metronome.seat()
         try:
             while self.closed is None:
@@ -94,3 +96,7 @@ class Beating(Ending):
             self.latency = self.shared.clock.current_time() - self._pinged_at
         if number >= 0:
             self._ping = -1
+
+
+#: A connection as its application side has it: it sends, ends, and runs tasks.
+Engine: TypeAlias = Beating

@@ -12,7 +12,7 @@ from .._exceptions import Closed, EndReason
 from .._protocol.frames import check_close
 from .._protocol.messages import Message
 from .._protocol.request import Request
-from .beating import Beating
+from .beating import Engine
 
 #: Messages that connections send before other tasks get a turn: a turn costs as much as a small
 #: message.
@@ -28,7 +28,7 @@ class Statistics(NamedTuple):
     dropped: int  #: messages that the policy `drop-oldest` dropped
 
 
-class Received(Protocol):
+class ApplicationSide(Protocol):
     """What a `Connection` asks of its consumer."""
 
     #: What the handshake agreed on, or None.
@@ -48,11 +48,11 @@ class Connection:
     receive at a time; each message goes to one of them.
     """
 
-    __slots__ = ("__weakref__", "_engine", "_received")
+    __slots__ = ("__weakref__", "_application", "_engine")
 
-    def __init__(self, engine: Beating, received: Received) -> None:
+    def __init__(self, engine: Engine, application: ApplicationSide) -> None:
         self._engine = engine
-        self._received = received
+        self._application = application
 
     @property
     def path(self) -> str:
@@ -62,12 +62,12 @@ class Connection:
     @property
     def subprotocol(self) -> str | None:
         """What the handshake agreed on, or None."""
-        return self._received.subprotocol
+        return self._application.subprotocol
 
     @property
     def request(self) -> Request | None:
         """What the peer asked with, in a server's handler; None: this is a client's connection."""
-        return self._received.request
+        return self._application.request
 
     @property
     def peer(self) -> str:
@@ -148,7 +148,7 @@ class Connection:
             ConnectionClosed: the peer has closed, and all that it sent was received.
         """
         try:
-            return await self._received.receive()
+            return await self._application.receive()
         except trio.EndOfChannel:
             self._engine.check_open()
             raise
@@ -159,7 +159,7 @@ class Connection:
     async def __anext__(self) -> str | bytes:
         # Not by way of `receive`: a handler that waits would keep one more coroutine.
         try:
-            return await self._received.receive()
+            return await self._application.receive()
         except trio.EndOfChannel:
             if self._engine.closed is None:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from .beating import Beating
+from .beating import Engine
 
 
 class Consumer(ABC):
@@ -20,7 +20,7 @@ class Consumer(ABC):
     failure: BaseException | None = None
 
     @abstractmethod
-    async def opened(self, engine: Beating) -> None:
+    async def opened(self, engine: Engine) -> None:
         """The peer is admitted; what is sent now follows the handshake's response.
 
         Args:
@@ -36,10 +36,10 @@ class Consumer(ABC):
         """
 
     @abstractmethod
-    async def received(self, engine: Beating, message: str | bytes) -> None:
+    async def received(self, engine: Engine, message: str | bytes) -> None:
         """Take a message. While this waits the peer feels back-pressure, and is not judged."""
 
-    async def finished(self, engine: Beating) -> None:  # noqa: B027 - most need no time
+    async def finished(self, engine: Engine) -> None:  # noqa: B027 - most need no time
         """The peer sends no more: wait until what came before has been dealt with.
 
         It is cancelled after `CLOSE_TIMEOUT`. ``engine.closed`` says what has happened: the peer
@@ -48,5 +48,5 @@ class Consumer(ABC):
         """
 
     @abstractmethod
-    def closed(self, engine: Beating) -> None:
+    def closed(self, engine: Engine) -> None:
         """The connection has ended."""

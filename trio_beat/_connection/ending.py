@@ -6,6 +6,8 @@ state    what happens                 then     how
 open     `end_nowait`, in any task    ending   as `WAYS` says for the reason
 open     the peer closes              ending   by ``peer``; the tasks go on until the consumer has
                                                `finished`
+open     the peer breaks the rules    open     until the consumer has `finished`; then it is
+                                               ``protocol-error``, ``too-big`` or ``slow``
 open     cancelled from outside       ending   by ``shutdown``, 1001, without a handshake
 open     the application raises       ending   by ``handler``, 1011, without a handshake
 open     an unexpected exception      ending   by ``internal-error``, 1011, without a handshake
@@ -16,12 +18,12 @@ ending   `Life.run` is left           ended    the socket is closed, the end tol
 
 1. What ends an open connection sets `closed`, which was None, and sends or queues the close frame
    in the same step: no message follows it. Then the tasks are cancelled, and `_close` does the
-   closing handshake. Where the peer closes, the consumer first has `CLOSE_TIMEOUT` for what came
-   before.
+   closing handshake. Where the peer closes or breaks the rules, the consumer first has
+   `CLOSE_TIMEOUT` for what came before.
 2. A dead or lost peer is aborted, not asked. Every other one gets a close frame and
    `CLOSE_TIMEOUT` seconds; without a handshake, `CANCELLED_TIMEOUT` for the close frame to go out.
 3. An exception that nothing here expects ends this connection alone. It leaves `Life.run`, also
-   where another task met it, and the server goes on (`Server._contain`).
+   where another task met it, and the server goes on (`Peers._contain`).
 """
 
 from __future__ import annotations
@@ -81,12 +83,15 @@ _FAILURES: Final = {1009: EndReason.TOO_BIG, 1013: EndReason.SLOW}
 _INTERNAL_ERROR: Final = Closed(EndReason.INTERNAL_ERROR, 1011, "internal error")
 
 
+def is_lost(closed: Closed) -> bool:
+    """Whether a connection ended in a way that neither side wanted."""
+    # A peer that ends the stream without a close frame has not closed the connection either.
+    return WAYS[closed.by].lost or (closed.by is EndReason.PEER and closed.code == 1006)
+
+
 def ended(closed: Closed) -> ConnectionClosed:
     """Make the exception for a connection that ended in this way."""
-    # A peer that ends the stream without a close frame has not closed the connection either.
-    if WAYS[closed.by].lost or (closed.by is EndReason.PEER and closed.code == 1006):
-        return ConnectionLost(closed)
-    return ConnectionClosed(closed)
+    return ConnectionLost(closed) if is_lost(closed) else ConnectionClosed(closed)
 
 
 async def _raise(exc: Exception) -> None:
@@ -106,7 +111,7 @@ class Ending(Sending):
     def end_nowait(self, by: EndReason, code: int, reason: str) -> None:
         """End the connection; does nothing once it has ended.
 
-        So a handler whose peer has closed keeps its time.
+        A handler whose peer has closed keeps the time that it has for what came before.
 
         Args:
             by: why.

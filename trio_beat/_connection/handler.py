@@ -12,7 +12,7 @@ import trio
 from .._exceptions import ConnectionClosed, EndReason, split
 from .._log import get_logger
 from .._protocol.request import Request
-from .beating import Beating
+from .beating import Engine
 from .connection import Connection
 from .consumer import Consumer
 from .inbox import Inbox
@@ -81,10 +81,10 @@ class InboxConsumer(Consumer):
         self.subprotocol = subprotocol
         self.request = request
 
-    async def opened(self, engine: Beating) -> None:
+    async def opened(self, engine: Engine) -> None:
         self._running = True
 
-    def connection(self, engine: Beating) -> Connection:
+    def connection(self, engine: Engine) -> Connection:
         """Make what the application's code is given."""
         return Connection(engine, self)
 
@@ -96,7 +96,7 @@ class InboxConsumer(Consumer):
     def received_nowait(self, message: str | bytes) -> bool:
         return self._inbox.put_nowait(message)
 
-    async def received(self, engine: Beating, message: str | bytes) -> None:
+    async def received(self, engine: Engine, message: str | bytes) -> None:
         await self._inbox.put(message)
 
     async def receive(self) -> str | bytes:
@@ -137,7 +137,7 @@ class InboxConsumer(Consumer):
         self._progress = trio.Event()
         await self._progress.wait()
 
-    async def finished(self, engine: Beating) -> None:
+    async def finished(self, engine: Engine) -> None:
         if engine.closed is None:  # the code may still answer what came before
             while self._behind:
                 await self._wait_for_progress()
@@ -147,7 +147,7 @@ class InboxConsumer(Consumer):
             while self._running:
                 await self._wait_for_progress()
 
-    def closed(self, engine: Beating) -> None:
+    def closed(self, engine: Engine) -> None:
         self._inbox.discard()
         self._busy = None
 
@@ -179,11 +179,11 @@ class HandlerConsumer(InboxConsumer):
         self._handler = handler
         self._errors = errors
 
-    async def opened(self, engine: Beating) -> None:
+    async def opened(self, engine: Engine) -> None:
         await super().opened(engine)
         engine.start_soon(self._run)
 
-    async def _run(self, engine: Beating) -> None:
+    async def _run(self, engine: Engine) -> None:
         try:
             await self._handler(self.connection(engine))
             engine.end_nowait(EndReason.HANDLER, 1000, "")
@@ -199,7 +199,7 @@ class HandlerConsumer(InboxConsumer):
         finally:
             self.returned()
 
-    def _deal_with(self, exc: BaseException, engine: Beating) -> BaseException | None:
+    def _deal_with(self, exc: BaseException, engine: Engine) -> BaseException | None:
         """Note what a handler raised, and return what is to propagate."""
         ended, rest = split(exc, lambda e: isinstance(e, ConnectionClosed))
         # A connection that has ended is an everyday event and must not end the server. Where it is
@@ -219,6 +219,6 @@ class HandlerConsumer(InboxConsumer):
         self._give_up(engine, failed, logging.ERROR)
         return leaving
 
-    def _give_up(self, engine: Beating, exc: BaseException, level: int) -> None:
+    def _give_up(self, engine: Engine, exc: BaseException, level: int) -> None:
         _log.log(level, "%s handler failed", engine.peer, exc_info=exc)
         engine.end_nowait(EndReason.HANDLER, 1011, "internal error")

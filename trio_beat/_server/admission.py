@@ -1,7 +1,7 @@
 """From a pending socket to a connection, to HTTP, or to a refusal.
 
-1. One time limit covers the first request and the application's `admit`. A request that is there
-   with its socket needs no limit where there is no `admit`: no cancel scope is made for it.
+1. One time limit covers the first request and the application's `admit`. If the request has come
+   with its socket and there is no `admit`, nothing is waited for, and no limit is set.
 2. `admit` is called only for a request that could be admitted: a valid handshake for a valid
    target, while there is room. Whether there is room is checked again after it.
 3. Nothing is read while `admit` runs. If the peer leaves meanwhile, its connection ends at once
@@ -39,7 +39,7 @@ Admit = Callable[[Request], Awaitable[None]]
 class _Handshake(NamedTuple):
     """A request that may become a connection."""
 
-    request: Request | None  #: where an application is asked about it, or finds it
+    request: Request | None  #: None: neither `admit` nor a handler will see it
     consumer: Consumer
     response: bytes
 
@@ -79,7 +79,7 @@ class Admission:
         self._ask = admit
         self._keep_requests = keep_requests
         self._http_prefix = http_prefix
-        #: Those of the handshakes that wait for something.
+        #: The time limits of the handshakes under way.
         self._waiting: set[trio.CancelScope] = set()
 
     async def admit(self, pending: PendingSocket) -> Life | FirstRequest | None:

@@ -51,7 +51,7 @@ class Inbox:
             return self._disconnect
 
     def close(self) -> None:
-        """Nobody gets any more."""
+        """No task gets another event."""
         self._receiver.close()
 
 

@@ -1,4 +1,4 @@
-"""What all connections of a server share."""
+"""What a server has once: its clock, its poller, its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The refusals of a server: how many there were, and what the log says of them."""
+"""The refusals of a server: they are told to the observer, and logged."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 ::
 
     serve                     (outer nursery)
-    ├── the metronome, the poller, the turns, and two that sum up lines of the log
+    ├── the metronome, the poller, the turns, and three that sum up lines of the log
     ├── the lifespan of the ASGI application
     └── peers                 (one task for each socket, `Peers`)
         ├── a pending socket         its request is read: a connection, HTTP, or a refusal

@@ -200,7 +200,7 @@ def _nowhere(site: Site) -> Callable[[WebSocket], Awaitable[None]]:
 
 
 async def _misdirected(websocket: WebSocket) -> None:
-    """The native engine takes the first request of a connection only (RFC 9110, 15.5.20)."""
+    """Only the first request of a connection can be a WebSocket's (RFC 9110, 15.5.20)."""
     text = "open a WebSocket on a connection of its own\n"
     await websocket.send_denial_response(PlainTextResponse(text, 421))
 
