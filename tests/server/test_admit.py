@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import socket
 import ssl
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -169,6 +170,31 @@ async def test_it_has_the_handshakes_time(way: Way, patient_clock: MockClock) ->
         assert cancelled == [2.5]
         await deserted(server)
         assert server.statistics().refused == {408: 1}
+
+
+async def _shielded() -> None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep(3)
+
+
+async def _catching() -> None:
+    with contextlib.suppress(trio.Cancelled):
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("wait", [_shielded, _catching])
+async def test_one_that_ignores_the_end_of_its_time_admits_nobody(
+    patient_clock: MockClock, wait: Callable[[], Awaitable[None]]
+) -> None:
+    async def admit(request: Request) -> None:
+        await wait()
+
+    async with serving(stay, admit=admit, limits=Limits(handshake_timeout=2.5)) as server:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            await stream.send_all(REQUEST)
+            answer = bytes(await stream.receive_some())
+        assert status(answer) == 408
+        assert server.statistics().accepted == 0
 
 
 async def test_it_has_what_the_request_left_of_the_time(patient_clock: MockClock) -> None:

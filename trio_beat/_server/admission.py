@@ -131,6 +131,8 @@ class Admission:
                     await ask(self._ask, handshake.request)
                     # Meanwhile draining may have begun, and others may have taken the last place.
                     self._check_draining()
+                    if scope.cancel_called:  # it has ignored its end
+                        raise Refused(408, late)
                     self._check_room()
                 return self._connection(pending, handshake, first)
             finally:
