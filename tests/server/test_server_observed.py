@@ -128,6 +128,25 @@ async def test_a_server_that_is_full_refuses_and_tells(patient_clock: MockClock)
     assert tally.refusals == {503: 1}
 
 
+async def test_an_observer_that_exits_leaves_no_socket_open(patient_clock: MockClock) -> None:
+    class Exits(Observer):
+        def refused(self, peer: str, status: int) -> None:
+            raise SystemExit
+
+    refused = None
+    with pytest.RaisesGroup(SystemExit, flatten_subgroups=True) as raised:
+        async with serving(behave, observer=Exits(), limits=Limits(pending=1)) as server:
+            async with await trio.open_tcp_stream("127.0.0.1", server.port):
+                refused = await trio.open_tcp_stream("127.0.0.1", server.port)
+                await trio.sleep_forever()
+    assert refused is not None
+    async with refused:
+        with trio.fail_after(1):
+            assert await refused.receive_some() == b""
+    # Until here its traceback would have kept the socket of the server.
+    assert raised.value.exceptions
+
+
 async def test_what_is_no_observer_is_rejected() -> None:
     with pytest.raises(ExceptionGroup) as raised:
         async with serving(behave, observer=3):

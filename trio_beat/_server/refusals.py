@@ -49,5 +49,9 @@ class Refusals:
 
     def refuse_nowait(self, pending: PendingSocket, refusal: Refused) -> None:
         """Refuse a peer as far as that needs no waiting, and close its socket."""
-        self.note(pending, refusal)
+        try:
+            self.note(pending, refusal)
+        except BaseException:  # of an observer that exits
+            pending.abort()
+            raise
         pending.refuse_nowait(refusal)
