@@ -89,6 +89,15 @@ def test_pairs_cannot_make_other_lines(target: str, name: Any, value: Any) -> No
         Request.of(target, [(name, value)], peer=PEER)
 
 
+@pytest.mark.parametrize(
+    ("target", "name", "value"),
+    [(1, "A", "b"), ("/", 1, "b"), ("/", "A", 10**15), ("/", "A", None)],
+)
+def test_pairs_are_texts_or_bytes(target: Any, name: Any, value: Any) -> None:
+    with pytest.raises(TypeError, match="it must be a text or bytes"):
+        Request.of(target, [(name, value)], peer=PEER)
+
+
 @pytest.mark.parametrize("head", ["GET / HTTP/1.1\r\n\r\n", None])
 def test_a_head_is_bytes(head: Any) -> None:
     with pytest.raises(TypeError, match="head is"):

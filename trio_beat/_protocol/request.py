@@ -92,6 +92,7 @@ class Request:
             secure: whether it came over TLS.
 
         Raises:
+            TypeError: an argument is of another type.
             ValueError: they make no request, or a name or a value would begin another line.
         """
         lines = [b"GET " + _encoded(target) + b" HTTP/1.1"]
@@ -174,6 +175,7 @@ def release(request: Request, peer: str) -> None:
 
 
 def _encoded(text: str | bytes) -> bytes:
+    check_kind("a target or a header", text, (str, bytes, bytearray, memoryview), "a text or bytes")
     data = text.encode("latin-1") if isinstance(text, str) else bytes(text)
     if any(character in data for character in _LINE_BREAKS):
         raise ValueError("a target or a header has a line break or a NUL")
