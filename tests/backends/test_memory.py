@@ -99,7 +99,7 @@ async def test_a_message_that_is_larger_than_all_is_delivered_but_not_kept() -> 
         assert await backend.last("a") is None
 
 
-async def test_remembers_nothing_of_channels_that_nobody_uses() -> None:
+async def test_remembers_nothing_of_unused_channels() -> None:
     backend = MemoryBackend()
     async with backend.running(_ignore):
         async with trio.open_nursery() as nursery:

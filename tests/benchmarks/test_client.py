@@ -61,7 +61,7 @@ async def test_connections_are_opened_and_answer_beats(peer: str, tls: bool) -> 
             context = ssl.create_default_context(cafile=ca) if ca else None
             took = await trio.to_thread.run_sync(time_opening, address, "/ws/x", context)
             assert 0 < took < 10
-            # Who comes and goes is not counted among those that stay.
+            # A connection that comes and goes is not counted among those that stay.
             assert (await load.call("counters"))["open"] == 8
 
 

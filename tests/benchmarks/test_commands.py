@@ -70,9 +70,9 @@ def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> Non
         figures = report["figures"]
         assert figures["killed"]["trio_beat"] == [0]
         assert figures["silent_missed"]["trio_beat"] == [0]
-        # Who checks no answer never knows.
+        # A server that checks no answer never knows.
         assert figures["silent_missed"]["hypercorn"] == [4]
-        # Who waits for a PONG that stands behind data drops the living.
+        # A server that waits for a PONG behind data drops live peers.
         assert figures["killed_slow"]["websockets"] == [1]
         assert figures["killed_large"]["websockets"] == [1]
     if command == "fanout":

@@ -1,4 +1,4 @@
-"""The load's frames, held against a parser of somebody else's."""
+"""The load's frames, compared with another project's parser."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from benchmarks._load import hopeless
         (999, 1000, 59, False),
     ],
 )
-def test_who_lets_in_too_few_is_given_up_early(
+def test_a_server_that_admits_too_few_is_given_up_early(
     done: int, count: int, seconds: float, expected: bool
 ) -> None:
     assert hopeless(done, count, seconds) is expected

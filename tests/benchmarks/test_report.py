@@ -98,7 +98,7 @@ def test_figures_of_a_part_have_a_table_of_their_own(parted: Report) -> None:
     assert [row[0] for row in figures_table(parted).rows][-1] == "floor"
 
 
-def test_a_part_leaves_out_who_has_none_of_it(parted: Report) -> None:
+def test_a_part_leaves_out_servers_without_a_result(parted: Report) -> None:
     assert figures_table(parted, "over TLS").rows == [
         ["trio_beat", "2.0"],
         ["trio_beat_handler", "3.0"],
@@ -110,7 +110,7 @@ def test_a_part_leaves_out_who_has_none_of_it(parted: Report) -> None:
     ]
 
 
-def test_a_goal_says_whose_it_is_and_over_what(parted: Report) -> None:
+def test_a_goal_names_its_server_and_transport(parted: Report) -> None:
     assert [row[1:] for row in goals_table(parted).rows] == [
         ["us, of trio_beat_handler", "at most 9", "8.000", "met"],
         ["us, over TLS, by picows", "at most 0.5", "0.250", "met"],

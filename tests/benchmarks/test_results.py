@@ -43,7 +43,7 @@ def test_the_summary_has_a_row_for_each_server(reports: list[Report]) -> None:
     assert table.rows[1][1:] == ["2.5", "2.5", "2", "2", "2", "2.5", "-", "-", "-", "-"]
 
 
-def test_who_never_noticed_says_so(reports: list[Report]) -> None:
+def test_a_server_that_never_noticed_says_so(reports: list[Report]) -> None:
     detect = next(report for report in reports if report.command == "detect")
     detect.results["cut_worst"]["hypercorn"] = [None, None]
     assert _row(reports, "hypercorn")[9] == "never"

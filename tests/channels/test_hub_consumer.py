@@ -61,7 +61,7 @@ async def test_own_messages_come_back_only_with_echo(patient_clock: trio.testing
             await peer.aclose()
 
 
-async def test_whoever_comes_gets_the_last_message_behind_the_handshake(
+async def test_a_new_subscriber_gets_the_last_message_behind_the_handshake(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     async with serving() as server:
@@ -90,7 +90,7 @@ async def test_text_heartbeats_are_no_messages_but_what_quotes_them_is(
             await peer.aclose()
 
 
-async def test_subscriber_that_stops_reading_is_closed_with_1013_and_slows_nobody(
+async def test_subscriber_that_stops_reading_is_closed_with_1013_and_slows_no_other(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     limits = Limits(outbox=200_000, message_size=100_000)

@@ -1,4 +1,4 @@
-"""What becomes of those who use a hub when it ends, and what its context raises."""
+"""What a hub's users see when it ends, and what its context raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets which message, in which order, when things happen during a fan-out."""
+"""Which subscriber gets which message, and in which order, during a fan-out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def subscribe_many(hub: Hub, channel: str = "news", number: int = MANY) ->
     return listeners
 
 
-async def test_who_joins_gets_the_last_message() -> None:
+async def test_joining_gets_the_last_message() -> None:
     async with open_hub() as hub:
         for _ in range(3):
             await hub.publish("news", "old")
@@ -60,7 +60,7 @@ async def test_the_last_message_expires(autojump_clock: trio.testing.MockClock) 
         assert late.texts == []
 
 
-async def test_without_expire_nobody_gets_a_last_message() -> None:
+async def test_without_expire_there_is_no_last_message() -> None:
     async with open_hub(expire=0) as hub:
         one, two = Listener(), Listener()
         await hub.publish("news", "before")
@@ -70,7 +70,7 @@ async def test_without_expire_nobody_gets_a_last_message() -> None:
         assert [one.texts, two.texts] == [["now"], []]
 
 
-async def test_who_joins_during_a_fan_out_gets_the_message_once() -> None:
+async def test_joining_during_a_fan_out_gets_the_message_once() -> None:
     async with open_hub() as hub, trio.open_nursery() as nursery:
         latecomer = Listener()
         first = Acting(lambda: nursery.start_soon(hub.subscribe, latecomer, ["news"]))
@@ -82,7 +82,7 @@ async def test_who_joins_during_a_fan_out_gets_the_message_once() -> None:
 
 
 @pytest.mark.parametrize("expire", [0, 3600])
-async def test_who_joins_in_a_pause_of_a_fan_out_gets_the_message_at_most_once(
+async def test_joining_in_a_pause_of_a_fan_out_gets_the_message_at_most_once(
     expire: float,
 ) -> None:
     async with open_hub(expire=expire) as hub, trio.open_nursery() as nursery:
@@ -90,14 +90,14 @@ async def test_who_joins_in_a_pause_of_a_fan_out_gets_the_message_at_most_once(
         nursery.start_soon(hub.publish, "news", "x")
         while not first.texts:
             await trio.lowlevel.cancel_shielded_checkpoint()
-        assert not last.texts, "the fan-out was over before anybody could join"
+        assert not last.texts, "the fan-out was over before anything could join"
         latecomer = Listener()
         await hub.subscribe(latecomer, ["news"])
         await settled(hub, 1, MANY + 1)
         assert latecomer.texts == (["x"] if expire else [])
 
 
-async def test_who_leaves_during_a_fan_out_gets_nothing_more() -> None:
+async def test_leaving_during_a_fan_out_gets_nothing_more() -> None:
     async with open_hub() as hub:
         leaving = Listener()
         first = Acting(lambda: hub.unsubscribe(leaving, ["news"]))
@@ -107,7 +107,7 @@ async def test_who_leaves_during_a_fan_out_gets_nothing_more() -> None:
         assert [first.texts, leaving.texts] == [["x"], []]
 
 
-async def test_who_leaves_and_comes_back_during_a_fan_out_gets_the_message_once() -> None:
+async def test_leaving_and_joining_during_a_fan_out_gets_the_message_once() -> None:
     async with open_hub() as hub, trio.open_nursery() as nursery:
         first, *_, last = await subscribe_many(hub)
         nursery.start_soon(hub.publish, "news", "x")
@@ -122,7 +122,7 @@ async def test_who_leaves_and_comes_back_during_a_fan_out_gets_the_message_once(
         assert last.texts == ["x", "y"]
 
 
-async def test_who_joins_between_publish_and_delivery_gets_the_message_once() -> None:
+async def test_joining_between_publish_and_delivery_gets_the_message_once() -> None:
     backend = AskedBackend()
     async with open_hub(backend) as hub, trio.open_nursery() as nursery:
         joining = Listener()
@@ -212,7 +212,7 @@ async def test_a_publisher_that_is_cancelled_does_not_cut_a_fan_out_short() -> N
         assert await hub.publish("news", "y") == MANY + 1
 
 
-async def test_nobody_waits_for_a_fan_out_on_another_channel() -> None:
+async def test_a_fan_out_does_not_delay_another_channel() -> None:
     async with open_hub() as hub, trio.open_nursery() as nursery:
         *_, last = await subscribe_many(hub, "long", 256 * 8)
         listener = Listener()

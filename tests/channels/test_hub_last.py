@@ -15,7 +15,7 @@ from trio_beat.testing import cancelled_at
 
 
 async def forgetful(hub: Hub) -> Listener:
-    """A hub that has let go of the last message of a channel; gives who hears the channel."""
+    """A hub that has let go of the last message of a channel; gives a subscriber of it."""
     keep_last(hub, 0)
     first = Listener()
     await hub.subscribe(first, ["news"])
@@ -93,7 +93,7 @@ async def test_leaves_nothing_wherever_asking_is_cancelled() -> None:
         assert step >= 2
 
 
-async def test_who_asks_when_the_hub_ends_is_told(autojump_clock: trio.testing.MockClock) -> None:
+async def test_asking_when_the_hub_ends_fails(autojump_clock: trio.testing.MockClock) -> None:
     backend = AskedBackend()
 
     async def subscribe(hub: Hub) -> None:

@@ -240,8 +240,8 @@ class TestTCP:
         assert isinstance(caught.value.__cause__, OSError)
 
     async def test_unknown_name(self) -> None:
-        with pytest.raises(Unreachable, match=r"cannot reach nobody\.invalid:80: "):
-            await entered("ws://nobody.invalid/")
+        with pytest.raises(Unreachable, match=r"cannot reach nowhere\.invalid:80: "):
+            await entered("ws://nowhere.invalid/")
 
     async def test_name_that_is_not_valid(self) -> None:
         with pytest.raises(Unreachable):

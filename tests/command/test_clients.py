@@ -106,7 +106,7 @@ class TestListen:
             assert process.stdout.read() == ""
             assert "ended: peer (1001 'going away')" in running.log()
 
-    def test_goes_on_and_ends_while_nobody_reads(self, tmp_path: Path) -> None:
+    def test_goes_on_and_ends_while_its_output_is_not_read(self, tmp_path: Path) -> None:
         with command(tmp_path, "--interval=0.3") as running:
             with listening(running.websocket(SUBSCRIBE), "--interval=0.3") as process:
                 published(running, "x" * 110_000)
@@ -148,7 +148,7 @@ class TestListen:
                 os.close(ours)
                 os.close(theirs)
 
-    def test_ends_when_nobody_reads_any_more(self, tmp_path: Path) -> None:
+    def test_ends_when_its_output_is_not_read_any_more(self, tmp_path: Path) -> None:
         with command(tmp_path) as running:
             with listening(running.websocket(SUBSCRIBE)) as process:
                 assert process.stdout is not None
@@ -234,7 +234,7 @@ class TestPublish:
             result = run_command("publish", url, "\udcff", TRIO_BEAT_PUBLISH_TOKEN=TOKEN)
             assert (result.returncode, result.stderr) == (2, "trio-beat: message is not UTF-8\n")
 
-    def test_to_nobody(self) -> None:
+    def test_without_a_server(self) -> None:
         result = run_command("publish", "ws://127.0.0.1:1/?publish-broadcast", "x")
         assert result.returncode == 1
         assert result.stderr == "trio-beat: cannot reach 127.0.0.1:1: Connection refused\n"

@@ -98,7 +98,7 @@ def test_announces_each_address_by_a_url_that_can_be_opened(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_signal_closes_everybody_with_1001_and_ends_with_0(
+async def test_signal_closes_all_connections_with_1001_and_ends_with_0(
     tmp_path: Path, number: int
 ) -> None:
     with command(tmp_path, "--grace=2") as running:
@@ -157,7 +157,7 @@ async def test_json_log_has_one_object_a_line(tmp_path: Path) -> None:
 
 
 class Certificates:
-    """The files of a server, and who trusts them."""
+    """The files of a server, and a context that trusts them."""
 
     def __init__(self, directory: Path) -> None:
         self.authority = trustme.CA()
@@ -207,11 +207,11 @@ async def told(running: Command, text: str) -> None:
     before = running.log().count(text)
     running.process.send_signal(signal.SIGHUP)
     with trio.fail_after(10):
-        while running.log().count(text) == before:  # noqa: ASYNC110 - a file tells nobody
+        while running.log().count(text) == before:  # noqa: ASYNC110 - a file has no event
             await trio.sleep(0.02)
 
 
-async def test_sighup_reads_the_certificate_again_and_drops_nobody(tmp_path: Path) -> None:
+async def test_sighup_reads_the_certificate_again_and_drops_no_connection(tmp_path: Path) -> None:
     files = Certificates(tmp_path)
     with command(tmp_path, *files.options, "--interval=0.3") as running:
         url = running.websocket("news?subscribe-broadcast&publish-broadcast&echo")
@@ -302,7 +302,7 @@ async def test_warns_of_too_few_file_descriptors(tmp_path: Path) -> None:
         assert f"file descriptors are limited to {most}" in running.log()
 
 
-async def test_freeze_of_15_beats_drops_nobody_who_is_alive(tmp_path: Path) -> None:
+async def test_freeze_of_15_beats_drops_no_live_peer(tmp_path: Path) -> None:
     with command(tmp_path, "--interval=1", "--misses=3") as running:
         url = running.websocket("news?subscribe-broadcast")
         async with trio.open_nursery() as nursery:

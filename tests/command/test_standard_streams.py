@@ -1,4 +1,4 @@
-"""The commands with standard streams that are closed, full, or read by nobody."""
+"""The commands with standard streams that are closed, full, or not read."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_serves_whatever_standard_output_is(redirection: str, said: str) -> None
     assert [re.sub(".* WARNING +", "", line) for line in lines] == [said + "\n"] * bool(said)
 
 
-def test_serves_while_nobody_reads_the_announcement() -> None:
+def test_serves_while_the_announcement_is_not_read() -> None:
     port = free_port()
     with full_pipe() as (reading, writing):
         process = shell(f"--port={port} 2>/dev/null", stdout=writing)
@@ -117,7 +117,7 @@ def test_serves_while_nobody_reads_the_announcement() -> None:
             assert process.wait(20) == 0
 
 
-def test_ends_while_nobody_reads_at_all() -> None:
+def test_ends_while_nothing_is_read() -> None:
     port = free_port()
     with full_pipe() as (_, writing):
         process = shell(f"--port={port}", stdout=writing, stderr=writing)
@@ -127,7 +127,7 @@ def test_ends_while_nobody_reads_at_all() -> None:
             assert process.wait(20) == 0
 
 
-async def test_beats_and_answers_go_on_while_nobody_reads_the_log() -> None:
+async def test_beats_and_answers_go_on_while_the_log_is_not_read() -> None:
     port = free_port()
     with full_pipe() as (reading, writing):
         line = f"--port={port} --interval=0.5 --log-level=debug"
@@ -187,7 +187,7 @@ def test_help_that_cannot_be_written(option: str, redirection: str, said: str, c
     assert error == (f"trio-beat: cannot write to standard output: {said}\n" if said else "")
 
 
-def test_help_that_nobody_reads_any_more() -> None:
+def test_help_that_is_not_read_any_more() -> None:
     process = shell("--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with ended(process):
         assert process.stdout is not None
@@ -225,7 +225,7 @@ def test_listen_ends_where_its_output_does(
     assert error == ([f"trio-beat: {said}\n"] if said else [])
 
 
-def test_listen_goes_on_while_nobody_reads_its_log(tmp_path: Path) -> None:
+def test_listen_goes_on_while_its_log_is_not_read(tmp_path: Path) -> None:
     with command(tmp_path) as running, full_pipe() as (_, writing):
         run_command("publish", running.websocket("news?publish-broadcast"), "kept")
         line = f"listen '{running.websocket('news?subscribe-broadcast')}'"
@@ -250,7 +250,7 @@ def test_publish_tells_that_its_output_is_full(tmp_path: Path) -> None:
             )
 
 
-def test_bad_configuration_that_nobody_reads() -> None:
+def test_bad_configuration_that_is_not_read() -> None:
     with full_pipe() as (_, writing):
         process = shell("--port=x", stdout=subprocess.DEVNULL, stderr=writing)
         with ended(process):

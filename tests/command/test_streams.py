@@ -1,4 +1,4 @@
-"""Standard output and error that nobody reads: pipes, sockets, terminals, full disks."""
+"""Standard output and error that are not read: pipes, sockets, terminals, full disks."""
 
 from __future__ import annotations
 
@@ -144,13 +144,13 @@ class TestDescriptor:
         thread.join()
         assert data[size:] == LINE * 2000
 
-    def test_fails_where_nobody_can_read(self, kind: Kind, out: Descriptor) -> None:
+    def test_fails_where_nothing_can_read(self, kind: Kind, out: Descriptor) -> None:
         kind.leave()
         with pytest.raises(OSError, match=r"Broken pipe|Input/output error"):
             out.write_nowait(LINE)
 
 
-def test_pipe_that_nobody_could_open_again_fails_when_it_is_written() -> None:
+def test_pipe_that_cannot_be_opened_again_fails_when_it_is_written() -> None:
     far, near = os.pipe()
     os.close(far)
     out = Descriptor(near)

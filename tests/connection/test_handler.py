@@ -117,7 +117,7 @@ class TestPeerCloses:
             assert (await link.ended()).by is EndReason.LOST
             assert link.error is None
 
-    async def test_a_peer_that_is_gone_before_it_was_let_in_is_lost(
+    async def test_a_peer_that_is_gone_before_it_was_admitted_is_lost(
         self, autojump_clock: MockClock
     ) -> None:
         async with linked(response=b"HTTP/1.1 101 ...\r\n\r\n") as link:

@@ -60,7 +60,7 @@ async def test_no_pong_follows_a_close_frame_that_waits(autojump_clock: MockCloc
 class TestTheOutbox:
     """Rule 5."""
 
-    async def test_a_slow_peer_delays_nobody(self, autojump_clock: MockClock) -> None:
+    async def test_a_slow_peer_delays_no_other(self, autojump_clock: MockClock) -> None:
         async with linked() as slow, linked() as quick:
             await trio.sleep(0.01)
             slow.clog()

@@ -109,7 +109,7 @@ def test_target_that_never_ends_is_refused() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "M" * 31])
-def test_target_of_8_kib_is_let_in(method: str) -> None:
+def test_target_of_8_kib_is_taken(method: str) -> None:
     target = "/" + "t" * (MAX_TARGET - 1)
     data = request(line=f"{method} {target} HTTP/1.1")
     assert find_head(data) == Head(data, target, method)
@@ -128,7 +128,7 @@ def request_with_headers_of(size: int) -> bytes:
     return request(*more)
 
 
-def test_header_block_of_16_kib_is_let_in() -> None:
+def test_header_block_of_16_kib_is_taken() -> None:
     handshake(request_with_headers_of(MAX_HEADERS))
 
 

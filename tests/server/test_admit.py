@@ -71,7 +71,7 @@ def way(request: pytest.FixtureRequest) -> Way:
     return Way(secure="tls" in request.param, handler="handler" in request.param)
 
 
-async def test_who_is_admitted_is_connected(way: Way, patient_clock: MockClock) -> None:
+async def test_an_admitted_peer_is_connected(way: Way, patient_clock: MockClock) -> None:
     requests = []
     kept = []
 
@@ -105,7 +105,7 @@ async def test_who_is_admitted_is_connected(way: Way, patient_clock: MockClock) 
     assert address.startswith("127.0.0.1:")
 
 
-async def test_who_is_refused_is_told_with_status_text_and_headers(
+async def test_a_refused_peer_gets_status_text_and_headers(
     way: Way, patient_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -243,7 +243,7 @@ async def test_draining_cancels_it(way: Way, patient_clock: MockClock) -> None:
     assert server.statistics().refused == {503: 1}
 
 
-async def test_one_that_ends_as_draining_begins_admits_nobody(patient_clock: MockClock) -> None:
+async def test_one_that_ends_as_draining_begins_admits_no_peer(patient_clock: MockClock) -> None:
     async def admit(request: Request) -> None:
         await trio.lowlevel.checkpoint()
         server.drain()

@@ -147,7 +147,7 @@ async def test_a_fault_in_a_fan_out_is_not_the_publisher_s(
     assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
 
 
-async def test_resets_in_the_handshake_end_nobody_else(
+async def test_resets_in_the_handshake_end_no_other_connection(
     patient_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = HANDSHAKE.format(target=TARGET.format("news"), headers="").encode()

@@ -94,14 +94,16 @@ async def test_clients_over_tls_are_sent_away_as_well(
     assert living.took == 2.5
 
 
-async def test_with_nobody_there_it_is_gone_at_once(patient_clock: trio.testing.MockClock) -> None:
+async def test_without_connections_it_is_gone_at_once(
+    patient_clock: trio.testing.MockClock,
+) -> None:
     async with life(grace=10) as living:
         living.drain()
         living.drain()
     assert living.took == 0
 
 
-async def test_who_does_not_answer_is_given_its_time_and_no_more(
+async def test_a_peer_that_does_not_answer_is_given_its_time_and_no_more(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     async with life(grace=20) as living:
@@ -117,7 +119,7 @@ async def test_who_does_not_answer_is_given_its_time_and_no_more(
 
 
 @pytest.mark.parametrize("grace", [0, 4])
-async def test_nobody_stays_longer_than_the_grace_time(
+async def test_no_connection_stays_longer_than_the_grace_time(
     grace: float, patient_clock: trio.testing.MockClock
 ) -> None:
     async with life(grace=grace) as living:
@@ -131,7 +133,7 @@ async def test_nobody_stays_longer_than_the_grace_time(
     assert living.server.statistics().ended[EndReason.SHUTDOWN] == 3
 
 
-async def test_who_leaves_meanwhile_does_not_hold_up_the_others(
+async def test_a_peer_that_leaves_meanwhile_does_not_hold_up_the_others(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     times: list[float] = []
@@ -148,7 +150,7 @@ async def test_who_leaves_meanwhile_does_not_hold_up_the_others(
     assert sum(ended.values()) == 4
 
 
-async def test_nobody_new_is_admitted(patient_clock: trio.testing.MockClock) -> None:
+async def test_no_new_peer_is_admitted(patient_clock: trio.testing.MockClock) -> None:
     async with life(grace=10) as living:
         peer = await dial(living.server.port)
         living.drain()
@@ -172,7 +174,7 @@ async def test_a_handshake_under_way_is_refused(patient_clock: trio.testing.Mock
     assert living.server.statistics().refused == {503: 1}
 
 
-async def test_who_comes_at_that_very_moment_is_told_or_sent_away(
+async def test_a_peer_that_connects_at_that_very_moment_is_refused_or_reset(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     """Sockets that are accepted in the same turn in which draining begins."""
@@ -197,7 +199,7 @@ async def test_who_comes_at_that_very_moment_is_told_or_sent_away(
         assert living.took == 0
 
 
-async def test_who_completes_its_request_at_that_very_moment_is_told_or_sent_away(
+async def test_a_peer_that_completes_its_request_at_that_very_moment_is_closed_or_refused(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     for turns in list(range(6)) * 8:
@@ -216,7 +218,7 @@ async def test_who_completes_its_request_at_that_very_moment_is_told_or_sent_awa
         assert (answer[9:12], living.took) in ((b"503", 0), (b"101", 5))
 
 
-async def test_who_is_in_a_tls_handshake_is_not_waited_for(
+async def test_a_peer_in_a_tls_handshake_is_not_waited_for(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     for_server, _ = tls_contexts()

@@ -70,7 +70,7 @@ async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
 
 async def http_connections(server: Server, count: int) -> None:
     with trio.fail_after(60):
-        while server.statistics().http != count:  # noqa: ASYNC110 - it tells nobody
+        while server.statistics().http != count:  # noqa: ASYNC110 - it has no event
             await trio.sleep(0.1)
 
 

@@ -81,11 +81,11 @@ async def held(server: Server, data: bytes, habit: Habit) -> float:
 
         await stream.send_all(data)
         with trio.fail_after(200):
-            while server.statistics().http != 1:  # noqa: ASYNC110 - it tells nobody
+            while server.statistics().http != 1:  # noqa: ASYNC110 - it has no event
                 await trio.sleep(0.25)
             begun = trio.current_time()
             nursery.start_soon(persist)
-            while server.statistics().http != 0:  # noqa: ASYNC110 - it tells nobody
+            while server.statistics().http != 0:  # noqa: ASYNC110 - it has no event
                 await trio.sleep(0.25)
         nursery.cancel_scope.cancel()
     await trio.aclose_forcefully(stream)

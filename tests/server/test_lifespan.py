@@ -130,7 +130,7 @@ async def test_failure_to_start_is_one_of_the_server(
         with pytest.raises(StartupFailed, match="did not start: ZeroDivisionError: no") as caught:
             await serve(None, port, hub=hub, app=Life(before=fail).app)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    # Nobody listens any more, and nothing else is said.
+    # It does not listen any more, and nothing else is said.
     with pytest.raises(OSError, match=r"refused|failed"):
         await trio.open_tcp_stream("127.0.0.1", port)
     assert caplog.records == []
@@ -203,7 +203,7 @@ async def answer(send: Any) -> None:
         (broken, logging.ERROR),
     ],
 )
-async def test_who_does_not_live_on_is_served_all_the_same(
+async def test_an_application_whose_lifespan_ends_is_served_all_the_same(
     app: Any,
     level: int | None,
     patient_clock: trio.testing.MockClock,

@@ -144,7 +144,7 @@ async def test_what_comes_behind_the_request_is_not_lost(
 
 
 @pytest.mark.parametrize("timeout", [10.0, 2.5])
-async def test_who_is_slow_gets_408_when_the_time_is_over(
+async def test_a_slow_request_gets_408_when_the_time_is_over(
     timeout: float, patient_clock: trio.testing.MockClock
 ) -> None:
     limits = Limits(handshake_timeout=timeout)
@@ -165,7 +165,7 @@ async def test_who_is_slow_gets_408_when_the_time_is_over(
         await stream.aclose()
 
 
-async def test_who_says_nothing_gets_408_and_is_gone_two_seconds_later(
+async def test_a_silent_peer_gets_408_and_is_gone_two_seconds_later(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     async with serving() as server:
@@ -193,7 +193,7 @@ ways_to_leave = pytest.mark.parametrize("leaving", [leave, reset])
 
 @ways_to_leave
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_who_leaves_after_any_number_of_bytes_leaves_nothing(
+async def test_leaving_after_any_number_of_bytes_leaves_nothing(
     leaving: Any, at_once: bool, patient_clock: trio.testing.MockClock
 ) -> None:
     data = request()
@@ -216,7 +216,7 @@ async def test_who_leaves_after_any_number_of_bytes_leaves_nothing(
         assert server.statistics().accepted == 0
 
 
-async def test_who_ends_its_request_too_early_is_told(
+async def test_a_request_that_ends_too_early_is_refused(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     async with serving() as server:
@@ -229,7 +229,7 @@ async def test_who_ends_its_request_too_early_is_told(
 
 
 @ways_to_leave
-async def test_who_leaves_once_it_is_let_in_leaves_nothing(
+async def test_leaving_once_it_is_admitted_leaves_nothing(
     leaving: Any, patient_clock: trio.testing.MockClock
 ) -> None:
     async with serving() as server:
@@ -248,7 +248,7 @@ async def test_who_leaves_once_it_is_let_in_leaves_nothing(
 
 
 @ways_to_leave
-async def test_who_leaves_without_its_refusal_leaves_nothing(
+async def test_leaving_without_its_refusal_leaves_nothing(
     leaving: Any, patient_clock: trio.testing.MockClock
 ) -> None:
     async with serving() as server:
@@ -261,7 +261,7 @@ async def test_who_leaves_without_its_refusal_leaves_nothing(
         assert trio.current_time() < 2
 
 
-async def test_who_does_not_read_its_refusal_is_not_waited_for(
+async def test_a_peer_that_does_not_read_its_refusal_is_not_waited_for(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     async with serving() as server:
@@ -313,7 +313,7 @@ async def test_a_bad_request_over_tls_is_told_what_is_wrong_with_it(
 @pytest.mark.parametrize(
     "data", [request(), b"PATCH / HTTP/1.1\r\n" + b"X: y\r\n" * 5000 + b"\r\n"]
 )
-async def test_who_speaks_http_without_tls_is_told(
+async def test_http_without_tls_is_refused(
     data: bytes, patient_clock: trio.testing.MockClock
 ) -> None:
     context, _ = tls_contexts()
@@ -326,7 +326,7 @@ async def test_who_speaks_http_without_tls_is_told(
 
 
 @pytest.mark.parametrize("data", [b"\0" * 100, b"\x16\x03\x01\x00\x05hello", b"\x15\x03\x01\0\0"])
-async def test_who_speaks_neither_is_gone(
+async def test_neither_tls_nor_http_is_cut_off(
     data: bytes, patient_clock: trio.testing.MockClock
 ) -> None:
     context, _ = tls_contexts()
@@ -342,7 +342,7 @@ async def test_who_speaks_neither_is_gone(
         assert server.statistics().refused == {}
 
 
-async def test_who_says_nothing_to_tls_is_gone(patient_clock: trio.testing.MockClock) -> None:
+async def test_a_silent_peer_of_tls_is_gone(patient_clock: trio.testing.MockClock) -> None:
     context, _ = tls_contexts()
     async with serving(ssl_context=context) as server:
         # There is no way to give it an answer.
@@ -351,7 +351,7 @@ async def test_who_says_nothing_to_tls_is_gone(patient_clock: trio.testing.MockC
 
 
 @ways_to_leave
-async def test_who_leaves_within_the_tls_handshake_leaves_nothing(
+async def test_leaving_within_the_tls_handshake_leaves_nothing(
     leaving: Any, patient_clock: trio.testing.MockClock
 ) -> None:
     hello = client_hello()
@@ -372,7 +372,7 @@ async def test_who_leaves_within_the_tls_handshake_leaves_nothing(
 
 
 @ways_to_leave
-async def test_who_leaves_within_its_request_over_tls_leaves_nothing(
+async def test_leaving_within_its_request_over_tls_leaves_nothing(
     leaving: Any, patient_clock: trio.testing.MockClock
 ) -> None:
     data = request()
@@ -389,7 +389,7 @@ async def test_who_leaves_within_its_request_over_tls_leaves_nothing(
         assert trio.current_time() < 3
 
 
-async def test_who_is_slow_in_the_tls_handshake_is_gone(
+async def test_a_slow_tls_handshake_is_cut_off(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     context, _ = tls_contexts()
@@ -404,7 +404,7 @@ async def test_who_is_slow_in_the_tls_handshake_is_gone(
         assert server.statistics().refused == {408: 1}
 
 
-async def test_who_is_slow_behind_tls_gets_408(patient_clock: trio.testing.MockClock) -> None:
+async def test_a_slow_request_behind_tls_gets_408(patient_clock: trio.testing.MockClock) -> None:
     for_server, for_client = tls_contexts()
     async with serving(ssl_context=for_server) as server:
         tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
@@ -430,7 +430,7 @@ async def test_half_a_request_over_tls_without_close_notify_is_told_what_is_wron
         await deserted(server)
 
 
-async def test_who_is_let_in_over_tls_and_leaves_leaves_nothing(
+async def test_leaving_once_it_is_admitted_over_tls_leaves_nothing(
     patient_clock: trio.testing.MockClock,
 ) -> None:
     for_server, for_client = tls_contexts()

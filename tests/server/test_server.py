@@ -44,7 +44,7 @@ async def test_a_handler_serves_each_connection(patient_clock: trio.testing.Mock
         assert server.statistics().ended[EndReason.PEER] == 2
 
 
-async def test_a_hub_serves_who_needs_no_handler(patient_clock: trio.testing.MockClock) -> None:
+async def test_a_hub_serves_without_a_handler(patient_clock: trio.testing.MockClock) -> None:
     async with open_hub() as hub, serving(hub=hub) as server:
         one, two = await dial(server.port), await dial(server.port)
         await one.send_text("hello")
@@ -60,10 +60,10 @@ async def test_a_hub_serves_who_needs_no_handler(patient_clock: trio.testing.Moc
 async def test_a_handler_that_returns_closes_with_1000(
     patient_clock: trio.testing.MockClock,
 ) -> None:
-    async def greet(connection: Connection) -> None:
+    async def hello(connection: Connection) -> None:
         await connection.send(f"welcome to {connection.path}")
 
-    async with serving(greet) as server:
+    async with serving(hello) as server:
         peer = await dial(server.port, "/any/path?query")
         assert await peer.text() == "welcome to /any/path?query"
         close = await peer.closed()

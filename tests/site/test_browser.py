@@ -50,7 +50,7 @@ def heard(chrome: webdriver.Chrome) -> str:
     return chrome.find_element(By.ID, "messages").text
 
 
-def test_the_heartbeat_script_that_everybody_copies(
+def test_the_heartbeat_script_of_the_documentation(
     chromium: webdriver.Chrome, tmp_path: Path
 ) -> None:
     with command(tmp_path, "--heartbeat-message=--heartbeat--") as running:

@@ -1,4 +1,4 @@
-"""A page that nobody looks at: its timers are slow, its messages are not.
+"""A page in the background: its timers are slow, its messages are not.
 
 Two minutes are twenty-four of the client's default intervals; here it is thirty-six shorter ones.
 A hidden page's timers ring once a minute after some seconds and not after five minutes: all the
@@ -84,7 +84,7 @@ async def test_a_hidden_page_with_slow_timers_is_kept(
         """Returns how long that took: some seconds, and a minute on a busy machine."""
         begun = trio.current_time()
         with trio.fail_after(90):
-            while not dropped:  # noqa: ASYNC110 - the browser tells nobody
+            while not dropped:  # noqa: ASYNC110 - the browser has no event
                 await trio.sleep(0.1)
         return trio.current_time() - begun
 
@@ -105,7 +105,7 @@ async def test_a_hidden_page_with_slow_timers_is_kept(
         ended = now(chromium)
         assert ended - begun >= HIDDEN
 
-        # The timers were so slow: whoever depends upon them is lost.
+        # The timers were so slow: a page that depends upon them is lost.
         ticks = chromium.execute_script("return ticks")
         assert max(b - a for a, b in pairwise([*ticks, ended])) >= 2 * (MISSES + 1) * INTERVAL
         assert chromium.execute_script("return naive.code") == _UNANSWERED

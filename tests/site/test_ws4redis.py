@@ -70,7 +70,7 @@ def use(chrome: webdriver.Chrome, running: Command, heartbeat: str | None) -> No
     wait_for(chrome, lambda c: bool(told(c, "theirs.is_connected()")))
 
 
-def test_it_stays_and_its_heartbeats_are_nobodys_messages(
+def test_it_stays_and_its_heartbeats_are_no_messages(
     chromium: webdriver.Chrome, tmp_path: Path
 ) -> None:
     with command(tmp_path, "--interval=0.2", f"--heartbeat-message={HEARTBEAT}") as running:

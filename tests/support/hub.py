@@ -63,7 +63,7 @@ class AskedBackend(MemoryBackend):
         if what in self.gates:
             await self.gates[what].wait()
         if self.away and not what.startswith("-"):
-            raise BackendError("nobody there")
+            raise BackendError("no server")
 
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await self._ask(f"!{channel}")

@@ -40,7 +40,7 @@ async def deserted(server: Server) -> None:
     with trio.fail_after(30):
         # A pending socket has become a connection after the first pause.
         await trio.sleep(0.25)
-        while any(server.statistics()[:2]):  # noqa: ASYNC110 - it tells nobody
+        while any(server.statistics()[:2]):  # noqa: ASYNC110 - it has no event
             await trio.sleep(0.25)
 
 

@@ -57,7 +57,7 @@ async def wakes(watch: Watch) -> bool:
     return False
 
 
-async def test_data_wakes_who_waits(autojump_clock: MockClock) -> None:
+async def test_data_wakes_the_task_that_waits(autojump_clock: MockClock) -> None:
     async with watched() as it, trio.open_nursery() as nursery:
         nursery.start_soon(wait, it.watch)
         await wait_all_tasks_blocked()
@@ -83,7 +83,7 @@ async def test_data_before_the_watch_is_told(autojump_clock: MockClock) -> None:
         watch.close()
 
 
-async def test_data_that_comes_while_nobody_waits_is_kept(autojump_clock: MockClock) -> None:
+async def test_data_that_comes_while_no_task_waits_is_kept(autojump_clock: MockClock) -> None:
     async with watched() as it:
         it.ours.send(b"x")
         await wait_all_tasks_blocked()
@@ -156,7 +156,7 @@ async def test_a_busy_reader_that_is_cancelled_in_its_turn_loses_no_edge(
     autojump_clock: MockClock,
 ) -> None:
     ours, theirs = socket.socketpair()
-    turns = make_turns()  # which nobody gives yet
+    turns = make_turns()  # not given yet
     with ours, theirs, Poller(turns) as poller:
         watch = poller.watch(theirs)
         async with trio.open_nursery() as nursery:
@@ -190,7 +190,7 @@ async def test_a_hang_up_is_told_to_every_wait(autojump_clock: MockClock) -> Non
             assert await wakes(it.watch)
 
 
-async def test_a_hang_up_while_nobody_waits_is_told_to_every_wait(
+async def test_a_hang_up_while_no_task_waits_is_told_to_every_wait(
     autojump_clock: MockClock,
 ) -> None:
     async with watched() as it:
@@ -221,7 +221,7 @@ async def test_a_wait_that_is_cancelled_before_it_returns_takes_nothing(
         assert await wakes(it.watch)
 
 
-async def test_closing_wakes_who_waits_with_an_error(autojump_clock: MockClock) -> None:
+async def test_closing_wakes_the_task_that_waits_with_an_error(autojump_clock: MockClock) -> None:
     async with watched() as it, trio.open_nursery() as nursery:
 
         async def read() -> None:
@@ -233,7 +233,7 @@ async def test_closing_wakes_who_waits_with_an_error(autojump_clock: MockClock) 
         it.close()
 
 
-async def test_a_closed_watch_lets_nobody_wait(autojump_clock: MockClock) -> None:
+async def test_a_closed_watch_lets_no_task_wait(autojump_clock: MockClock) -> None:
     async with watched() as it:
         it.close()
         assert await wakes(it.watch)

@@ -94,7 +94,7 @@ async def test_more_makes_the_next_wait_return_unless_nothing_was_found(
 
 async def test_a_busy_reader_takes_a_turn(autojump_clock: MockClock) -> None:
     ours, theirs = socket.socketpair()
-    turns = make_turns()  # which nobody gives yet
+    turns = make_turns()  # not given yet
     with ours, theirs, Poller(turns) as poller:
         watch = poller.watch(theirs)
         it = Watched(ours, theirs, watch, poller)
@@ -126,7 +126,7 @@ async def test_a_reader_that_is_woken_reads_at_its_next_turn(autojump_clock: Moc
         assert not await wakes(it)
 
 
-async def test_closing_wakes_who_waits_with_an_error(autojump_clock: MockClock) -> None:
+async def test_closing_wakes_the_task_that_waits_with_an_error(autojump_clock: MockClock) -> None:
     async with watched() as it, trio.open_nursery() as nursery:
 
         async def read() -> None:

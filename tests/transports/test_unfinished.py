@@ -83,7 +83,7 @@ def test_time_is_a_new_message_s_own() -> None:
     assert holder.gave_up is None
 
 
-def test_time_in_which_nobody_listens_does_not_count() -> None:
+def test_time_in_which_the_reader_does_not_listen_does_not_count() -> None:
     desk = Desk()
     holder = desk.holders[0]
     desk.unfinished.holds(holder, 10)
