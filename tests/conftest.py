@@ -26,6 +26,16 @@ def patient_clock() -> trio.testing.MockClock:
 
 
 @pytest.fixture
+def very_patient_clock() -> trio.testing.MockClock:
+    """Like `patient_clock`, for tests that fill what the kernel holds of a TCP connection.
+
+    Then bytes wait for timers of the kernel: a delayed acknowledgment, or a probe of a window that
+    was closed, comes after up to 0.2 s (RFC 9293, section 3.8.6).
+    """
+    return trio.testing.MockClock(autojump_threshold=0.5)
+
+
+@pytest.fixture
 def no_gc() -> Iterator[None]:
     """The cyclic collector does not run."""
     gc.collect()

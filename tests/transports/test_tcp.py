@@ -283,7 +283,7 @@ class TestEnding:
         ("answered", "most"), [(True, LINGER_BYTES), (False, CLOSING_BYTES)], ids=["linger", "wait"]
     )
     async def test_finish_reads_little_and_then_resets(
-        self, answered: bool, most: int, patient_clock: MockClock
+        self, answered: bool, most: int, very_patient_clock: MockClock
     ) -> None:
         async with tcp_paired(pair=tcp_pair) as pair:
             sent = 0
@@ -314,7 +314,7 @@ class TestEnding:
             assert trio.current_time() >= 1
 
     async def test_a_peer_in_the_midst_of_sending_gets_the_close_frame(
-        self, patient_clock: MockClock
+        self, very_patient_clock: MockClock
     ) -> None:
         async with tcp_paired(pair=tcp_pair) as pair, trio.open_nursery() as nursery:
 
