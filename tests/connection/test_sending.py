@@ -10,7 +10,7 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.support.harness import INTERVAL, empty_pong, linked
+from tests.support.harness import INTERVAL, linked
 from tests.support.peer import socket_pair
 from trio_beat import ConnectionClosed, EndReason, Message
 from trio_beat._connection.connection import Connection
@@ -53,7 +53,7 @@ async def test_no_pong_follows_a_close_frame_that_waits(autojump_clock: MockCloc
         link.clog()
         link.engine.end_nowait(EndReason.SHUTDOWN, 1001, "")
         waiting = link.engine.waiting
-        link.engine._send_reply(empty_pong())
+        link.answer_ping()
         assert link.engine.waiting == waiting
 
 

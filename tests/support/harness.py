@@ -24,6 +24,7 @@ from trio_beat._exceptions import Closed
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
 from trio_beat._observer import Counters, Notifier, Observer
+from trio_beat._protocol.messages import Reply
 from trio_beat._server.pending import PendingTLS
 from trio_beat._transports import Reply, Transport
 from trio_beat._transports.framing import ReadContext
@@ -189,6 +190,10 @@ class Link:
         await self._ended.wait()
         assert self.connection.closed is not None
         return self.connection.closed
+
+    def answer_ping(self) -> None:
+        """Answer a PING that the reader has taken."""
+        self.engine._send_reply(Reply(Frame(Opcode.PONG, b"").serialize(mask=False)))
 
     @property
     def counters(self) -> Counters:
