@@ -279,7 +279,7 @@ async def _send_what_cannot_be_sent(connection: Connection) -> None:
 
 
 class TestMessage:
-    """It raises where it is sent, nothing is written, and the connection lives."""
+    """It raises where it is sent, nothing is written, and the connection stays open."""
 
     async def test_of_a_handler(self, autojump_clock: trio.testing.MockClock) -> None:
         async with linked(idle) as link:

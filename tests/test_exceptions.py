@@ -1,4 +1,4 @@
-"""How ends are told, and the tree of exceptions."""
+"""How ends are reported, and the tree of exceptions."""
 
 from __future__ import annotations
 

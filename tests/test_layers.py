@@ -133,7 +133,7 @@ def upward(
     """The edges that do not go down."""
     rank = {name: row for row, names in enumerate(order) for name in names}
     for importer, target in edges:
-        # What has no place is told by another test; `trio_beat.__init__` has none.
+        # What has no place is reported by another test; `trio_beat.__init__` has none.
         if not (importer in rank and target in rank and rank[importer] < rank[target]):
             yield importer, target
 

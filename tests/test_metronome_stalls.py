@@ -118,7 +118,7 @@ def test_whatever_the_clock_does_seats_miss_no_beat_and_learn_of_stalls(
 
 
 async def test_a_clock_that_is_late_all_the_time_still_beats(autojump_clock: MockClock) -> None:
-    """Only the first of many stalls is forgiven: a busy process must let its dead go."""
+    """Only the first of many stalls is forgiven: a busy process must find its dead peers."""
     metronome = Metronome(INTERVAL)
     beats: list[Beat] = []
 

@@ -14,7 +14,7 @@ from trio_beat._observer import FailedSocket, Notifier
 
 SOCKET = FailedSocket("192.0.2.1:5000")
 CLOSED = Closed(EndReason.PEER, 1000, "")
-#: Each event, and what it is told with.
+#: Each event, and its arguments.
 EVENTS: dict[str, tuple[object, ...]] = {
     "opened": (SOCKET,),
     "ended": (SOCKET, CLOSED),
@@ -29,7 +29,7 @@ COUNTED = EVENTS.keys() - {"beat"}
 
 
 def recorder(*names: str) -> tuple[Observer, list[tuple[object, ...]]]:
-    """An observer that overrides these methods, and what they are told."""
+    """An observer that overrides these methods, and the calls of them."""
     told: list[tuple[object, ...]] = []
 
     def record(name: str) -> object:

@@ -1,4 +1,4 @@
-"""What an observer is told of a hub equals what the hub counts."""
+"""What an observer sees of a hub equals what the hub counts."""
 
 from __future__ import annotations
 

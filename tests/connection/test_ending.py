@@ -142,7 +142,7 @@ def test_an_end_that_neither_side_wanted_is_a_loss(closed: Closed, lost: bool) -
 
 
 def test_only_what_is_aborted_has_no_close_frame_to_send() -> None:
-    """Invariant of the table: an aborted connection is told to have ended with 1006."""
+    """Invariant of the table: an aborted connection is reported to have ended with 1006."""
     aborted = {closed.by for _, closed, _ in ENDS if closed.code == 1006} - {EndReason.PEER}
     assert aborted == {by for by, way in WAYS.items() if way.abort}
 

@@ -1,4 +1,4 @@
-"""What an observer is told of a connection."""
+"""What an observer sees of a connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection's fault is one connection's: neighbours live, and the server goes on."""
+"""A fault ends one connection: its neighbours stay connected, and the server goes on."""
 
 from __future__ import annotations
 

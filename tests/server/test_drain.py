@@ -140,7 +140,7 @@ async def test_a_peer_that_leaves_meanwhile_does_not_hold_up_the_others(
     async with life(grace=10) as living, trio.open_nursery() as nursery:
         peers = [await dial(living.server.port) for _ in range(4)]
         living.drain()
-        await trio.testing.wait_all_tasks_blocked()  # all four are to be sent away
+        await trio.testing.wait_all_tasks_blocked()  # all four are to be refused
         for peer in peers[:2]:
             await peer.aclose()
         for peer in peers[2:]:

@@ -1,4 +1,4 @@
-"""What an observer is told of a server equals what the server counts."""
+"""What an observer sees of a server equals what the server counts."""
 
 from __future__ import annotations
 

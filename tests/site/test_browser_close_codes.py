@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.real, pytest.mark.browser]
 ENDS = [1008, 4000, 4099]
 COME_BACK = [1000, 1011, 4100]
 BUSY = [1012, 1013]
-#: Pauses are as long as they can be, and every timer rings early.
+#: Pauses are as long as they can be, and every timer fires early.
 _FASTER = """
 const real = window.setTimeout;
 Math.random = () => 0.999999;

@@ -1,7 +1,7 @@
 """A page in the background: its timers are slow, its messages are not.
 
 Two minutes are twenty-four of the client's default intervals; here it is thirty-six shorter ones.
-A hidden page's timers ring once a minute after some seconds and not after five minutes: all the
+A hidden page's timers fire once a minute after some seconds and not after five minutes: all the
 rest is Chromium's own throttling.
 """
 

@@ -1,4 +1,4 @@
-"""Observers that keep what they are told."""
+"""Observers that record their events."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Tally(Observer):
         self.deliveries[channel] += subscribers
 
     def check(self, statistics: ServerStatistics) -> None:
-        """Check that it was told what the server counts."""
+        """Check that it has seen what the server counts."""
         assert self.opens == statistics.accepted
         assert self.ends == {by: count for by, count in statistics.ended.items() if count}
         assert self.drops == statistics.dropped
@@ -63,7 +63,7 @@ class Tally(Observer):
 
 
 class Broken(Observer):
-    """Raises, whatever it is told."""
+    """Raises at every event."""
 
 
 def _fail(*_: object) -> None:

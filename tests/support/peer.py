@@ -11,7 +11,7 @@ import trio
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol, Side
 
-#: To linger for no time at all: unsent bytes are dropped, and the peer is told by a reset.
+#: To linger for no time at all: unsent bytes are dropped, and the peer sees a reset.
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 HANDSHAKE = (

@@ -17,7 +17,7 @@ TICK = INTERVAL / SLOTS
 
 
 class Heard(NamedTuple):
-    """A beat that a seat was told of."""
+    """A beat as a seat has got it."""
 
     seat: int
     time: float
@@ -64,7 +64,7 @@ class Crowd:
     def __init__(self, misses: int) -> None:
         self.metronome = Metronome(INTERVAL)
         self._misses = misses
-        #: When each of the dead, and of the living, was found dead.
+        #: When each peer was judged dead, of those that do not answer and of those that do.
         self.dead: list[float] = []
         self.living: list[float] = []
 

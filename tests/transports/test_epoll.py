@@ -1,4 +1,4 @@
-"""Edges: each is told once, and none may be lost."""
+"""Edges: each is reported once, and none may be lost."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ class TestAsking:
         assert taken == [b"0", b"1", b"2"]
 
     async def test_what_a_read_leaves_wakes_the_reader(self, autojump_clock: MockClock) -> None:
-        """It takes a turn for the rest, since the edge is not told again."""
+        """It takes a turn for the rest, since the edge is not reported again."""
         taken: list[bytes] = []
 
         def take() -> list[Event] | None:
