@@ -449,6 +449,7 @@ def cancel_scopes() -> int:
     return sum(type(thing) is trio.CancelScope for thing in gc.get_objects())
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_of_the_time_that_it_had(patient_clock: MockClock) -> None:
     async def admit(request: Request) -> None:
         await trio.sleep(1)

@@ -210,6 +210,7 @@ class Started(trio.TaskStatus[Server]):
         self.server = value
 
 
+@pytest.mark.slow
 async def test_leaves_nothing_wherever_it_is_cancelled() -> None:
     for step in count():
         status = Started()
