@@ -24,7 +24,6 @@ from trio_beat._exceptions import Closed
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
 from trio_beat._observer import Counters, Notifier, Observer
-from trio_beat._protocol.messages import Reply
 from trio_beat._server.pending import PendingTLS
 from trio_beat._transports import Reply, Transport
 from trio_beat._transports.framing import ReadContext
@@ -236,11 +235,6 @@ class Link:
             assert await self.peer.frame() is None
         await self.peer.aclose()
         return close
-
-
-def empty_pong() -> Reply:
-    """What a connection sends for a PING without a payload."""
-    return Reply(Frame(Opcode.PONG, b"").serialize(mask=False))
 
 
 async def idle(_: Connection) -> None:
