@@ -43,6 +43,7 @@ _NOT_HERE: Final = frozenset(
         "test_http_slots.py",
         "test_leftovers.py",
         "test_lifespan.py",
+        "test_shell_examples.py",
     }
 )
 
