@@ -183,7 +183,7 @@ async def _catching() -> None:
 
 
 @pytest.mark.parametrize("wait", [_shielded, _catching])
-async def test_one_that_ignores_the_end_of_its_time_admits_nobody(
+async def test_one_that_ignores_the_end_of_its_time_admits_no_peer(
     patient_clock: MockClock, wait: Callable[[], Awaitable[None]]
 ) -> None:
     async def admit(request: Request) -> None:
