@@ -88,17 +88,17 @@ class Message:
 
     def __getattr__(self, name: str) -> str | bytes:
         # Called where a slot is empty; a frame that is made is read without this.
+        if name == "frame":
+            payload = self.payload
+            if isinstance(payload, str):
+                self.frame = frame = _frame(Opcode.TEXT, payload.encode())
+            else:
+                self.frame = frame = _frame(Opcode.BINARY, payload)
+            del self.payload
+            return frame
         if name == "payload":
             return _payload(object.__getattribute__(self, "frame"))
-        if name != "frame":
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        payload: str | bytes = object.__getattribute__(self, "payload")
-        if isinstance(payload, str):
-            self.frame = frame = _frame(Opcode.TEXT, payload.encode())
-        else:
-            self.frame = frame = _frame(Opcode.BINARY, payload)
-        del self.payload
-        return frame
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def kind(self) -> Literal["text", "binary"]:
