@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import pickle
 import tracemalloc
 from typing import Any
@@ -26,6 +27,15 @@ from trio_beat._protocol.messages import (
 
 #: Around each length at which a frame's head grows (RFC 6455, section 5.2).
 LENGTHS = [0, 1, 125, 126, 127, 65535, 65536, 65537]
+
+
+class Text(str, enum.Enum):  # noqa: UP042 - is formatted by its name
+    ASCII = "abc"
+    WIDE = "\u00e9"
+
+
+class Data(bytes):
+    pass
 
 
 def frames(item: Outgoing) -> list[Frame]:
@@ -132,9 +142,46 @@ class TestMessage:
     @pytest.mark.parametrize("payload", ["text", "caf\u00e9", b"binary"])
     def test_can_be_copied_and_pickled(self, payload: str | bytes) -> None:
         message = Message(payload, b"1")
-        for copied in (copy.copy(message), pickle.loads(pickle.dumps(message))):
-            assert copied == message
-            assert copied.frame == message.frame
+        for framed in (False, True):
+            assert not framed or message.frame
+            for copied in (
+                copy.copy(message),
+                copy.deepcopy(message),
+                pickle.loads(pickle.dumps(message)),
+            ):
+                assert copied == message
+                assert copied.size == len(copied.frame)
+                assert copied.frame == message.frame
+                assert copied.payload == payload
+
+    @pytest.mark.parametrize(
+        ("payload", "plain"), [(Text.ASCII, "abc"), (Text.WIDE, "\u00e9"), (Data(b"abc"), b"abc")]
+    )
+    def test_of_a_subclass_has_a_plain_payload(
+        self, payload: str | bytes, plain: str | bytes
+    ) -> None:
+        message = Message(payload)
+        for _ in range(2):
+            assert type(message.payload) is type(plain)
+            assert message.payload == plain
+            assert message.frame == Message(plain).frame
+
+    def test_frame_may_be_made_by_two_threads(self) -> None:
+        message = Message("abc")
+
+        class Slow(str):
+            """A text whose other thread is quicker."""
+
+            __slots__ = ()
+
+            def encode(self, *_: str) -> bytes:
+                message.frame = b"\x81\x03abc"
+                del message.payload
+                return b"abc"
+
+        message.payload = Slow("abc")
+        assert message.frame == b"\x81\x03abc"
+        assert message.payload == "abc"
 
     def test_is_shown_in_short(self) -> None:
         assert repr(Message("x")) == "<Message 'x'>"

@@ -76,14 +76,16 @@ class Message:
             check_kind("id", id, bytes, "bytes")
         self.id = id
         if isinstance(payload, str):
+            if type(payload) is not str:  # a member of an enumeration, for example
+                payload = str.__str__(payload)
             if payload.isascii():
                 self.payload = payload
             else:  # only encoding tells whether it can be encoded, so that is not done twice
                 self.frame = _frame(Opcode.TEXT, encode("message", payload))
             return
-        if not isinstance(payload, bytes):
-            check_kind("message", payload, (bytearray, memoryview), "text or bytes")
-            payload = bytes(payload)
+        if type(payload) is not bytes:
+            check_kind("message", payload, (bytes, bytearray, memoryview), "text or bytes")
+            payload = bytes(memoryview(payload))
         self.payload = payload
 
     def __getattr__(self, name: str) -> str | bytes:
@@ -94,11 +96,18 @@ class Message:
                 self.frame = frame = _frame(Opcode.TEXT, payload.encode())
             else:
                 self.frame = frame = _frame(Opcode.BINARY, payload)
-            del self.payload
+            try:  # noqa: SIM105 - without a context manager, on the way of each message
+                del self.payload
+            except AttributeError:  # another thread has made the frame as well
+                pass
             return frame
         if name == "payload":
             return _payload(object.__getattribute__(self, "frame"))
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[type[Message], tuple[str | bytes, bytes]]:
+        # A copy is made of one of both slots, not of both.
+        return type(self), (self.payload, self.id)
 
     @property
     def kind(self) -> Literal["text", "binary"]:
