@@ -51,7 +51,7 @@ class EndReason(enum.StrEnum):
     SHUTDOWN = "shutdown"  #: the server is shutting down
     PROTOCOL_ERROR = "protocol-error"  #: the peer violated RFC 6455
     TOO_BIG = "too-big"  #: the peer sent a message over the size limit
-    REFUSED = "refused"  #: the hub could not subscribe it
+    REFUSED = "refused"  #: the hub could not subscribe it, or not publish its message
     LOST = "lost"  #: the socket failed
     INTERNAL_ERROR = "internal-error"  #: this package met an exception that it did not expect
 

@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: None: those of the process.
 
     Returns:
-        The exit code: 0 after a clean end, 1 when it was cut short, 2 for a bad configuration, and
-        where a package is missing.
+        The exit code: 0 after a clean end, 1 when a second signal cut it short, 2 for a bad
+        configuration, and where a package is missing.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     open_missing()

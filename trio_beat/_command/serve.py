@@ -48,7 +48,7 @@ def serve(arguments: Sequence[str]) -> int:
         arguments: the command line's, without the command.
 
     Returns:
-        0 after a clean end, 1 when it was cut short.
+        0 after a clean end, 1 when a second signal cut it short.
 
     Raises:
         ConfigurationError: an option cannot be used.

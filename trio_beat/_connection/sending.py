@@ -156,7 +156,7 @@ class Sending(ABC):
         except OSError as exc:
             self._lost(exc)
             return
-        # Nothing taken: the frame need not be made yet.
+        # Where nothing is taken, the transport may not have needed the frame.
         if not taken or taken < len(item.frame):
             self.outbox = Outbox(item, taken)
             self._start_flushing()
