@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -95,14 +96,15 @@ class StripsNames(OpenBackend):
         await super().publish(channel.replace("\0", ""), message, expire=expire)
 
 
-class Changing(OpenBackend):
+class Changing(OpenBackend, ABC):
     """Makes other messages of some."""
 
     async def publish(self, channel: str, message: Message, *, expire: float) -> None:
         await super().publish(channel, self.change(message), expire=expire)
 
+    @abstractmethod
     def change(self, message: Message) -> Message:
-        raise NotImplementedError
+        """Make the message that is published in place of another one."""
 
 
 class TextOnly(Changing):

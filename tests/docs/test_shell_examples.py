@@ -16,6 +16,7 @@ import pytest
 from benchmarks.__main__ import COMMANDS
 from tests.support.command import Command, clean_environment, command
 from tests.support.documents import document, examples
+from tests.support.programs import missing
 
 _TOKEN = "token-of-this-test"
 _ADDRESS = "127.0.0.1:8000"
@@ -81,8 +82,9 @@ def test_listen_prints_what_publish_sends(server: Command) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl_publishes(server: Command) -> None:
+    if shutil.which("curl") is None:
+        missing("curl is not installed")
     text = examples("operating", "sh")[0].replace(_ADDRESS, f"127.0.0.1:{server.port}")
     assert _run(text).stdout.strip() == '{"delivered":0}'
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import subprocess
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+
+from tests.support.programs import missing
 
 pytestmark = pytest.mark.real
 
@@ -39,10 +40,7 @@ def tool(name: str) -> Path:
     """A program of the npm registry that tests/run installs."""
     path = _TOOLS / name
     if not path.exists():
-        reason = f"{name} is not installed, tests/run does that"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"{name} is not installed, tests/run does that")
     return path
 
 

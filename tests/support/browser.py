@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.support.programs import missing
 
 _OPTIONS = (
     "--headless",
@@ -38,10 +39,7 @@ def open_chromium(
     """
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
-        reason = "no Chromium with chromedriver on this machine"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("no Chromium with chromedriver on this machine")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     for option in (*_OPTIONS, *more, f"--user-data-dir={tmp_path / 'profile'}"):
