@@ -12,10 +12,10 @@ A backend is found by its URL's scheme among the entry points of the group
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import entry_points
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 from .._exceptions import BackendError, UnknownBackend
@@ -24,42 +24,83 @@ from .._text import without_userinfo
 
 GROUP: Final = "trio_beat.backends"
 
-#: Called with a channel and a message, once for every message of a subscribed channel.
-Deliver = Callable[[str, Message], Awaitable[None]]
+class Receiver(ABC):
+    """What a backend tells its hub.
+
+    All of it is told in the order in which it happened at the broker, by one task at a time for a
+    channel. The methods do not raise, and do not wait for the backend.
+    """
+
+    @abstractmethod
+    async def deliver(self, channel: str, message: Message, sender: object | None) -> None:
+        """A message of a subscribed channel has come.
+
+        Args:
+            channel: where it came.
+            message: with the payload and the kind with which it was published.
+            sender: of a message that this hub published what it gave to `Backend.publish`; None for
+                a message of any other origin.
+        """
+
+    @abstractmethod
+    def lost(self, channels: Collection[str]) -> None:
+        """Channels are subscribed no more, and messages of them may have been lost.
+
+        The hub subscribes those that it still needs again, once the broker is there.
+
+        Args:
+            channels: those that were subscribed, and are concerned.
+        """
+
+    @abstractmethod
+    def away(self, error: BackendError) -> None:
+        """The broker does not answer. Told once an outage, after `lost`.
+
+        Args:
+            error: why; its text is for people, and has no secrets.
+        """
+
+    @abstractmethod
+    def back(self) -> None:
+        """The broker has answered again; told once for each `away`."""
 
 
-class Last(NamedTuple):
-    """The last message of a channel."""
-
-    message: Message
-    expires_in: float  #: seconds
+#: Called with a channel and its last message; None: it has none.
+Told = Callable[[str, Message | None], None]
 
 
 class Backend(ABC):
     """Carries messages between hubs.
 
-    It knows channels (any non-empty text) and messages (any text or bytes, with any id). What
-    they mean is the hub's; how they are serialized is the backend's. A message comes back with the
-    payload, the kind and the id with which it was published. Its frame need not be carried.
+    It knows channels (any non-empty text) and messages (any text or bytes). What they mean is the
+    hub's; how they are serialized is the backend's. A message comes back with the payload and the
+    kind with which it was published. What others publish at the broker is delivered as well,
+    whatever bytes it is.
 
     One hub has one backend object, and uses it between entering and leaving `running`.
 
     **Ordering.** All hubs see the messages of one channel in the same order. Between channels
     there is none.
 
-    **Delivery.** `deliver` is awaited for each message of a channel that is subscribed, one at a
-    time for a channel, and also for a message that this hub has published. That may
-    happen before `publish` returns, never after. A message is delivered at most once; one that
-    was published while the broker was away is lost, and `publish` raises.
+    **Delivery.** `Receiver.deliver` is awaited for each message of a channel that is subscribed,
+    one at a time for a channel, and also for a message that this hub has published: that one comes
+    with its `sender`, and no other does. It may come before `publish` returns, or after. A message
+    is delivered at most once.
 
-    **Concurrency.** `publish` and `last` may be called by many tasks at a time; `subscribe` and
+    **The last message** is the broker's. It stands at its place among the messages that are
+    delivered: it is as new as any that was delivered before, and each later one is delivered after.
+
+    **Concurrency.** `publish` and `last` may be called by many tasks at a time, and do not wait for
+    one another; messages that one task publishes to a channel keep their order. `subscribe` and
     `unsubscribe` are called by one task, and not twice in a row for a channel.
 
     **Cancellation.** Every method may be cancelled at any await; a `publish` that was cancelled
     may or may not have happened. Leaving `running` always closes everything.
 
     **The broker away.** While it is, `publish`, `subscribe` and `last` raise `BackendError` and do
-    not wait for ever; a backend that finds its broker again has the same subscriptions as before.
+    not wait for ever. Nothing is lost in silence: where messages of a subscribed channel may not
+    have come, the hub hears of it by `Receiver.lost`. The backend finds its broker again by itself;
+    what was subscribed before is subscribed again by the hub.
     """
 
     @classmethod
@@ -76,45 +117,71 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def running(self, deliver: Deliver) -> AbstractAsyncContextManager[None]:
+    def running(self, receiver: Receiver) -> AbstractAsyncContextManager[None]:
         """Run the backend while the context lasts.
 
+        A broker that cannot be reached is no error: `Receiver.away` is told before the context is
+        entered.
+
         Args:
-            deliver: what to do with a message of a subscribed channel.
+            receiver: what is told of messages and outages.
+
+        Raises:
+            BackendError: on entering: what was found at the broker's address cannot be used with
+                this configuration.
         """
 
     @abstractmethod
-    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+    async def publish(
+        self, channel: str, message: Message, *, expire: float, sender: object | None = None
+    ) -> None:
         """Send a message to every hub that has subscribed to a channel.
+
+        Returns once the broker has confirmed it.
 
         Args:
             channel: where to.
-            message: what. The hub gives each an id of its own, by which it knows it again.
+            message: what.
             expire: seconds for which it is kept as the channel's last message; 0: it is not kept,
                 and what was kept before stays.
+            sender: any object; it comes back with this hub's copy of the message.
 
         Raises:
-            BackendError: the message may not have reached every hub.
+            BackendError: it is not confirmed: it may not have reached every hub.
         """
 
     @abstractmethod
-    async def subscribe(self, channel: str) -> None:
-        """Hear a channel. When this returns, every later message is delivered.
+    async def subscribe(self, channels: Collection[str]) -> Mapping[str, BackendError]:
+        """Hear channels. When this returns, every later message of them is delivered.
+
+        Args:
+            channels: those that are not subscribed yet; may be thousands.
+
+        Returns:
+            Those that the broker refuses, each with the reason. All others are subscribed.
 
         Raises:
-            BackendError: the channel is not subscribed.
+            BackendError: none of them is subscribed.
         """
 
     @abstractmethod
-    async def unsubscribe(self, channel: str) -> None:
-        """Hear a channel no more. Does not raise for a broker that is away."""
+    async def unsubscribe(self, channels: Collection[str]) -> None:
+        """Hear channels no more. Does not raise for a broker that is away."""
 
     @abstractmethod
-    async def last(self, channel: str) -> Last | None:
-        """The last message of a channel; None where there is none or it has expired.
+    async def last(self, channels: Collection[str], told: Told) -> Mapping[str, BackendError]:
+        """Tell the last message of each of some subscribed channels.
+
+        Args:
+            channels: which; may be thousands.
+            told: called once for each, at its place among the messages that are delivered; not
+                after `last` has returned or raised.
+
+        Returns:
+            Those of which it cannot be told, each with the reason; `told` was not called for them.
 
         Raises:
-            BackendError: it cannot be told.
+            BackendError: the broker is away; `told` was perhaps called for some of them.
         """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, parse_qsl
@@ -12,7 +12,7 @@ import trio
 from .._exceptions import BackendError
 from .._protocol.messages import Message, bytes_held
 from .._text import character_width
-from . import Backend, Deliver, Last
+from . import Backend, Receiver, Told
 
 #: Bytes of last messages that are kept.
 KEEP: Final = 64 * 2**20
@@ -49,13 +49,12 @@ class _Kept:
         if entry is not None:
             self._size -= entry.size
 
-    def get(self, channel: str) -> Last | None:
+    def get(self, channel: str) -> Message | None:
         entry = self._messages.get(channel)
         if entry is None:
             return None
-        left = entry.expires - trio.current_time()
-        if left > 0:
-            return Last(entry.message, left)
+        if trio.current_time() < entry.expires:
+            return entry.message
         self.drop(channel)
         return None
 
@@ -72,7 +71,7 @@ class MemoryBackend(Backend):
         self._kept = _Kept(keep)
         self._subscribed: set[str] = set()
         self._publishing: dict[str, trio.StrictFIFOLock] = {}
-        self._deliver: Deliver | None = None
+        self._receiver: Receiver | None = None
 
     @classmethod
     def from_url(cls, url: SplitResult) -> Self:
@@ -88,44 +87,49 @@ class MemoryBackend(Backend):
         return cls(keep)
 
     @asynccontextmanager
-    async def running(self, deliver: Deliver) -> AsyncIterator[None]:
-        self._deliver = deliver
+    async def running(self, receiver: Receiver) -> AsyncIterator[None]:
+        self._receiver = receiver
         try:
             yield
         finally:
-            self._deliver = None
+            self._receiver = None
             self._subscribed.clear()
 
-    def _check_running(self) -> Deliver:
-        if self._deliver is None:
+    def _check_running(self) -> Receiver:
+        if self._receiver is None:
             raise BackendError("the backend is not running")
-        return self._deliver
+        return self._receiver
 
-    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+    async def publish(
+        self, channel: str, message: Message, *, expire: float, sender: object | None = None
+    ) -> None:
         self._check_running()
         await trio.lowlevel.checkpoint()
         lock = self._publishing.setdefault(channel, trio.StrictFIFOLock())
         try:
             async with lock:
-                deliver = self._check_running()
+                receiver = self._check_running()
                 if expire > 0:
                     self._kept.put(channel, message, trio.current_time() + expire)
                 if channel in self._subscribed:
-                    await deliver(channel, message)
+                    await receiver.deliver(channel, message, sender)
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._publishing.pop(channel, None)
 
-    async def subscribe(self, channel: str) -> None:
+    async def subscribe(self, channels: Collection[str]) -> Mapping[str, BackendError]:
         await trio.lowlevel.checkpoint()
         self._check_running()
-        self._subscribed.add(channel)
+        self._subscribed.update(channels)
+        return {}
 
-    async def unsubscribe(self, channel: str) -> None:
+    async def unsubscribe(self, channels: Collection[str]) -> None:
         await trio.lowlevel.checkpoint()
-        self._subscribed.discard(channel)
+        self._subscribed.difference_update(channels)
 
-    async def last(self, channel: str) -> Last | None:
+    async def last(self, channels: Collection[str], told: Told) -> Mapping[str, BackendError]:
         await trio.lowlevel.checkpoint()
         self._check_running()
-        return self._kept.get(channel)
+        for channel in channels:
+            told(channel, self._kept.get(channel))
+        return {}
