@@ -10,7 +10,7 @@ plainly, too, where it comes alone.
 
 import typing
 
-from ._channels.hub import Hub, HubStatistics, open_hub
+from ._channels.hub import BackendLost, Hub, HubStatistics, open_hub
 from ._connection.connection import Connection, Statistics
 from ._connection.shared import SlowPolicy
 from ._exceptions import (
@@ -84,6 +84,7 @@ __all__ = [
     "open_hub",
     "Hub",
     "HubStatistics",
+    "BackendLost",
     # observing
     "Observer",
     "ObservedConnection",

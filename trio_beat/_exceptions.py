@@ -52,6 +52,8 @@ class EndReason(enum.StrEnum):
     PROTOCOL_ERROR = "protocol-error"  #: the peer violated RFC 6455
     TOO_BIG = "too-big"  #: the peer sent a message over the size limit
     REFUSED = "refused"  #: the hub could not subscribe it, or not publish its message
+    #: messages of its channels may have been lost while the backend was away
+    BACKEND_LOST = "backend-lost"
     LOST = "lost"  #: the socket failed
     INTERNAL_ERROR = "internal-error"  #: this package met an exception that it did not expect
 

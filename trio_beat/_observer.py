@@ -66,8 +66,8 @@ class Observer:
     in a second the rest of them are summed up in one line. `SystemExit` and the like are not
     caught.
 
-    An observer may be given to several servers and hubs of one thread. A hub tells `published` and
-    `delivered`, a server all others.
+    An observer may be given to several servers and hubs of one thread. A hub tells `published`,
+    `delivered`, `away` and `back`, a server all others.
     """
 
     def opened(self, connection: ObservedConnection) -> None:
@@ -157,6 +157,21 @@ class Observer:
             subscribers: how many get it; 0 or more.
         """
 
+    def away(self, why: str) -> None:
+        """The backend cannot be used, since its broker does not answer; `back` may follow.
+
+        Told once an outage, in a task of the backend's.
+
+        Args:
+            why: for people.
+        """
+
+    def back(self) -> None:
+        """The backend can be used again.
+
+        Told once for each `away`, in a task of the backend's.
+        """
+
 
 class Counters(Observer):
     """The package's own counts: what `statistics()` of a server and a hub read from."""
@@ -171,6 +186,7 @@ class Counters(Observer):
         self.handler_errors = 0
         self.published_count = 0
         self.delivered_count = 0
+        self.outages = 0
 
     def opened(self, connection: ObservedConnection) -> None:
         self.opened_count += 1
@@ -193,6 +209,9 @@ class Counters(Observer):
     def delivered(self, channel: str, subscribers: int) -> None:
         self.delivered_count += subscribers
 
+    def away(self, why: str) -> None:
+        self.outages += 1
+
 
 _EVENTS: Final = (
     "opened",
@@ -203,6 +222,8 @@ _EVENTS: Final = (
     "handler_failed",
     "published",
     "delivered",
+    "away",
+    "back",
 )
 
 
@@ -230,6 +251,8 @@ class Notifier:
     handler_failed: Callable[[ObservedConnection, BaseException], None] | None
     published: Callable[[str], None] | None
     delivered: Callable[[str, int], None] | None
+    away: Callable[[str], None] | None
+    back: Callable[[], None] | None
 
     def __init__(self, observer: Observer | None = None) -> None:
         if observer is not None:

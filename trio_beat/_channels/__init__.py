@@ -2,8 +2,11 @@
 
 ::
 
+    consumer        connects a connection to a hub
     hub             subscriptions and fan-out
-    subscriptions   a channel, its subscribers and its last message
+    gaps            telling subscribers that they may have missed messages
+    availability    whether the backend can be used, and how long is waited for it
+    subscriptions   a channel and its subscribers
     permissions     what a connection may do: from a target to keys of channels
     grammar         what a connection's URL asks for
 """

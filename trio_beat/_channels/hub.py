@@ -1,47 +1,52 @@
 """The hub: subscriptions to channels, and the fan-out to the subscribers of this process.
 
 1. The hub subscribes to a channel of the backend once, however many subscribers there are, and in
-   one task alone (`_keep_in_step`). Subscribing waits for it; unsubscribing does not wait, so that
-   a connection that ends needs no time for it.
+   one task alone (`_keep_in_step`), many channels at a time. Subscribing waits for it;
+   unsubscribing does not wait, so that a connection that ends needs no time for it.
 2. Fan-out is synchronous: a message is framed once, and written to one subscriber after the other
-   without waiting for any. A long one lets other tasks run at regular counts, and is not cut short
-   when its publisher is cancelled.
-3. A hub that hears a channel knows its last message, and delivers it to each new subscriber. One
-   that subscribes during a fan-out gets that message in this way, and only once. The hub keeps so
-   many bytes of last messages; for one that it has dropped it asks the backend again.
+   without waiting for any. A long one lets other tasks run at regular counts.
+3. A new subscriber joins at the place at which the backend tells the channel's last message: it
+   gets that one, and each later message once. The hub remembers no message.
 4. Subscriptions are counted: a second one delivers nothing twice, and a subscriber hears the
    channel until it has unsubscribed as often as it has subscribed.
-5. The end of the hub ends every wait: subscribing and publishing then raise `HubClosed`.
+5. A channel of which messages may have been lost is subscribed again, and those that were
+   subscribed to it before are told of the gap (`gaps`): when it is heard again, or when the backend
+   is away for longer than the grace time (`availability`).
+6. The end of the hub ends every wait: subscribing and publishing then raise `HubClosed`.
 """
 
 from __future__ import annotations
 
-import secrets
-import struct
-from collections.abc import AsyncIterator, Iterable
+import enum
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
 
 import trio
 
 from .._checks import check_kind, check_seconds, check_text
-from .._connection.beating import Engine
-from .._connection.consumer import Consumer
-from .._exceptions import BackendError, EndReason, HubClosed
-from .._log import get_logger
+from .._exceptions import BackendError, HubClosed
 from .._observer import Notifier, Observer
 from .._plain import Plain
 from .._protocol.messages import Message
-from ..backends import Backend, backend_from_url
-from .permissions import Channels
-from .subscriptions import Channel, LastMessages, Subscriber
+from ..backends import Backend, Receiver, backend_from_url
+from .availability import Availability
+from .gaps import Gaps
+from .subscriptions import Channel, Subscriber
 
-_log = get_logger("trio_beat.hub")
+_T = TypeVar("_T")
 
 #: Deliveries after which other tasks get a turn.
 _TURN: Final = 256
-#: The second half of a message's id; the first names the hub that published it.
-_NUMBER: Final = struct.Struct("!Q")
+
+
+class BackendLost(enum.StrEnum):
+    """What happens to subscribers that may have missed messages while the backend was away."""
+
+    CLOSE = "close"  #: their connections are closed with 1012, and may come again
+    KEEP = "keep"  #: nothing: they go on with the next message
 
 
 class HubStatistics(NamedTuple):
@@ -51,18 +56,9 @@ class HubStatistics(NamedTuple):
     subscriptions: int  #: of different subscribers: one that is made twice counts once
     published: int  #: messages, by this hub
     delivered: int  #: messages, to subscribers here
-
-
-class _Publication:
-    """A message of our own that is under way."""
-
-    __slots__ = ("delivered", "scope", "sender")
-
-    def __init__(self, sender: Subscriber | None) -> None:
-        self.sender = sender
-        self.delivered = 0
-        #: Cancelled when the hub ends.
-        self.scope = trio.CancelScope()
+    available: bool  #: whether the backend can be used
+    outages: int  #: how often it could not
+    gaps: int  #: subscribers that were told that they may have missed messages
 
 
 class Hub:
@@ -71,65 +67,100 @@ class Hub:
     Args:
         backend: carries messages to the other processes.
         expire: seconds for which a channel's last message is kept; 0: not at all.
+        lost: what happens to subscribers that may have missed messages.
+        grace: seconds for which is waited for a backend that is away.
         notify: is told what is published and delivered; None: it is only counted.
     """
 
-    def __init__(self, backend: Backend, expire: float, notify: Notifier | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        expire: float,
+        lost: BackendLost = BackendLost.CLOSE,
+        grace: float = 10.0,
+        notify: Notifier | None = None,
+    ) -> None:
         self._backend = backend
         self._expire = expire
-        self._id = secrets.token_bytes(8)
+        self._lost = lost
+        self._notify = notify or Notifier()
+        self._availability = Availability(grace)
+        self._gaps = Gaps()
         self._channels: dict[str, Channel] = {}
+        #: Channels that the backend must be asked about.
         self._out_of_step: dict[str, None] = {}
         self._changed = trio.Event()
-        self._publications: dict[bytes, _Publication] = {}
-        #: Scopes in which the backend is asked for a last message; cancelled when the hub ends.
-        self._recalling: set[trio.CancelScope] = set()
-        self._last = LastMessages()
-        self._notify = notify or Notifier()
-        #: Messages published so far, for their ids.
-        self._published = 0
+        #: Channels that the backend is being asked to subscribe; not those lost meanwhile.
+        self._subscribing: set[str] = set()
+        #: Scopes in which is waited; cancelled when the hub ends.
+        self._waits: set[trio.CancelScope] = set()
         #: Why it cannot be used; None while it is running.
         self._closed: str | None = "the hub is not running yet"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the hub, and its backend, while the context lasts."""
-        async with self._backend.running(self._deliver), trio.open_nursery() as nursery:
+        receiver = _Receiver(self._deliver, self._lose, self._away, self._back)
+        async with self._backend.running(receiver), trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_in_step)
+            nursery.start_soon(self._availability.run, self._give_up)
+            nursery.start_soon(self._gaps.run)
             nursery.start_soon(self._notify.failures.run)
             self._closed = None
             try:
                 yield
             finally:
-                self._end()
+                self._closed = "the hub has ended"
+                self._channels.clear()
+                for scope in self._waits:
+                    scope.cancel()
                 self._notify.failures.tell()
             nursery.cancel_scope.cancel()
-
-    def _end(self) -> None:
-        self._closed = "the hub has ended"
-        for channel in self._channels.values():
-            channel.ready.set()
-        self._channels.clear()
-        self._last.clear()
-        for scope in (*(p.scope for p in self._publications.values()), *self._recalling):
-            scope.cancel()
 
     def _check_running(self) -> None:
         if self._closed is not None:
             raise HubClosed(self._closed)
 
+    async def _until_end(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Wait for something, at most until the hub ends."""
+        self._check_running()
+        scope = trio.CancelScope()
+        self._waits.add(scope)
+        try:
+            with scope:
+                return await call()
+        except BackendError:
+            self._check_running()
+            raise
+        finally:
+            self._waits.discard(scope)
+        raise HubClosed(self._closed)
+
+    @property
+    def available(self) -> bool:
+        """Whether the backend can be used at this moment."""
+        return self._closed is None and self._availability.error is None
+
+    async def wait_available(self) -> None:
+        """Wait until the backend can be used, while the grace time lasts.
+
+        Raises:
+            BackendError: it is away for longer.
+            HubClosed: the hub has ended, perhaps meanwhile; or it was not running.
+        """
+        await self._until_end(self._availability.wait)
+
     async def publish(
         self, channel: str, message: str | bytes | Message, *, sender: Subscriber | None = None
-    ) -> int:
+    ) -> None:
         """Send a message to all subscribers of a channel, here and elsewhere.
+
+        Returns when the backend has confirmed it. It may be delivered before or after that.
 
         Args:
             channel: its key, for example ``broadcast:news``; any text that is not empty.
-            message: text or binary by its type; of a `Message` the payload.
+            message: text or binary by its type, or a `Message`.
             sender: a subscriber that does not get it; None: all do.
-
-        Returns:
-            How many subscribers of this hub it was delivered to.
 
         Raises:
             BackendError: it may not have reached all of them.
@@ -139,23 +170,12 @@ class Hub:
         """
         self._check_running()
         _check_key(channel)
-        if isinstance(message, Message):
-            message = message.payload
-        named = Message(message, self._id + _NUMBER.pack(self._published + 1))
-        self._published += 1
+        if not isinstance(message, Message):
+            message = Message(message)
         if (tell := self._notify.published) is not None:
             tell(channel)
-        publication = self._publications[named.id] = _Publication(sender)
-        try:
-            with publication.scope:
-                await self._backend.publish(channel, named, expire=self._expire)
-                return publication.delivered
-        except BackendError:
-            self._check_running()
-            raise
-        finally:
-            del self._publications[named.id]
-        raise HubClosed(self._closed)
+        call = partial(self._backend.publish, channel, message, expire=self._expire, sender=sender)
+        await self._until_end(call)
 
     async def subscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Deliver channels to a subscriber, beginning with the last message of each.
@@ -163,64 +183,70 @@ class Hub:
         A subscriber that subscribes to a channel again, or names it twice, still gets each message
         once, and the last one not again. It hears the channel until it has unsubscribed as often.
 
+        While the backend is away, this waits for it, as long as the grace time lasts.
+
         Args:
             subscriber: gets the messages.
             channels: their keys.
 
         Raises:
-            BackendError: none of them is subscribed.
+            BackendError: the backend is away, or refuses one; none of them is subscribed.
             HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
             TypeError: a key is no text, or `channels` is one; none of them is subscribed.
             ValueError: a key is empty, or cannot be encoded; none of them is subscribed.
         """
-        held: list[tuple[str, Channel]] = []
-        recalled: dict[Channel, Message | None] = {}
         self._check_running()
         _check_several(channels)
+        times: Counter[str] = Counter()
+        for key in channels:
+            _check_key(key)
+            times[key] += 1
+        held = {key: self._hold(key, count) for key, count in times.items()}
+        #: Those that the subscriber has not joined yet.
+        left = dict(held)
+
+        def told(key: str, message: Message | None) -> None:
+            # One that was lost meanwhile is asked for again.
+            if key in left and left[key].subscribed:
+                channel = left.pop(key)
+                joined = [channel.join(subscriber) for _ in range(times[key])]
+                if joined[0] and message is not None:
+                    subscriber.deliver_nowait(message)
+
         try:
-            for key in channels:
-                _check_key(key)
-                held.append((key, self._hold(key)))
-                channel = held[-1][1]
-                await channel.ready.wait()
-                self._check_running()
-                if channel.error is not None:
-                    raise BackendError(  # noqa: TRY301 - what is held is given back below
-                        f"cannot subscribe to {key!r}"
-                    ) from channel.error
-                asked = b""
-                # Again where another one came meanwhile, and was dropped as well.
-                while channel.forgotten and asked != channel.kept_id:
-                    asked = channel.kept_id
-                    recalled[channel] = await self._recall(key)
+            await self._until_end(partial(self._join, left, told))
         except BaseException:
-            for key, channel in held:
-                self._release(key, channel)
+            for key, channel in held.items():
+                for _ in range(times[key]):
+                    if key in left or channel.leave(subscriber):
+                        self._release(key, channel)
             raise
-        for _, channel in held:
-            if channel.join(subscriber) and trio.current_time() < channel.latest_expires:
-                self._give_latest(subscriber, channel, recalled.get(channel))
 
-    async def _recall(self, key: str) -> Message | None:
-        """Ask the backend for the last message of a channel once more; None: it has none."""
-        scope = trio.CancelScope()
-        self._recalling.add(scope)
-        try:
-            with scope:
-                last = await self._backend.last(key)
-                return None if last is None else last.message
-        finally:
-            self._recalling.discard(scope)
-        raise HubClosed(self._closed)
-
-    def _give_latest(
-        self, subscriber: Subscriber, channel: Channel, recalled: Message | None
+    async def _join(
+        self, left: dict[str, Channel], told: Callable[[str, Message | None], None]
     ) -> None:
-        if channel.latest is not None:
-            subscriber.deliver_nowait(channel.latest)
-        elif recalled is not None and recalled.id == channel.kept_id:
-            # Another one would be on its way.
-            subscriber.deliver_nowait(recalled)
+        """Have the last message of each channel told; those told are not left."""
+        while left:
+            for key, channel in left.items():
+                await self._hear(key, channel)
+            try:
+                refused = await self._backend.last(list(left), told)
+            except BackendError:
+                if self._availability.error is None:
+                    raise
+            else:
+                for key, error in refused.items():
+                    raise BackendError(f"cannot subscribe to {key!r}") from error
+
+    async def _hear(self, key: str, channel: Channel) -> None:
+        """Wait until the backend delivers a channel."""
+        while not channel.subscribed:
+            if channel.error is not None:
+                raise BackendError(f"cannot subscribe to {key!r}") from channel.error
+            if self._availability.error is not None:
+                await self._availability.wait()
+            else:
+                await channel.change()
 
     def unsubscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Undo one subscription to each of some channels.
@@ -249,7 +275,7 @@ class Hub:
             channels: their keys.
 
         Raises:
-            BackendError: none of them is subscribed.
+            BackendError: the backend is away, or refuses one; none of them is subscribed.
             HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
         """
         await self.subscribe(subscriber, channels)
@@ -264,21 +290,32 @@ class Hub:
         subscriptions = sum(len(channel.subscribers) for channel in channels)
         counters = self._notify.counters
         return HubStatistics(
-            len(channels), subscriptions, counters.published_count, counters.delivered_count
+            len(channels),
+            subscriptions,
+            counters.published_count,
+            counters.delivered_count,
+            self.available,
+            counters.outages,
+            self._gaps.told,
         )
 
-    def _hold(self, key: str) -> Channel:
+    def _hold(self, key: str, times: int) -> Channel:
         channel = self._channels.get(key)
         if channel is None:
             channel = self._channels[key] = Channel()
             self._ask(key)
-        channel.holders += 1
+        channel.holders += times
         return channel
 
     def _release(self, key: str, channel: Channel) -> None:
         channel.holders -= 1
-        if not channel.holders and self._channels.get(key) is channel:
+        if channel.holders or self._channels.get(key) is not channel:
+            return
+        if channel.subscribed or key in self._subscribing:
             self._ask(key)
+        else:  # the backend knows nothing of it, and may not be there to be asked
+            del self._channels[key]
+            self._out_of_step.pop(key, None)
 
     def _ask(self, key: str) -> None:
         self._out_of_step[key] = None
@@ -289,58 +326,135 @@ class Hub:
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
-            while self._out_of_step:
-                key = next(iter(self._out_of_step))
-                del self._out_of_step[key]
+            await self._availability.returned()
+            wanted, gone = [], []
+            asked, self._out_of_step = self._out_of_step, {}
+            for key in asked:
                 channel = self._channels.get(key)
                 if channel is None:
                     continue
                 if not channel.holders:
-                    self._last.drop(channel)
                     del self._channels[key]
-                    if channel.ready.is_set():
-                        await self._backend.unsubscribe(key)
-                elif not channel.ready.is_set():
-                    await self._subscribe(key, channel)
+                    gone.append(key)
+                elif not channel.subscribed:
+                    wanted.append(key)
+            if gone:
+                await self._backend.unsubscribe(gone)
+            if wanted:
+                await self._subscribe(wanted)
 
-    async def _subscribe(self, key: str, channel: Channel) -> None:
-        # What came until now came by a former subscription: behind it there may be a gap.
-        self._last.drop(channel)
-        channel.latest_id = channel.kept_id = b""
+    async def _subscribe(self, wanted: Collection[str]) -> None:
+        self._subscribing.update(wanted)
+        refused: Mapping[str, BackendError] = {}
         try:
-            await self._backend.subscribe(key)
-            last = await self._backend.last(key)
+            refused = await self._backend.subscribe(wanted)
         except BackendError as exc:
-            channel.error = exc
-            self._last.drop(channel)
-            del self._channels[key]
-            await self._backend.unsubscribe(key)
-        else:
-            if last is not None and not channel.kept_id:
-                self._last.note(channel, last.message, last.expires_in)
-        channel.ready.set()
-        del channel  # its error's traceback keeps this frame
+            if self._availability.error is None:
+                refused = dict.fromkeys(wanted, exc)
+            else:
+                self._subscribing.clear()
+        for key in wanted:
+            channel = self._channels.get(key)
+            if channel is None:
+                continue
+            if key in refused:
+                self._refused(key, channel, refused[key])
+            elif key not in self._subscribing:  # it was lost meanwhile
+                self._ask(key)
+            else:
+                self._heard(key, channel)
+        self._subscribing.clear()
 
-    async def _deliver(self, key: str, message: Message) -> None:
+    def _refused(self, key: str, channel: Channel, error: BackendError) -> None:
+        del self._channels[key]
+        channel.error = error
+        channel.wake()
+        self._gaps.tell(channel)  # whoever is still subscribed would hear nothing for ever
+
+    def _heard(self, key: str, channel: Channel) -> None:
+        channel.subscribed = True
+        channel.wake()
+        self._tell_gap(channel)
+        if not channel.holders:  # all have left meanwhile
+            self._ask(key)
+
+    def _tell_gap(self, channel: Channel) -> None:
+        if self._lost is BackendLost.CLOSE:
+            self._gaps.tell(channel)
+
+    def _give_up(self) -> None:
+        """The backend is away for longer than the grace time."""
+        for channel in self._channels.values():
+            channel.wake()
+            if not channel.subscribed:
+                self._tell_gap(channel)
+
+    async def _deliver(self, key: str, message: Message, sender: object | None) -> None:
         channel = self._channels.get(key)
-        if channel is None or channel.latest_id == message.id:
+        if channel is None:
             return
-        publication = self._publications.get(message.id)
-        sender = None if publication is None else publication.sender
-        self._last.note(channel, message, self._expire)
-        latest_id = channel.latest_id
+        channel.count += 1
+        number = channel.count
         subscribers = [other for other in channel.subscribers if other is not sender]
         if (tell := self._notify.delivered) is not None:
             tell(key, len(subscribers))
-        if publication is not None:
-            publication.delivered = len(subscribers)
         for begin in range(0, len(subscribers), _TURN):
             if begin:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             for subscriber in subscribers[begin : begin + _TURN]:
                 # Not to one that has unsubscribed since then, even if it has subscribed again.
-                if channel.subscribers.get(subscriber, latest_id) is not latest_id:
+                if channel.subscribers.get(subscriber, number) < number:
                     subscriber.deliver_nowait(message)
+
+    def _lose(self, keys: Collection[str]) -> None:
+        for key in keys:
+            self._subscribing.discard(key)
+            channel = self._channels.get(key)
+            if channel is None or not channel.subscribed:
+                continue
+            channel.lose()
+            if channel.holders:
+                self._ask(key)
+            else:
+                del self._channels[key]
+
+    def _away(self, error: BackendError) -> None:
+        self._availability.away(error)
+        if (tell := self._notify.away) is not None:
+            tell(str(error))
+
+    def _back(self) -> None:
+        self._availability.back()
+        if (tell := self._notify.back) is not None:
+            tell()
+
+
+class _Receiver(Receiver):
+    """What the backend tells the hub."""
+
+    def __init__(
+        self,
+        deliver: Callable[[str, Message, object | None], Awaitable[None]],
+        lost: Callable[[Collection[str]], None],
+        away: Callable[[BackendError], None],
+        back: Callable[[], None],
+    ) -> None:
+        self._deliver = deliver
+        self._lost = lost
+        self._away = away
+        self._back = back
+
+    async def deliver(self, channel: str, message: Message, sender: object | None) -> None:
+        await self._deliver(channel, message, sender)
+
+    def lost(self, channels: Collection[str]) -> None:
+        self._lost(channels)
+
+    def away(self, error: BackendError) -> None:
+        self._away(error)
+
+    def back(self) -> None:
+        self._back()
 
 
 def _check_several(channels: Iterable[str]) -> None:
@@ -358,6 +472,8 @@ def open_hub(
     backend: str | Backend = "memory://",
     *,
     expire: float = 3600.0,
+    backend_lost: BackendLost = BackendLost.CLOSE,
+    backend_grace: float = 10.0,
     observer: Observer | None = None,
 ) -> AbstractAsyncContextManager[Hub]:
     """Open a hub and run it while the context lasts.
@@ -369,62 +485,31 @@ def open_hub(
     Args:
         backend: its URL, or one that is made already and used for nothing else.
         expire: seconds for which the last message of a channel is kept; 0: not at all.
+        backend_lost: what happens to subscribers of channels of which messages may have been lost,
+            because the backend was away.
+        backend_grace: seconds for which is waited for a backend that is away: subscribing waits so
+            long, and only then are subscribers told, where the backend is not back before.
         observer: is told what is published and delivered; None: it is only counted.
 
     Raises:
-        BackendError: the backend cannot be made, or cannot start. On entering the context.
+        BackendError: the backend cannot be made, or cannot start. On entering the context. One
+            whose broker is not reached is waited for instead, see `Hub.available`.
         TypeError: an argument is of another type.
-        ValueError: `expire` is negative, or not a number.
+        ValueError: `expire` or `backend_grace` is negative, or not a number.
     """
     check_kind("backend", backend, (str, Backend), "a URL, or a Backend")
     check_seconds("expire", expire, zero=True, endless=True)
-    return Plain(_open_hub(backend, expire, Notifier(observer)))
+    check_kind("backend_lost", backend_lost, BackendLost, "a BackendLost")
+    check_seconds("backend_grace", backend_grace, zero=True)
+    notify = Notifier(observer)
+    return Plain(_open_hub(backend, expire, backend_lost, backend_grace, notify))
 
 
 @asynccontextmanager
-async def _open_hub(backend: str | Backend, expire: float, notify: Notifier) -> AsyncIterator[Hub]:
+async def _open_hub(
+    backend: str | Backend, expire: float, lost: BackendLost, grace: float, notify: Notifier
+) -> AsyncIterator[Hub]:
     made = backend_from_url(backend) if isinstance(backend, str) else backend
-    hub = Hub(made, expire, notify)
+    hub = Hub(made, expire, lost, grace, notify)
     async with hub.running():
         yield hub
-
-
-def _refuse(engine: Engine, exc: BackendError) -> None:
-    # Not a warning for each of many: what happens to the backend, the backend says.
-    _log.info("%s refused: %s (%r)", engine.peer, exc, exc.__cause__)
-    engine.end_nowait(EndReason.REFUSED, 1013, "backend is away, try again later")
-
-
-class HubConsumer(Consumer):
-    """Connects a connection to a hub, as its URL asks for.
-
-    Args:
-        hub: where its channels are.
-        channels: which they are.
-    """
-
-    __slots__ = ("_channels", "_hub")
-
-    def __init__(self, hub: Hub, channels: Channels) -> None:
-        self._hub = hub
-        self._channels = channels
-
-    async def opened(self, engine: Engine) -> None:
-        try:
-            await self._hub.subscribe(engine, self._channels.subscribe)
-        except BackendError as exc:
-            _refuse(engine, exc)
-
-    def received_nowait(self, message: str | bytes) -> bool:
-        return not self._channels.publish
-
-    async def received(self, engine: Engine, message: str | bytes) -> None:
-        sender = None if self._channels.echo else engine
-        try:
-            for channel in self._channels.publish:
-                await self._hub.publish(channel, message, sender=sender)
-        except BackendError as exc:
-            _refuse(engine, exc)
-
-    def closed(self, engine: Engine) -> None:
-        self._hub.unsubscribe(engine, self._channels.subscribe)

@@ -1,17 +1,13 @@
-"""A hub's channels: the subscribers of each, and its last message."""
+"""A hub's channels, and the subscribers of each."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 import trio
 
 from .._exceptions import BackendError
-from .._protocol.messages import Message, bytes_held
-
-#: Bytes of last messages that a hub keeps, and that one takes besides the message.
-_KEEP: Final = 64 * 2**20
-_OVERHEAD: Final = 178
+from .._protocol.messages import Message
 
 
 class Subscriber(Protocol):
@@ -20,47 +16,46 @@ class Subscriber(Protocol):
     def deliver_nowait(self, message: Message) -> None:
         """Send a message without waiting and without raising."""
 
+    def gap_nowait(self) -> None:
+        """Messages of its channels may have been lost; without waiting and without raising."""
+
 
 class Channel:
     """A channel that has subscribers here, or is about to."""
 
     __slots__ = (
+        "_changed",
         "again",
+        "count",
         "error",
+        "gap",
         "holders",
-        "kept_id",
-        "latest",
-        "latest_expires",
-        "latest_id",
-        "ready",
+        "subscribed",
         "subscribers",
+        "told",
     )
 
     def __init__(self) -> None:
-        #: With the `latest_id` of when they joined: a fan-out skips those that joined during it.
-        self.subscribers: dict[Subscriber, bytes] = {}
+        #: Messages and losses so far.
+        self.count = 0
+        #: With the `count` of when they joined: a fan-out skips those that joined during it.
+        self.subscribers: dict[Subscriber, int] = {}
         #: How often more than once they have subscribed; None, as for most channels: none has.
         self.again: dict[Subscriber, int] | None = None
-        #: Invariant: one for each subscription; those beyond them wait for `ready`.
+        #: Invariant: one for each subscription; those beyond them wait until it is subscribed.
         self.holders = 0
-        self.ready = trio.Event()
+        #: Whether the backend delivers it.
+        self.subscribed = False
+        #: Why the backend refuses it.
         self.error: BackendError | None = None
-        #: The last message that is to be kept; None: there is none, or it was dropped, and the
-        #: backend's must have `kept_id`.
-        self.latest: Message | None = None
-        self.kept_id = b""
-        self.latest_id = b""
-        self.latest_expires = 0.0
-
-    @property
-    def forgotten(self) -> bool:
-        """Whether there is a last message that only the backend knows."""
-        return self.latest is None and bool(self.kept_id)
+        #: The `count` at the last loss, and at the last one that was told; -1: there was none.
+        self.gap = self.told = -1
+        self._changed: trio.Event | None = None
 
     def join(self, subscriber: Subscriber) -> bool:
         """Count a subscription; returns whether it is the subscriber's first."""
         if subscriber not in self.subscribers:
-            self.subscribers[subscriber] = self.latest_id
+            self.subscribers[subscriber] = self.count
             return True
         if self.again is None:
             self.again = {}
@@ -80,45 +75,24 @@ class Channel:
         self.again = self.again or None
         return True
 
+    def lose(self) -> None:
+        """The backend delivers it no more, and messages may have been lost."""
+        self.subscribed = False
+        self.gap = self.count
+        self.count += 1
 
-class LastMessages:
-    """The last messages of a hub's channels, bounded in bytes; the oldest is dropped first.
+    def has_missed(self, subscriber: Subscriber) -> bool:
+        """Whether a subscriber is still there that was there at the last loss."""
+        return self.subscribers.get(subscriber, self.count) <= self.gap
 
-    Args:
-        keep: bytes of them that are kept.
-    """
+    async def change(self) -> None:
+        """Wait until `wake` is called."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
 
-    def __init__(self, keep: int = _KEEP) -> None:
-        self._keep = keep
-        self._size = 0
-        #: What each takes. Invariant: those whose `latest` is not None, the oldest first.
-        self._channels: dict[Channel, int] = {}
-
-    def note(self, channel: Channel, message: Message, expires_in: float) -> None:
-        """A message of a channel has come.
-
-        Args:
-            channel: where it came.
-            message: the message, with its id.
-            expires_in: seconds for which it is kept; 0: what was kept before stays.
-        """
-        channel.latest_id = message.id
-        if expires_in > 0:
-            self.drop(channel)
-            channel.latest, channel.kept_id = message, message.id
-            channel.latest_expires = trio.current_time() + expires_in
-            self._channels[channel] = size = bytes_held(message) + _OVERHEAD
-            self._size += size
-            while self._size > self._keep:
-                self.drop(next(iter(self._channels)))
-
-    def drop(self, channel: Channel) -> None:
-        """Drop a channel's, where it has one."""
-        if channel.latest is not None:
-            self._size -= self._channels.pop(channel)
-            channel.latest = None
-
-    def clear(self) -> None:
-        """Drop all of them."""
-        for channel in list(self._channels):
-            self.drop(channel)
+    def wake(self) -> None:
+        """Wake those that wait for a change."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

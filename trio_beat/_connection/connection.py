@@ -141,6 +141,13 @@ class Connection:
         check_kind("message", message, Message, "a Message")
         self._engine.deliver_nowait(message)
 
+    def gap_nowait(self) -> None:
+        """Close the connection with 1012, since messages for it may have been lost.
+
+        A hub calls it, see `trio_beat.BackendLost`. The peer should connect again.
+        """
+        self._engine.gap_nowait()
+
     async def receive(self) -> str | bytes:
         """Wait for the next message; text heartbeats are not among them.
 

@@ -75,6 +75,7 @@ WAYS: Final[Mapping[EndReason, Way]] = {
     EndReason.HANDLER: Way(owed=True),
     EndReason.SHUTDOWN: Way(owed=True),
     EndReason.REFUSED: Way(owed=True),
+    EndReason.BACKEND_LOST: Way(owed=True),
     EndReason.INTERNAL_ERROR: Way(owed=True, lost=True),
 }
 
@@ -129,6 +130,13 @@ class Ending(Sending):
         except Exception as exc:  # the caller, as a server that drains, must not fail because of it
             self._failed(exc)
         self._nursery.cancel_scope.cancel()
+
+    def gap_nowait(self) -> None:
+        """End the connection, since messages for it may have been lost (`EndReason.BACKEND_LOST`).
+
+        1012 asks the peer to come again (https://www.iana.org/assignments/websocket).
+        """
+        self.end_nowait(EndReason.BACKEND_LOST, 1012, "messages may have been lost, connect again")
 
     def start_soon(self, task: Callable[[Self], Awaitable[object]]) -> None:
         """Run a task in the connection's nursery; it is cancelled when the connection ends."""

@@ -25,9 +25,9 @@ _SHORTEST_HEAD: Final = 2
 _HEADS: Final = {126: 4, 127: 10}
 #: Characters or bytes of a payload that `repr` shows.
 _SHOWN: Final = 40
-#: Bytes that a message's objects take beside the bytes of its frame and id: the message itself,
-#: its payload or frame, and its id.
-_OBJECTS: Final = 56 + 33 + 33
+#: Bytes that a message's objects take beside the bytes of its frame: the message itself, and its
+#: payload or frame.
+_OBJECTS: Final = 48 + 33
 
 
 def _frame(opcode: Opcode, payload: bytes) -> bytes:
@@ -45,36 +45,30 @@ class Message:
     """A text or binary message, whose frame is made at most once. It is not to be changed.
 
     `trio_beat.Connection.send` takes one as well as a plain text or bytes: an application that
-    sends the same to many connections makes its frame once. Two are equal when payload, kind and id
+    sends the same to many connections makes its frame once. Two are equal when payload and kind
     are.
 
     A message holds its payload until its frame is made, and from then on its frame.
 
     Args:
         payload: text or binary by its type; a bytearray or memoryview is copied.
-        id: names the message among those of all hubs; empty: it has no name.
 
     Attributes:
         payload: the text or bytes; once the frame is made, each access takes it out of that.
-        id: see above.
         frame: the message as one plain frame (RFC 6455, section 5.6), made at the first access.
 
     Raises:
-        TypeError: the payload is neither text nor bytes, or the id is not bytes.
+        TypeError: the payload is neither text nor bytes.
         ValueError: it is a text with surrogates, which cannot be encoded.
     """
 
     # Invariant: exactly one of `frame` and `payload` is filled.
-    __slots__ = ("frame", "id", "payload")
+    __slots__ = ("frame", "payload")
 
     frame: bytes
     payload: str | bytes
-    id: bytes
 
-    def __init__(self, payload: str | bytes, id: bytes = b"") -> None:
-        if type(id) is not bytes:
-            check_kind("id", id, bytes, "bytes")
-        self.id = id
+    def __init__(self, payload: str | bytes) -> None:
         if isinstance(payload, str):
             if type(payload) is not str:  # a member of an enumeration, for example
                 payload = str.__str__(payload)
@@ -105,9 +99,9 @@ class Message:
             return _payload(object.__getattribute__(self, "frame"))
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def __reduce__(self) -> tuple[type[Message], tuple[str | bytes, bytes]]:
+    def __reduce__(self) -> tuple[type[Message], tuple[str | bytes]]:
         # A copy is made of one of both slots, not of both.
-        return type(self), (self.payload, self.id)
+        return type(self), (self.payload,)
 
     @property
     def kind(self) -> Literal["text", "binary"]:
@@ -130,16 +124,16 @@ class Message:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message):
             return NotImplemented
-        return self.id == other.id and self.frame == other.frame
+        return self.frame == other.frame
 
     def __hash__(self) -> int:
-        return hash((self.frame, self.id))
+        return hash(self.frame)
 
     def __repr__(self) -> str:
         whole = self.payload
         payload, more = whole[:_SHOWN], len(whole) - _SHOWN
         shown = f"{payload!r}" + (f" and {more} more" if more > 0 else "")
-        return f"<Message {shown}, id={self.id.hex()}>" if self.id else f"<Message {shown}>"
+        return f"<Message {shown}>"
 
 
 class BeatFrames(NamedTuple):
@@ -220,4 +214,4 @@ def make_close(code: int, reason: str) -> CloseFrame:
 
 def bytes_held(message: Message) -> int:
     """Bytes of memory that a message takes, be its frame made or not."""
-    return _OBJECTS + message.size + len(message.id)
+    return _OBJECTS + message.size

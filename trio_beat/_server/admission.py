@@ -6,21 +6,24 @@
    target, while there is room. Whether there is room is checked again after it.
 3. Nothing is read while `admit` runs. If the peer leaves meanwhile, its connection ends at once
    after it; its socket is pending no longer than the time limit.
-4. Draining ends all handshakes: their peers get 503.
-5. Anything wrong with a request is a `Refused`, which is sent here and nowhere else.
+4. While a hub's backend is away, handshakes wait for it, within the hub's grace time and their own.
+5. Draining ends all handshakes: their peers get 503.
+6. Anything wrong with a request is a `Refused`, which is sent here and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import trio
 
 from .._channels.grammar import below
+from .._channels.hub import Hub
 from .._connection.consumer import Consumer
 from .._connection.life import Life
-from .._exceptions import Refused, split
+from .._exceptions import BackendError, Refused, split
 from .._log import get_logger
 from .._plain import plain
 from .._protocol.handshake import accept
@@ -28,7 +31,7 @@ from .._protocol.head import Head, fields
 from .._protocol.request import Request, release
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
-from .refusals import GOING_AWAY, Refusals, full
+from .refusals import GOING_AWAY, Refusals, backend_away, full
 
 _log = get_logger("trio_beat.server")
 
@@ -55,6 +58,7 @@ class Admission:
             where that is kept; raises `Refused`.
         subprotocols: that the server speaks, the preferred one first.
         admit: asked for each handshake; None: nothing is asked.
+        hub: where connections subscribe; None: they do not.
         keep_requests: consumers are given the requests.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
     """
@@ -68,6 +72,7 @@ class Admission:
         subprotocols: Sequence[str],
         *,
         admit: Admit | None,
+        hub: Hub | None,
         keep_requests: bool,
         http_prefix: str | None,
     ) -> None:
@@ -77,6 +82,7 @@ class Admission:
         self._consume = consume
         self._subprotocols = subprotocols
         self._ask = admit
+        self._hub = hub
         self._keep_requests = keep_requests
         self._http_prefix = http_prefix
         #: The time limits of the handshakes under way.
@@ -95,7 +101,7 @@ class Admission:
             first = pending.read_head_nowait()
             if first is not None and self._is_http(first.head):
                 return first
-            if first is None or self._ask is not None:
+            if first is None or self._ask is not None or self._is_away():
                 return await self._admit_in_time(pending, first)
             return self._connection(pending, self._check(pending, first.head), first)
         except Refused as refusal:
@@ -116,7 +122,7 @@ class Admission:
         self, pending: PendingSocket, first: FirstRequest | None
     ) -> Life | FirstRequest | None:
         timeout = self._parts.limits.handshake_timeout
-        late = f"no request within {timeout:g} s"
+        late = partial(Refused, 408, f"no request within {timeout:g} s")
         with trio.move_on_after(timeout) as scope:
             self._waiting.add(scope)
             try:
@@ -127,19 +133,25 @@ class Admission:
                     return first
                 handshake = self._check(pending, first.head)
                 if self._ask is not None and handshake.request is not None:
-                    late = f"not admitted within {timeout:g} s"
+                    late = partial(Refused, 408, f"not admitted within {timeout:g} s")
                     await ask(self._ask, handshake.request)
-                    # Meanwhile draining may have begun, and others may have taken the last place.
-                    self._check_draining()
                     if scope.cancel_called:  # it has ignored its end
-                        raise Refused(408, late)
-                    self._check_room()
+                        raise late()
+                if self._hub is not None and self._is_away():
+                    late = backend_away
+                    await _wait_for(self._hub)
+                # Meanwhile draining may have begun, and others may have taken the last place.
+                self._check_draining()
+                self._check_room()
                 return self._connection(pending, handshake, first)
             finally:
                 self._waiting.discard(scope)
         if self._parts.draining.is_set():
             raise Refused(503, GOING_AWAY)
-        raise Refused(408, late)
+        raise late()
+
+    def _is_away(self) -> bool:
+        return self._hub is not None and not self._hub.available
 
     def _is_http(self, head: Head) -> bool:
         if self._http_prefix is None:
@@ -180,6 +192,14 @@ class Admission:
             path=first.head.target,
             response=handshake.response,
         )
+
+
+async def _wait_for(hub: Hub) -> None:
+    """Wait for a hub's backend, while the grace time lasts."""
+    try:
+        await hub.wait_available()
+    except BackendError as exc:
+        raise backend_away() from exc
 
 
 async def ask(admit: Admit, request: Request) -> None:

@@ -25,6 +25,11 @@ def full() -> Refused:
     return Refused(503, "server is full, try again later", {"Retry-After": "30"})
 
 
+def backend_away() -> Refused:
+    """Make the refusal of a server whose hub cannot subscribe anyone."""
+    return Refused(503, "backend is away, try again later", {"Retry-After": "5"})
+
+
 class Refusals:
     """Tells the observer of refusals, and logs them.
 

@@ -24,8 +24,9 @@ from typing import Literal
 
 import trio
 
+from .._channels.consumer import HubConsumer
 from .._channels.grammar import ChannelError, parse_target
-from .._channels.hub import Hub, HubConsumer
+from .._channels.hub import Hub
 from .._channels.permissions import permit
 from .._checks import (
     check_kind,
@@ -143,6 +144,7 @@ class Server:
             consume,
             check_subprotocols(subprotocols),
             admit=admit,
+            hub=hub,
             keep_requests=handler is not None,
             http_prefix=None if app is None else path_prefix,
         )

@@ -149,10 +149,10 @@ def _publish(site: Site) -> Endpoint:
         body = await _body(request, site.max_message_size)
         message = _message(body, request.headers.get("content-type", ""))
         try:
-            delivered = await site.hub.publish(channel_key("broadcast", facility), message)
+            await site.hub.publish(channel_key("broadcast", facility), message)
         except BackendError as exc:
             raise HTTPException(503, f"{exc}, try again later") from exc
-        return JSONResponse({"delivered": delivered})
+        return Response(status_code=204)
 
     return endpoint
 

@@ -24,6 +24,7 @@ from .._text import without_userinfo
 
 GROUP: Final = "trio_beat.backends"
 
+
 class Receiver(ABC):
     """What a backend tells its hub.
 

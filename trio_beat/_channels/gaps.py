@@ -1,0 +1,59 @@
+"""Telling subscribers that they may have missed messages.
+
+They are told spread over time: each will connect again, and ask for the last message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Final
+
+import trio
+
+from .subscriptions import Channel, Subscriber
+
+#: Seconds over which all subscribers of a hub are told, and from some of them to the next.
+SPREAD: Final = 5.0
+PAUSE: Final = 0.1
+
+
+class Gaps:
+    """Tells subscribers of gaps.
+
+    Attributes:
+        told: subscribers that were told so far.
+    """
+
+    def __init__(self) -> None:
+        #: With the channel that has the gap. Not more than there are subscribers, and emptied
+        #: within `SPREAD`.
+        self._waiting: OrderedDict[Subscriber, Channel] = OrderedDict()
+        self._wanted = trio.Event()
+        self.told = 0
+
+    def tell(self, channel: Channel) -> None:
+        """Tell the subscribers of a channel of its last loss; once of each."""
+        if channel.told == channel.gap:
+            return
+        channel.told = channel.gap
+        for subscriber in channel.subscribers:
+            if channel.has_missed(subscriber):
+                self._waiting.setdefault(subscriber, channel)
+                self._wanted.set()
+
+    async def run(self) -> None:
+        """Tell them, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            share = 0
+            while self._waiting:
+                share = max(share, math.ceil(len(self._waiting) * PAUSE / SPREAD))
+                for _ in range(min(share, len(self._waiting))):
+                    subscriber, channel = self._waiting.popitem(last=False)
+                    # It may have left meanwhile, and even have joined again.
+                    if channel.has_missed(subscriber):
+                        self.told += 1
+                        subscriber.gap_nowait()
+                await trio.sleep(PAUSE)
