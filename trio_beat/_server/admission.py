@@ -122,7 +122,7 @@ class Admission:
         self, pending: PendingSocket, first: FirstRequest | None
     ) -> Life | FirstRequest | None:
         timeout = self._parts.limits.handshake_timeout
-        late = partial(Refused, 408, f"no request within {timeout:g} s")
+        late: Callable[[], Refused] = partial(Refused, 408, f"no request within {timeout:g} s")
         with trio.move_on_after(timeout) as scope:
             self._waiting.add(scope)
             try:
