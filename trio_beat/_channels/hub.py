@@ -335,7 +335,8 @@ class Hub:
                     continue
                 if not channel.holders:
                     del self._channels[key]
-                    gone.append(key)
+                    if channel.subscribed:
+                        gone.append(key)
                 elif not channel.subscribed:
                     wanted.append(key)
             if gone:
