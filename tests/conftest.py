@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import trio.testing
+
+from tests.support.broker import Broker, made_broker
 
 hypothesis.settings.register_profile("fast", max_examples=20)
 
@@ -42,6 +45,23 @@ def no_gc() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Broker]:
+    """A broker for all tests that do it no harm, and keep their channels apart by `prefix`."""
+    with made_broker() as broker:
+        broker.start_blocking()
+        yield broker
+
+
+_counter = itertools.count()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix that no other test uses, for what it keeps in a broker that it shares."""
+    return f"test-{next(_counter)}"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,58 @@
+"""Certificates as files: of an authority, a server and a client."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Paths of PEM files.
+
+    Args:
+        ca: the authority's certificate, that both sides trust.
+        server: the server's certificate.
+        server_key: its key.
+        client: the client's certificate.
+        client_key: its key.
+    """
+
+    ca: Path
+    server: Path
+    server_key: Path
+    client: Path
+    client_key: Path
+
+    def client_context(self) -> ssl.SSLContext:
+        """A context that checks the server, and shows the client's certificate."""
+        context = ssl.create_default_context(cafile=self.ca)
+        context.load_cert_chain(self.client, self.client_key)
+        return context
+
+
+def write_certificates(directory: Path, host: str) -> Certificates:
+    """Issue certificates, and write them to files.
+
+    Args:
+        directory: where they are written.
+        host: the name or address that the server's is for.
+    """
+    authority = trustme.CA()
+    ca = directory / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    return Certificates(
+        ca, *_issue(authority, host, directory), *_issue(authority, "client.test", directory)
+    )
+
+
+def _issue(authority: trustme.CA, name: str, directory: Path) -> tuple[Path, Path]:
+    """Issue a certificate; returns the paths of it and of its key."""
+    issued = authority.issue_cert(name)
+    certificate, key = directory / f"{name}.pem", directory / f"{name}-key.pem"
+    certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(key))
+    return certificate, key
