@@ -1,0 +1,1 @@
+"""The backend for Redis and Valkey, single or with Sentinel."""
