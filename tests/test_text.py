@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._text import printable, public_url, without_queries, without_userinfo
+from trio_beat._text import printable, public_backend, public_url, without_queries
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,52 @@ def test_query_in_a_sentence_is_left_out() -> None:
     assert without_queries("why? because") == "why? because"
 
 
-def test_userinfo_alone_is_left_out() -> None:
-    assert (
-        without_userinfo("redis://:s3cret@host:6379/0?prefix=x") == "redis://host:6379/0?prefix=x"
-    )
-    assert without_userinfo("memory://?keep=a@b") == "memory://?keep=a@b"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:s3cret@host:6379/0?prefix=x", "redis://host:6379/0"),
+        ("redis://bob:s3cret@h1:1,[::1]:2/main/0", "redis://h1:1,[::1]:2/main/0"),
+        ("redis://host:6379/0?password=s3cret#s3cret", "redis://host:6379/0"),
+        # not percent-encoded
+        ("redis://bob:12/s3cret@host/0", "redis://host/0"),
+        ("redis://bob:12?s3cret@host/0", "redis://host/0"),
+        ("redis://bob:12#s3cret@host/0", "redis://host/0"),
+        ("redis://bob:1//s3cret@host/0", "redis://host/0"),
+        ("redis://bob:s3@cret@host/0", "redis://host/0"),
+        ("redis://bob:s3\ncret@host/0", "redis://host/0"),
+        ("redis://bob:s3cret@[", "redis://["),
+        ("bob:s3cret@host", "host"),
+        ("redis:bob:s3cret@host", "host"),
+        # without the host
+        ("redis://bob:s3cret", "redis://bob:..."),
+        ("redis://bob:6379s3cret/0", "redis://bob:.../0"),
+        ("redis://:s3[cret]", "redis://:..."),
+        ("redis:bob:s3cret", "redis:..."),
+        ("redis://h:1,bob:s3cret,[::1]:s3cret,h:2", "redis://h:1,bob:...,[::1]:...,h:2"),
+        ("redis://[::1:s3cret", "redis://[::1:s3cret"),  # no port, but what should be an address
+        ("memory://", "memory://"),
+        ("memory", "memory"),
+        ("localhost:6379", "localhost:6379"),
+        ("", ""),
+    ],
+)
+def test_url_of_a_backend_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert public_backend(url) == shown
+
+
+@given(st.text(), st.text(alphabet="abc:/?#[].,", max_size=8))
+def test_nothing_before_the_host_of_a_backend_is_shown(password: str, host: str) -> None:
+    assert public_backend(f"redis://{password}@{host}") == public_backend(f"redis://{host}")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ws://bob:s3cret", "ws://bob:..."),
+        ("ws://bob:s3cret/x:y", "ws://bob:.../x:y"),
+        ("ws://[::1]:s3cret/x", "ws://[::1]:.../x"),
+        ("/ws/a:b", "/ws/a:b"),
+    ],
+)
+def test_text_in_the_place_of_a_port_is_left_out(url: str, shown: str) -> None:
+    assert public_url(url) == shown

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ._checks import check_kind, check_text, check_token, check_whole
-from ._text import without_userinfo
+from ._text import public_backend
 
 #: Statuses that `Refused` may have: client and server errors, and those that send elsewhere. Any
 #: other one has no body, or is not the last answer.
@@ -243,14 +243,15 @@ class UnknownBackend(BackendError):  # noqa: N818 - the name says what is wrong
     """No backend for this URL is installed.
 
     Attributes:
-        url: as it was given.
+        url: as it was given, without what may be secret: user, password and query.
         known: the schemes of the installed backends, sorted.
     """
 
     def __init__(self, url: str, known: list[str]) -> None:
         schemes = ", ".join(f"{scheme}://" for scheme in known)
-        super().__init__(f"no backend for {without_userinfo(url)!r}; installed are {schemes}")
-        self.url = url
+        shown = public_backend(url)
+        super().__init__(f"no backend for {shown!r}; installed are {schemes}")
+        self.url = shown
         self.known = known
 
 

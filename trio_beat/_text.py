@@ -9,6 +9,9 @@ from typing import Final
 #: The part of a URL before the host. RFC 3986 allows no slash in it, but people paste passwords
 #: unencoded: text in the place of a port that is not a number begins a password.
 _USERINFO: Final = re.compile(r"\A(?:[^/?#]*:(?!\d*(?:[/?#]|$)).*@|[^/?#]*@)", re.DOTALL)
+_HOSTS: Final = re.compile(r"[^/?#]*")
+#: Text in the place of a port that is no number; it may be a password without its ``@``.
+_NO_PORT: Final = re.compile(r"((?:\A|(?<=,))(?:\[[^\],]*\]|[^:\[,]*)):(?!\d*(?:,|\Z))[^,]*")
 _AFTER_PATH: Final = re.compile(r"[?#].*", re.DOTALL)
 _QUERY: Final = re.compile(r"\?[^\s'\"]+")
 
@@ -27,25 +30,44 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def without_userinfo(url: str) -> str:
-    """Remove user and password from a URL.
-
-    Args:
-        url: need not be valid.
-    """
-    scheme, slashes, rest = url.partition("//")
-    if not slashes or re.search(r"[/?#@]", scheme):
-        scheme, slashes, rest = "", "", url
-    return scheme + slashes + _USERINFO.sub("", rest, count=1)
-
-
 def public_url(url: str) -> str:
     """Remove what may be secret from a URL or a request's target: userinfo, query and fragment.
 
+    A path may have an ``@``, and is kept.
+
     Args:
         url: need not be valid.
     """
-    return _AFTER_PATH.sub("", without_userinfo(url), count=1)
+    scheme, rest = _split_scheme(url)
+    return scheme + _without_tail(_USERINFO.sub("", rest, count=1))
+
+
+def public_backend(url: str) -> str:
+    """Remove what may be secret from a backend's URL: userinfo, query and fragment.
+
+    An ``@`` stands behind a password and nowhere else, however that was written.
+
+    Args:
+        url: need not be valid.
+    """
+    scheme, rest = _split_scheme(url)
+    return scheme + _without_tail(rest.rpartition("@")[2])
+
+
+def _split_scheme(url: str) -> tuple[str, str]:
+    """The scheme with its slashes, where there are any, and what follows."""
+    scheme, slashes, rest = url.partition("//")
+    if not slashes or re.search(r"[/?#@]", scheme):
+        return "", url
+    return scheme + slashes, rest
+
+
+def _without_tail(rest: str) -> str:
+    """Hosts and path, of a URL without scheme and userinfo."""
+    hosts = _HOSTS.match(rest)
+    assert hosts is not None  # it matches nothing, too
+    end = hosts.end()
+    return _NO_PORT.sub(r"\1:...", rest[:end]) + _AFTER_PATH.sub("", rest[end:], count=1)
 
 
 def without_queries(text: str) -> str:

@@ -111,9 +111,26 @@ async def test_a_hub_refuses_to_keep_for_less_than_no_time(expire: float) -> Non
 
 
 @pytest.mark.parametrize(
-    "url", ["raven://:s3cret@tower/0?a=b", "memory://:s3cret@[", "memory://:s3cret@x/?a=b"]
+    "url",
+    [
+        "raven://:s3cret@tower/0?a=b",
+        "raven://bob:12/s3cret@tower",
+        "raven://bob:12#s3cret@tower",
+        "raven://bob:12?s3cret@tower",
+        "raven://bob:s3cret",
+        "raven://tower?password=s3cret",
+        "memory://:s3cret@[",
+        "memory://bob:s3 cret@[",
+        "memory://:s3cret[::1]",
+        "memory://bob:s3cret\u2100@x",
+        "memory://:s3cret@x/?a=b",
+        "memory://bob:12/s3cret@x",
+        "memory://?password=s3cret",
+    ],
 )
 def test_url_is_shown_without_its_password(url: str) -> None:
     with pytest.raises(BackendError) as caught:
         backend_from_url(url)
-    assert "s3cret" not in "".join(traceback.format_exception(caught.value.with_traceback(None)))
+    told = "".join(traceback.format_exception(caught.value.with_traceback(None)))
+    assert "s3cret" not in told
+    assert "s3cret" not in repr(vars(caught.value))

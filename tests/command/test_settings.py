@@ -116,8 +116,9 @@ def test_bad_file_is_explained(tmp_path: Path, text: str, words: str) -> None:
         load_settings([f"--config={file}"])
 
 
-def test_token_is_never_shown() -> None:
+def test_token_and_backend_are_never_shown() -> None:
     assert "secret" not in repr(load_settings(["--publish-token=secret"]))
+    assert "secret" not in repr(load_settings(["--backend=redis://bob:secret@host"]))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,9 @@ def test_token_is_never_shown() -> None:
         (["--publish-tokn", "s3cret"], "unrecognized arguments: --publish-tokn (see"),
         (["s3cret", "s3cret"], "unrecognized arguments: 2 more than expected (see"),
         (["--backend=redis://user:s3cret\udcff@host"], "--backend: 'redis://host' is not utf-8"),
+        (["--backend=redis://a:1/s3cret@b\udcff"], r"--backend: 'redis://b\udcff' is not utf-8"),
+        (["--port", "redis://a:s3cret@b"], "--port: 'redis://b' should be"),
+        (["--p=s3cret could match x"], "ambiguous option: --p could match --p"),
     ],
 )
 def test_what_may_be_secret_is_not_told(options: list[str], named: str) -> None:
@@ -134,6 +138,22 @@ def test_what_may_be_secret_is_not_told(options: list[str], named: str) -> None:
         load_settings(options)
     assert named in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('backend = ["redis://bob:s3cret@host"]', "--backend: the URL should be a valid string"),
+        ('backend.url = "redis://bob:s3cret@host"', "--backend: the URL should be a valid string"),
+        ('publish-token = ["s3cret"]', "--publish-token: the token should be a valid string"),
+    ],
+)
+def test_what_may_be_secret_in_a_file_is_not_told(text: str, named: str, tmp_path: Path) -> None:
+    file = tmp_path / "beat.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings([f"--config={file}"])
+    assert str(caught.value) == named
 
 
 #: As the kubelet sets them for a service, here `trio-beat` and one that begins with it.

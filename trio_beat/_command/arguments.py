@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import re
+from typing import Final, NoReturn
 
 from .streams import say
+
+_AMBIGUOUS: Final = re.compile(r"\A(ambiguous option: [^=\s]*)=.*( could match )", re.DOTALL)
 
 
 class ConfigurationError(Exception):
@@ -26,4 +29,6 @@ class Parser(argparse.ArgumentParser):
             # The value of a misspelt option may be secret.
             names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
             message = unknown + (" ".join(names) or f"{len(given.split())} more than expected")
+        # The same for an option that is cut short: Python quotes it with its value.
+        message = _AMBIGUOUS.sub(r"\1\2", message)
         raise ConfigurationError(f"{message} (see --help)")

@@ -23,7 +23,7 @@ from pydantic_settings import (
 )
 
 from .._checks import LONGEST, MOST_MISSES, check_prefix
-from .._text import utf8, without_userinfo
+from .._text import public_backend, utf8
 from .arguments import ConfigurationError, Parser
 
 _PREFIX: Final = "TRIO_BEAT_"
@@ -115,7 +115,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="seconds for which a channel's last message is kept; 0: not at all",
     )
-    backend: str = Field("memory://", description="URL of what connects several servers")
+    backend: str = Field(
+        "memory://",
+        repr=False,  # it may have a password
+        description="URL of what connects several servers",
+    )
     publish_token: SecretStr | None = Field(
         None,
         description="bearer token that allows to publish over HTTP; without it that is off",
@@ -273,8 +277,16 @@ def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:
         flag = _PREFIX + name.upper()
     if error["type"] == "extra_forbidden":
         return f"--config: unknown option {name!r} in the file"
-    # The URL of a backend may contain a password.
-    given = str(error["input"]) if name != "backend" else without_userinfo(str(error["input"]))
-    value = "the token" if name == "publish_token" else repr(given)
     what = error["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
-    return f"{flag}: {value} {what}"
+    return f"{flag}: {_shown(name, error['input'])} {what}"
+
+
+def _shown(name: str, value: object) -> str:
+    """The value of an option, for people, without what may be secret."""
+    if name == "publish_token":
+        return "the token"
+    if name == "backend":
+        return repr(public_backend(value)) if isinstance(value, str) else "the URL"
+    text = str(value)
+    # It may be meant for another option.
+    return repr(public_backend(text) if "://" in text and "@" in text else text)

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from .._exceptions import BackendError, UnknownBackend
 from .._protocol.messages import Message
-from .._text import without_userinfo
+from .._text import public_backend
 
 GROUP: Final = "trio_beat.backends"
 
@@ -114,7 +114,7 @@ class Backend(ABC):
 
         Raises:
             ValueError: the URL has a part that the backend cannot use; the message names it and
-                says what is allowed.
+                says what is allowed. It quotes neither user nor password.
         """
 
     @abstractmethod
@@ -194,14 +194,16 @@ def backend_from_url(url: str) -> Backend:
 
     Raises:
         UnknownBackend: nothing is installed for its scheme.
-        BackendError: it is no URL, or has a part that its backend cannot use.
+        BackendError: it is no URL, or has a part that its backend cannot use. The
+            message has no user, password or query.
     """
+    shown = public_backend(url)
     try:
         parts = urlsplit(url)
     except ValueError as exc:
         # The cause may quote what stands before the host.
-        cause, why = (None, "") if "@" in url else (exc, f": {exc}")
-        raise BackendError(f"{without_userinfo(url)!r} is not a URL{why}") from cause
+        cause, why = (None, "") if "'" in str(exc) else (exc, f": {exc}")
+        raise BackendError(f"{shown!r} is not a URL{why}") from cause
     known = entry_points(group=GROUP)
     if not parts.scheme or parts.scheme not in known.names:
         raise UnknownBackend(url, sorted(known.names))
@@ -212,5 +214,5 @@ def backend_from_url(url: str) -> Backend:
     try:
         backend: Backend = backend_class.from_url(parts)
     except ValueError as exc:
-        raise BackendError(f"{without_userinfo(url)!r}: {exc}") from exc
+        raise BackendError(f"{shown!r}: {exc}") from exc
     return backend
