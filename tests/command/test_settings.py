@@ -33,6 +33,7 @@ def test_every_option_comes_from_all_three_places(
         value = {
             "path_prefix": "/x/",
             "slow_policy": "drop-oldest",
+            "backend_lost": "keep",
             "log_level": "error",
             "log_format": "json",
             "tls_cert": "/x.pem",
@@ -81,6 +82,9 @@ def test_flag_goes_before_environment_goes_before_file(
         ("--host=a,", ["--host", "'a,'", "has an empty part"]),
         ("--interval=1e308", ["--interval", "'1e308'", "less than or equal to 1000000000000"]),
         ("--misses=1000000001", ["--misses", "less than or equal to 1000000000"]),
+        ("--backend-lost=wait", ["--backend-lost", "'wait'", "'close' or 'keep'"]),
+        ("--backend-grace=-1", ["--backend-grace", "'-1'", "greater than or equal to 0"]),
+        ("--backend-grace=inf", ["--backend-grace", "'inf'", "finite"]),
         ("--bogus=1", ["--bogus"]),
     ],
 )
@@ -129,7 +133,10 @@ def test_token_and_backend_are_never_shown() -> None:
         (["s3cret", "s3cret"], "unrecognized arguments: 2 more than expected (see"),
         (["--backend=redis://user:s3cret\udcff@host"], "--backend: 'redis://host' is not utf-8"),
         (["--backend=redis://a:1/s3cret@b\udcff"], r"--backend: 'redis://b\udcff' is not utf-8"),
+        (["--backend-lost=redis://a:s3cret@b"], "--backend-lost: 'redis://b' should be"),
         (["--port", "redis://a:s3cret@b"], "--port: 'redis://b' should be"),
+        (["--back=redis://a:s3cret@b"], "ambiguous option: --back could match --backend"),
+        (["--back", "redis://a:s3cret@b"], "ambiguous option: --back could match --backend"),
         (["--p=s3cret could match x"], "ambiguous option: --p could match --p"),
     ],
 )

@@ -9,12 +9,13 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from typing import NoReturn
 
 import trio
 
-from .._channels.hub import Hub, open_hub
+from .._channels.hub import BackendLost, Hub, open_hub
 from .._connection.shared import SlowPolicy
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
@@ -23,7 +24,7 @@ from .._server.limits import Limits
 from .._server.listeners import describe, open_listeners
 from .._server.server import Server
 from .._site.app import Site, make_app
-from ..backends import backend_from_url
+from ..backends import Backend, backend_from_url
 from .arguments import ConfigurationError
 from .logs import set_up_logging
 from .settings import Settings, load_settings
@@ -77,13 +78,22 @@ async def _run(settings: Settings) -> int:
             listeners = await _listen(settings)
             for listener in listeners:
                 stack.enter_context(listener)
-            async with open_hub(backend, expire=settings.expire) as hub:
+            async with _open_hub(settings, backend) as hub:
                 server = _make_server(settings, hub, heartbeat, context)
                 gc.freeze()  # what exists already stays for good
                 gc.set_threshold(*_COLLECT)
                 return await _serve(settings, server, listeners, signals)
         except BackendError as exc:
             raise ConfigurationError(f"--backend: {exc}") from exc
+
+
+def _open_hub(settings: Settings, backend: Backend) -> AbstractAsyncContextManager[Hub]:
+    return open_hub(
+        backend,
+        expire=settings.expire,
+        backend_lost=BackendLost(settings.backend_lost),
+        backend_grace=settings.backend_grace,
+    )
 
 
 async def _listen(settings: Settings) -> list[socket.socket]:

@@ -118,7 +118,21 @@ class Settings(BaseSettings):
     backend: str = Field(
         "memory://",
         repr=False,  # it may have a password
-        description="URL of what connects several servers",
+        description="URL of what connects several servers: memory://, redis://HOST, "
+        "rediss://HOST, redis+sentinel://HOST,HOST/NAME, or valkey for redis",
+    )
+    backend_lost: Literal["close", "keep"] = Field(
+        "close",
+        description="what happens to peers that may have missed messages, because the backend was "
+        "away",
+    )
+    backend_grace: float = Field(
+        10.0,
+        ge=0,
+        le=LONGEST,
+        allow_inf_nan=False,
+        description="seconds for which is waited for a backend that is away; then peers that may "
+        "have missed messages are told, and new ones get 503",
     )
     publish_token: SecretStr | None = Field(
         None,
