@@ -51,7 +51,7 @@ WITHIN: Final = {
         ("logs", "settings"),
         ("extras",),
         ("arguments",),
-        ("signals", "streams"),
+        ("signals", "streams", "title"),
     ),
     "_connection": (
         ("handler", "life"),

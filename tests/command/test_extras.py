@@ -15,7 +15,13 @@ from trio_beat._command.extras import server_extra
 
 from ..support.command import clean_environment
 
-EXTRA = ("pydantic", "pydantic_settings", "pythonjsonlogger", "starlette")
+EXTRA = (
+    "pydantic",
+    "pydantic_settings",
+    "pythonjsonlogger",
+    "setproctitle",
+    "starlette",
+)
 _HIDDEN = """
 import sys
 for name in {!r}:
@@ -112,6 +118,25 @@ def test_a_log_of_json_names_what_it_misses() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     expected = "--log-format json needs python-json-logger: pip install 'trio-beat[server]'"
     assert done.stderr == f"trio-beat: {expected} installs it\n"
+
+
+@pytest.mark.real
+def test_a_secret_of_the_command_line_names_what_it_misses() -> None:
+    done = run(_COMMAND, "--publish-token=s3cret", hidden=("setproctitle",))
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = "hiding a secret of the command line needs setproctitle: pip install 'trio-beat["
+    assert done.stderr == f"trio-beat: {expected}server]' installs it\n"
+
+
+@pytest.mark.real
+def test_a_client_goes_on_without_hiding_a_secret() -> None:
+    done = run(_COMMAND, "publish", "ws://bob:s3cret@h:x/", "hello", hidden=EXTRA)
+    assert (done.returncode, done.stdout) == (2, "")
+    warning, error = done.stderr.splitlines()
+    assert warning == (
+        "trio-beat: the command line shows a secret to all users; with setproctitle it would not"
+    )
+    assert error.startswith("trio-beat: 'ws://h:.../' is not the URL")
 
 
 @pytest.mark.real

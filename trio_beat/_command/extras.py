@@ -13,6 +13,7 @@ _PACKAGES: Final = {
     "pydantic": "pydantic",
     "pydantic_settings": "pydantic-settings",
     "pythonjsonlogger": "python-json-logger",
+    "setproctitle": "setproctitle",
     "starlette": "starlette",
 }
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from .arguments import ConfigurationError
 from .extras import server_extra
 from .streams import complain, open_missing, standard_error
+from .title import hide_secrets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,14 +30,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match given:
             case ["listen" | "publish" as name, *rest]:
+                if arguments is None:
+                    _hide_secrets_of_client()
                 return _client(name)(rest)
             case _:
+                if arguments is None:
+                    with server_extra("hiding a secret of the command line"):
+                        hide_secrets()
                 return _server()(given)
     except ConfigurationError as exc:
         complain(str(exc))
         return 2
     finally:
         standard_error().finish()
+
+
+def _hide_secrets_of_client() -> None:
+    try:
+        hide_secrets()
+    except ModuleNotFoundError:
+        # A client needs no extra.
+        complain("the command line shows a secret to all users; with setproctitle it would not")
 
 
 def _client(name: str) -> Callable[[Sequence[str]], int]:
