@@ -126,6 +126,10 @@ async def test_a_hub_refuses_to_keep_for_less_than_no_time(expire: float) -> Non
         "memory://:s3cret@x/?a=b",
         "memory://bob:12/s3cret@x",
         "memory://?password=s3cret",
+        "redis://bob:12/s3cret@x",
+        "redis://bob:s3cret@x/y",
+        "redis+cluster://bob:s3cret@x",
+        "redis://bob:s3cret",
     ],
 )
 def test_url_is_shown_without_its_password(url: str) -> None:

@@ -16,6 +16,7 @@ from trio_beat._command.extras import server_extra
 from ..support.command import clean_environment
 
 EXTRA = (
+    "hiredis",
     "pydantic",
     "pydantic_settings",
     "pythonjsonlogger",
@@ -137,6 +138,15 @@ def test_a_client_goes_on_without_hiding_a_secret() -> None:
         "trio-beat: the command line shows a secret to all users; with setproctitle it would not"
     )
     assert error.startswith("trio-beat: 'ws://h:.../' is not the URL")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("scheme", ["redis", "valkeys+sentinel"])
+def test_a_broker_names_the_extra_that_it_needs(scheme: str) -> None:
+    done = run(_COMMAND, "--port=0", f"--backend={scheme}://h/0", hidden=("hiredis",))
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = f"backend {scheme}:// needs hiredis: pip install 'trio-beat[redis]' installs it"
+    assert done.stderr == f"trio-beat: --backend: {expected}\n"
 
 
 @pytest.mark.real

@@ -24,6 +24,9 @@ from .._text import public_backend
 
 GROUP: Final = "trio_beat.backends"
 
+#: The extra of this distribution that installs a package, by the module that is imported.
+_EXTRAS: Final = {"hiredis": "redis"}
+
 
 class Receiver(ABC):
     """What a backend tells its hub.
@@ -194,8 +197,8 @@ def backend_from_url(url: str) -> Backend:
 
     Raises:
         UnknownBackend: nothing is installed for its scheme.
-        BackendError: it is no URL, or has a part that its backend cannot use. The
-            message has no user, password or query.
+        BackendError: it is no URL, or has a part that its backend cannot use; or a package that
+            the backend needs is not installed. The message has no user, password or query.
     """
     shown = public_backend(url)
     try:
@@ -210,9 +213,17 @@ def backend_from_url(url: str) -> Backend:
     try:
         backend_class = known[parts.scheme].load()
     except ImportError as exc:
-        raise BackendError(f"backend {parts.scheme}:// cannot be imported: {exc}") from exc
+        raise BackendError(_cannot_import(parts.scheme, exc)) from exc
     try:
         backend: Backend = backend_class.from_url(parts)
     except ValueError as exc:
         raise BackendError(f"{shown!r}: {exc}") from exc
     return backend
+
+
+def _cannot_import(scheme: str, exc: ImportError) -> str:
+    module = (exc.name or "").partition(".")[0]
+    if module in _EXTRAS:  # not installed, or too old
+        install = f"pip install 'trio-beat[{_EXTRAS[module]}]' installs it"
+        return f"backend {scheme}:// needs {module}: {install}"
+    return f"backend {scheme}:// cannot be imported: {exc}"
