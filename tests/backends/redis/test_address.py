@@ -103,6 +103,11 @@ def test_every_parameter() -> None:
     )
 
 
+@pytest.mark.parametrize("prefix", ["a", "a:user", "users", "User", "a:b:"])
+def test_a_prefix_is_any_text_that_no_key_begins_with(prefix: str) -> None:
+    assert parse(f"redis://h?prefix={prefix}").prefix == prefix
+
+
 def test_an_empty_prefix_is_none() -> None:
     assert parse("redis://h?prefix=") == parse("redis://h")
 
@@ -174,6 +179,8 @@ def test_whatever_is_percent_encoded_is_read(name: str, password: str) -> None:
         ("redis://h?ca=", "parameter ca has no value"),
         ("redis://h?prefix=%f", "parameter prefix has a % without two hexadecimal digits"),
         ("redis://h?prefix=%ff", "parameter prefix is not UTF-8"),
+        ("redis://h?prefix=user", "prefix 'user' begins like a key that has none"),
+        ("redis://h?prefix=broadcast:x", "prefix 'broadcast:x' begins like a key"),
         ("redis://h?password_file=a%00b", "password_file is no file name"),
         ("redis://h?timeout=0", "timeout '0' is not a number of seconds > 0"),
         ("redis://h?timeout=nan", "timeout 'nan'"),

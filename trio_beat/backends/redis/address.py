@@ -53,6 +53,8 @@ _PARAMETERS: Final = (
     "sentinel_password_file",
 )
 _FILES: Final = ("password_file", "ca", "cert", "key", "sentinel_password_file")
+#: What keys without a prefix begin with.
+_AUDIENCES: Final = ("broadcast", "user", "group", "session")
 _PASSWORDS: Final = re.compile(r".*(pass|pwd|secret|token|auth).*", re.IGNORECASE)
 _NODE: Final = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?P<port>:.*)?", re.DOTALL)
 #: The name of a host; getaddrinfo decides about the rest.
@@ -114,7 +116,7 @@ class Address:
             database=database,
             username=_decoded("the user name", name) or None,
             password=_decoded("the password", secret) or None,
-            prefix=given.get("prefix", ""),
+            prefix=_prefix(given.get("prefix", "")),
             timeout=_timeout(given.get("timeout")),
             client_name=_client_name(given.get("client_name")),
             sentinel_username=given.get("sentinel_username"),
@@ -323,6 +325,13 @@ def _node(text: str, port: int) -> tuple[str, int]:
         # Not quoted: it may be a password, with its @ and the host forgotten.
         raise ValueError(f"the port of host {host!r} is not a number from 1 to {_LAST_PORT}")
     return host, int(number)
+
+
+def _prefix(text: str) -> str:
+    if text.partition(":")[0] in _AUDIENCES:
+        names = ", ".join(_AUDIENCES)
+        raise ValueError(f"prefix {text!r} begins like a key that has none: with one of {names}")
+    return text
 
 
 def _timeout(text: str | None) -> float:
