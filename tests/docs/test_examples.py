@@ -22,6 +22,7 @@ _EXAMPLES = {
     "clients": {"python": 3, "javascript": 1},
     "operating": {"toml": 1, "sh": 3},
     "backends": {"python": 2, "toml": 1},
+    "redis": {"python": 1},
 }
 
 
