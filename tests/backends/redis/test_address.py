@@ -273,6 +273,8 @@ async def test_the_password_is_read_from_its_file_each_time(tmp_path: Path) -> N
 async def test_without_a_file_it_is_what_the_url_has() -> None:
     assert await parse("redis://:s3cret@h").read_password() == "s3cret"
     assert await parse("redis://h").read_password() is None
+    # A user is asked for by name also where it needs none.
+    assert await parse("redis://bob@h").read_password() == ""
     assert await parse("redis+sentinel://:s3cret@h/x").read_sentinel_password() is None
 
 

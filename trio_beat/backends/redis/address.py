@@ -142,11 +142,17 @@ class Address:
     async def read_password(self) -> str | None:
         """The password as it is now: the URL's, or what the file has.
 
+        A user without a password has the empty one, so that the broker is asked for this user, and
+        not for its default one.
+
+        Returns:
+            None: without authentication.
+
         Raises:
             BackendError: the file cannot be used; says why.
         """
         if self.password_file is None:
-            return self.password
+            return "" if self.password is None and self.username is not None else self.password
         return await _read(self.password_file, "password_file")
 
     async def read_sentinel_password(self) -> str | None:
