@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_beat._text import printable, public_backend, public_url, without_queries
+from trio_beat._text import (
+    printable,
+    public_backend,
+    public_url,
+    split_url,
+    without_queries,
+)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +126,30 @@ def test_nothing_before_the_host_of_a_backend_is_shown(password: str, host: str)
 )
 def test_text_in_the_place_of_a_port_is_left_out(url: str, shown: str) -> None:
     assert public_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "netloc"),
+    [
+        ("x://h1,h2:1/a?b#c", "h1,h2:1"),
+        ("x://[::1],[::2]:1/a?b#c", "[::1],[::2]:1"),
+        ("x://h1,[::1]/a?b#c", "h1,[::1]"),
+        ("X://bob:s,3@h1,[::1],h2/a?b#c", "bob:s,3@h1,[::1],h2"),
+        ("x://bob:s,3@h/a?b#c", "bob:s,3@h"),
+        ("x://h/a?b#c", "h"),
+        ("x://,/a?b#c", ","),
+    ],
+)
+def test_url_of_several_hosts_is_taken_apart(url: str, netloc: str) -> None:
+    assert split_url(url) == ("x", netloc, "/a", "b", "c")
+
+
+@given(st.text(alphabet="a_:/?#@,", max_size=8))
+def test_other_urls_are_taken_apart_as_ever(url: str) -> None:
+    assert split_url(url) == urlsplit(url)
+
+
+@pytest.mark.parametrize("url", ["x://[", "x://[::1],[", "x://h,::1]", "x://[::1,::2]"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="IPv"):
+        split_url(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 #: The part of a URL before the host. RFC 3986 allows no slash in it, but people paste passwords
 #: unencoded: text in the place of a port that is not a number begins a password.
@@ -13,6 +14,10 @@ _HOSTS: Final = re.compile(r"[^/?#]*")
 #: Text in the place of a port that is no number; it may be a password without its ``@``.
 _NO_PORT: Final = re.compile(r"((?:\A|(?<=,))(?:\[[^\],]*\]|[^:\[,]*)):(?!\d*(?:,|\Z))[^,]*")
 _AFTER_PATH: Final = re.compile(r"[?#].*", re.DOTALL)
+#: A URL's beginning, and several hosts.
+_SEVERAL: Final = re.compile(
+    r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//)([^/?#]*@)?([^/?#@]*,[^/?#@]*)(?=[/?#]|\Z)"
+)
 _QUERY: Final = re.compile(r"\?[^\s'\"]+")
 
 
@@ -68,6 +73,24 @@ def _without_tail(rest: str) -> str:
     assert hosts is not None  # it matches nothing, too
     end = hosts.end()
     return _NO_PORT.sub(r"\1:...", rest[:end]) + _AFTER_PATH.sub("", rest[end:], count=1)
+
+
+def split_url(url: str) -> SplitResult:
+    """Take a URL apart like `urllib.parse.urlsplit`, also one with several hosts.
+
+    They are separated by commas. From Python 3.11.12, 3.12.9 and 3.13.2 on `urlsplit` refuses that
+    where one of them is an IPv6 address.
+
+    Raises:
+        ValueError: it is no URL. The message may quote a part of it.
+    """
+    found = _SEVERAL.match(url)
+    if found is None:
+        return urlsplit(url)
+    begin, userinfo, hosts = found.groups(default="")
+    for host in hosts.split(","):
+        urlsplit(f"//{host}")
+    return urlsplit(f"{begin}{userinfo}host{url[found.end() :]}")._replace(netloc=userinfo + hosts)
 
 
 def without_queries(text: str) -> str:

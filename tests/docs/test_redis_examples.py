@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,7 +18,7 @@ _URL = re.compile(r"^    (\S+://\S+)$", re.MULTILINE)
 
 def test_its_urls_say_what_is_said_of_them() -> None:
     urls = _URL.findall(document("redis").partition("\nExamples\n")[2])
-    first, acl, file, tls, sentinel, valkey = [Address.parse(urlsplit(url)) for url in urls]
+    first, acl, file, tls, sentinel, valkey = [Address.from_text(url) for url in urls]
     assert first == Address(nodes=(("127.0.0.1", 6379),), prefix="myapp")
     assert (acl.username, acl.password) == ("bob", "p@ss/word")
     assert (file.username, file.password_file) == ("bob", Path("/run/secrets/redis"))
@@ -32,7 +31,7 @@ def test_its_urls_say_what_is_said_of_them() -> None:
 def test_it_names_each_scheme_and_parameter() -> None:
     text = document("redis")
     with pytest.raises(ValueError, match="allowed are prefix") as caught:
-        Address.parse(urlsplit("redis://h?x"))
+        Address.from_text("redis://h?x")
     parameters = str(caught.value).partition("allowed are ")[2].split(", ")
     assert {"prefix", "timeout"} <= set(parameters) <= {field.name for field in fields(Address)}
     for name in [*SCHEMES, *parameters]:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import entry_points
 from typing import Final, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from .._exceptions import BackendError, UnknownBackend
 from .._protocol.messages import Message
-from .._text import public_backend
+from .._text import public_backend, split_url
 
 GROUP: Final = "trio_beat.backends"
 
@@ -113,7 +113,8 @@ class Backend(ABC):
         """Make a backend.
 
         Args:
-            url: its URL, taken apart.
+            url: its URL, taken apart. It may name several hosts, with commas between them: then
+                `hostname` and `port` cannot be used, but `netloc`.
 
         Raises:
             ValueError: the URL has a part that the backend cannot use; the message names it and
@@ -202,7 +203,7 @@ def backend_from_url(url: str) -> Backend:
     """
     shown = public_backend(url)
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
     except ValueError as exc:
         # The cause may quote what stands before the host.
         cause, why = (None, "") if "'" in str(exc) else (exc, f": {exc}")

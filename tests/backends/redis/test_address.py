@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import traceback
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote
 
 import pytest
 import trustme
@@ -18,7 +18,7 @@ from trio_beat.backends.redis.address import SCHEMES, Address
 
 
 def parse(url: str) -> Address:
-    return Address.parse(urlsplit(url))
+    return Address.from_text(url)
 
 
 def refusal(url: str) -> str:
@@ -147,7 +147,6 @@ def test_whatever_is_percent_encoded_is_read(name: str, password: str) -> None:
         ("redis://bob:s3cret@", "no host"),
         ("redis://bob:s3cret@:6379", "a host is empty"),
         ("redis://h 1", "a host has characters"),
-        ("redis://[::1]x", "a host is not HOST"),
         ("redis://::1", "a host is empty"),
         ("redis://h1:1:2", "port of host 'h1' is not a number from 1 to 65535"),
         ("redis://h:0", "port of host 'h' is not a number from 1 to 65535"),
@@ -208,6 +207,23 @@ def test_a_wrong_part_is_named_with_what_is_allowed(url: str, words: str) -> Non
     assert words in refusal(url)
 
 
+@pytest.mark.parametrize(
+    ("hosts", "words"),
+    [
+        ("[::1]x", "a host is not HOST, HOST:PORT, or an IPv6 address in [brackets]"),
+        ("[::1", "a host is not HOST"),
+        ("x[::1]", "a host is not HOST"),
+        ("[::x]", "what stands in [brackets] is not an IPv6 address"),
+        ("[127.0.0.1]", "is not an IPv6 address"),
+    ],
+)
+def test_what_is_no_ipv6_address_is_named(hosts: str, words: str) -> None:
+    # Not every Python takes such a URL apart.
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is looked at below
+        Address.parse(SplitResult("redis", hosts, "", "", ""))
+    assert words in str(caught.value)
+
+
 #: Passwords that people do not percent-encode, and other ways to get a URL wrong.
 LEAKS = [
     "redis://bob:s3/cret@h",
@@ -220,6 +236,9 @@ LEAKS = [
     "redis://bob:%zzs3cret@h",
     "redis://bob:%ffs3cret@h",
     "redis://bob:s3cret@h:x",
+    "redis://bob:s3cret@[",
+    "redis://bob:s3cret\u2100@h",
+    "redis://[s3cret]",
     "redis://bob:s3cret@h/x",
     "redis://bob:s3cret@h?x=1",
     "redis://bob:s3cret@h1,h2",

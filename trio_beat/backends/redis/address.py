@@ -22,6 +22,7 @@ import trio
 
 from ..._checks import LONGEST
 from ..._exceptions import BackendError
+from ..._text import split_url
 
 PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
@@ -94,7 +95,7 @@ class Address:
         """Read what a URL says.
 
         Args:
-            url: taken apart by `urllib.parse.urlsplit`.
+            url: taken apart.
 
         Raises:
             ValueError: names the part that is wrong, and what is allowed; quotes no secret.
@@ -124,6 +125,21 @@ class Address:
         )
         address._check_together()
         return address
+
+    @classmethod
+    def from_text(cls, url: str) -> Self:
+        """Read what a URL says that is not taken apart yet.
+
+        Raises:
+            ValueError: as for `parse`.
+        """
+        try:
+            parts = split_url(url)
+        except ValueError:
+            parts = None
+        if parts is None:  # without the cause, which may quote a password
+            raise ValueError("it is not a URL")
+        return cls.parse(parts)
 
     @property
     def tls(self) -> bool:
