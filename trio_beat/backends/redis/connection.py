@@ -26,7 +26,7 @@ import outcome
 import trio
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
-from ..._plain import bare
+from ..._plain import Plain, bare
 from .errors import Disconnected, ReplyError
 
 #: What a command is made of.
@@ -54,19 +54,23 @@ class Batch:
 
     Args:
         left: how many.
+
+    Attributes:
+        abandoned: whether the task has gone.
     """
 
-    __slots__ = ("_failed", "_task", "left")
+    __slots__ = ("_failed", "_left", "_task", "abandoned")
 
     def __init__(self, left: int) -> None:
-        self.left = left
+        self._left = left
+        self.abandoned = False
         self._task: trio.lowlevel.Task | None = None
         self._failed: Disconnected | None = None
 
     def done(self) -> None:
         """One of them has come."""
-        self.left -= 1
-        if self.left == 0 and self._task is not None:
+        self._left -= 1
+        if self._left == 0 and self._task is not None:
             trio.lowlevel.reschedule(self._task)
             self._task = None
 
@@ -81,7 +85,7 @@ class Batch:
         """Wait for all of them."""
         if self._failed is not None:
             raise self._failed
-        if self.left > 0:
+        if self._left > 0:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
 
@@ -171,7 +175,7 @@ class Connection:
     async def running(self) -> AsyncIterator[Self]:
         """Work while the context lasts; the stream is closed afterwards."""
         try:
-            async with trio.open_nursery() as nursery:
+            async with Plain(trio.open_nursery()) as nursery:
                 nursery.start_soon(self._run)
                 try:
                     yield self
@@ -303,15 +307,22 @@ class Connection:
             Disconnected: not all have come, since the connection has ended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        for packed, pending in commands:
-            if self._size >= LIMIT or len(self._pending) >= PENDING or self._room:
-                await self._room.park()
-            if self._error is not None:
-                raise self._gone()
-            self._append(packed, pending)
-            if self._room:
-                self._let_in()
-        await batch.wait()
+        try:
+            for packed, pending in commands:
+                if self._size >= LIMIT or len(self._pending) >= PENDING or self._room:
+                    await self._room.park()
+                self._check_working()
+                self._append(packed, pending)
+                if self._room:
+                    self._let_in()
+            await batch.wait()
+        except BaseException:
+            batch.abandoned = True
+            raise
+
+    def _check_working(self) -> None:
+        if self._error is not None:
+            raise self._gone()
 
     def _append(self, packed: bytes, pending: Pending) -> None:
         self._outgoing.append(packed)
@@ -364,7 +375,7 @@ class Connection:
             self.first = self.first or bytes(data[:1])
             reader.feed(cast("bytes", data))
             try:
-                while (item := reader.gets()) is not _NOTHING:
+                while self._error is None and (item := reader.gets()) is not _NOTHING:
                     await self._take(item)
             except ProtocolError as exc:
                 self.garbled = True

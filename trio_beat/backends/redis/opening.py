@@ -49,7 +49,6 @@ async def open_connection(
     context: ssl.SSLContext | None,
     timeout: float,
     pushed: Callable[[Sequence[Any]], object] | None = None,
-    make: Callable[..., Connection] = Connection,
 ) -> AsyncIterator[Connection]:
     """Connect, and have a connection while the context lasts.
 
@@ -61,23 +60,22 @@ async def open_connection(
         context: for TLS; None: without.
         timeout: seconds for connecting, and of silence after which the broker is dead.
         pushed: see `Connection`.
-        make: makes the connection of a stream.
 
     Raises:
         Disconnected: it cannot be reached.
         Misconfigured: it does not speak TLS, or its certificate is not trusted.
     """
     stream = await open_stream(host, port, context, timeout)
-    name = place(host, port)
-    async with make(stream, name=name, timeout=timeout, pushed=pushed).running() as connection:
-        yield connection
+    name = shown(host, port)
+    async with Connection(stream, name=name, timeout=timeout, pushed=pushed).running() as opened:
+        yield opened
 
 
 async def open_stream(
     host: str, port: int, context: ssl.SSLContext | None, timeout: float
 ) -> trio.abc.Stream:
     """Connect by TCP, and by TLS where there is a context; see `open_connection`."""
-    name = place(host, port)
+    name = shown(host, port)
     with trio.move_on_after(timeout):
         try:
             stream = await trio.open_tcp_stream(host, port)
@@ -100,7 +98,7 @@ async def open_stream(
     raise Disconnected(f"cannot connect to {name}: no answer within {timeout:g} s")
 
 
-def place(host: str, port: int) -> str:
+def shown(host: str, port: int) -> str:
     """A broker's address, for people."""
     return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
