@@ -151,6 +151,8 @@ class Connection:
         self._pending: deque[Pending] = deque()
         self._writer: trio.lowlevel.Task | None = None  #: where it has nothing to do
         self._room = trio.lowlevel.ParkingLot()
+        #: Whether one that waited for room was woken, and has not taken it.
+        self._admitted = False
         #: Since when the reader stands waiting for bytes; None: it does not.
         self._listening: float | None = None
         self._scope = trio.CancelScope()
@@ -309,8 +311,9 @@ class Connection:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             for packed, pending in commands:
-                if self._size >= LIMIT or len(self._pending) >= PENDING or self._room:
+                if self._room or self._admitted or self._is_full():
                     await self._room.park()
+                    self._admitted = False
                 self._check_working()
                 self._append(packed, pending)
                 if self._room:
@@ -332,9 +335,13 @@ class Connection:
             trio.lowlevel.reschedule(self._writer)
             self._writer = None
 
+    def _is_full(self) -> bool:
+        return self._size >= LIMIT or len(self._pending) >= PENDING
+
     def _let_in(self) -> None:
         """Wake the first task that waits for room, where there is; it wakes the next one."""
-        if self._size < LIMIT and len(self._pending) < PENDING:
+        if self._room and not (self._admitted or self._is_full()):
+            self._admitted = True
             self._room.unpark()
 
     # Its tasks.
