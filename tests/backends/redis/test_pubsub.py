@@ -10,8 +10,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.receivers import Recorder
 from tests.support.played_broker import BrokerEnd, error, message, push, reply
+from tests.support.receivers import Recorder
 from trio_beat import Message
 from trio_beat.backends.redis.errors import Disconnected, ReplyError
 from trio_beat.backends.redis.opening import Greeting

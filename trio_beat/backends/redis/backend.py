@@ -29,7 +29,7 @@ from .. import Backend, Receiver, Told
 from .address import Address
 from .errors import Disconnected, NotPrimary
 from .locating import Fixed, Locator, Place
-from .opening import open_stream, shake_hands, shown
+from .opening import open_stream, place, shake_hands
 from .pubsub import PubSub
 
 #: Seconds: the ceiling of the first pause between attempts, and of all pauses.
@@ -92,7 +92,8 @@ class RedisBackend(Backend):
     async def _running(self, receiver: Receiver) -> AsyncIterator[None]:
         self._receiver = receiver
         try:
-            async with self._locator.running(), trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._locator.run)
                 await nursery.start(self._keep_connected)
                 try:
                     yield
@@ -166,14 +167,15 @@ class RedisBackend(Backend):
         address = self._address
         receiver = self._receiver
         assert receiver is not None
-        with trio.move_on_after(address.timeout) as opening:
-            place = await self._locator.locate()
+        deadline = trio.current_time() + address.timeout
+        here = await self._locator.locate()
+        with trio.CancelScope(deadline=deadline) as opening:
             password = await self._read_password()
             context = address.make_ssl_context()
-            stream = await open_stream(*place, context, address.timeout)
+            stream = await open_stream(*here, context, address.timeout)
             async with PubSub(
                 stream,
-                name=shown(*place),
+                name=place(*here),
                 timeout=address.timeout,
                 receiver=receiver,
                 prefix=self._prefix,
@@ -191,17 +193,17 @@ class RedisBackend(Backend):
                 connection.greeted(greeting)
                 self._tell_back(connection)
                 connected()
-                await self._stay(connection, place)
+                await self._stay(connection, here)
         if opening.cancelled_caught:
-            text = f"{self._address.shown} did not answer within {address.timeout:g} s"
-            raise Disconnected(text)
+            raise Disconnected(f"{place(*here)} did not answer within {address.timeout:g} s")
 
-    async def _stay(self, connection: PubSub, place: Place) -> None:
+    async def _stay(self, connection: PubSub, here: Place) -> None:
         """Wait until the connection ends, or is of no use."""
         async with Plain(trio.open_nursery()) as nursery:
 
             async def leave_when_moved() -> None:
-                connection.end(await self._locator.wait_moved(place))
+                there = await self._locator.moved(here)
+                connection.end(f"the primary has moved from {place(*here)} to {place(*there)}")
 
             nursery.start_soon(leave_when_moved)
             await connection.wait_ended()

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import TypeAlias
 
 import trio
 
 from .address import Address
 
-
-class Place(NamedTuple):
-    """Where a broker listens."""
-
-    host: str
-    port: int
+#: Host and port.
+Place: TypeAlias = tuple[str, int]
 
 
 class Locator(ABC):
-    """Finds the broker. It is used by one task, within `running`.
+    """Finds the broker, while `run` runs.
 
     Attributes:
         moves: whether it may name another place later; then a replica that is found there is no
@@ -29,14 +23,13 @@ class Locator(ABC):
 
     moves: bool
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Do what is done in the background while the context lasts."""
-        yield
+    async def run(self) -> None:
+        """Do what is to be done in the background, until cancelled."""
+        await trio.lowlevel.checkpoint()
 
     @abstractmethod
     async def locate(self) -> Place:
-        """Where the broker is now. Cancelled when it takes too long.
+        """Where the broker is now; waits for no longer than the timeout of the address.
 
         Raises:
             Disconnected: it is not known.
@@ -44,14 +37,14 @@ class Locator(ABC):
         """
 
     @abstractmethod
-    async def wait_moved(self, place: Place) -> str:
-        """Wait until the broker is no more where `locate` has said.
+    async def moved(self, here: Place) -> Place:
+        """Wait until the broker is known to be elsewhere.
 
         Args:
-            place: what `locate` returned last; that the broker has left it may be known already.
+            here: what `locate` returned; that the broker has left it may be known already.
 
         Returns:
-            What has happened, for people.
+            Where it is.
         """
 
 
@@ -65,10 +58,12 @@ class Fixed(Locator):
     moves = False
 
     def __init__(self, address: Address) -> None:
-        self._place = Place(*address.nodes[0])
+        self._place = address.nodes[0]
 
     async def locate(self) -> Place:
+        await trio.lowlevel.checkpoint()
         return self._place
 
-    async def wait_moved(self, place: Place) -> str:
+    async def moved(self, here: Place) -> Place:
         await trio.sleep_forever()
+        raise AssertionError("sleeping ends with an exception")

@@ -66,7 +66,7 @@ async def open_connection(
         Misconfigured: it does not speak TLS, or its certificate is not trusted.
     """
     stream = await open_stream(host, port, context, timeout)
-    name = shown(host, port)
+    name = place(host, port)
     async with Connection(stream, name=name, timeout=timeout, pushed=pushed).running() as opened:
         yield opened
 
@@ -75,7 +75,7 @@ async def open_stream(
     host: str, port: int, context: ssl.SSLContext | None, timeout: float
 ) -> trio.abc.Stream:
     """Connect by TCP, and by TLS where there is a context; see `open_connection`."""
-    name = shown(host, port)
+    name = place(host, port)
     with trio.move_on_after(timeout):
         try:
             stream = await trio.open_tcp_stream(host, port)
@@ -98,7 +98,7 @@ async def open_stream(
     raise Disconnected(f"cannot connect to {name}: no answer within {timeout:g} s")
 
 
-def shown(host: str, port: int) -> str:
+def place(host: str, port: int) -> str:
     """A broker's address, for people."""
     return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
