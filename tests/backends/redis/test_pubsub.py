@@ -58,6 +58,10 @@ async def subscribed(there: Opened, *channels: str) -> None:
             await there.broker.send(push(b"subscribe", name, 1))
 
 
+async def published(there: Opened) -> None:
+    await there.pubsub.publish("news", Message("x"), expire=0, sender="me")
+
+
 Step = tuple[Literal["own", "refused", "foreign", "subscribe", "unsubscribe", "get"], bytes]
 STEPS = st.lists(
     st.tuples(
@@ -156,8 +160,7 @@ async def test_publish_returns_where_no_copy_comes() -> None:
         await subscribed(there, "news")
         for behind in (message(b"news", b"other"), push(b"invalidate", b""), reply(b"PONG")):
             async with trio.open_nursery() as nursery:
-                call = there.pubsub.publish
-                nursery.start_soon(lambda: call("news", Message("x"), expire=0, sender="me"))
+                nursery.start_soon(published, there)
                 await there.broker.command()
                 nursery.start_soon(there.pubsub.call, "PING")
                 await there.broker.command()
@@ -170,8 +173,7 @@ async def test_what_is_confirmed_stays_so_when_the_connection_ends() -> None:
     async with opened() as there:
         await subscribed(there, "news")
         async with trio.open_nursery() as nursery:
-            call = there.pubsub.publish
-            nursery.start_soon(lambda: call("news", Message("x"), expire=0, sender="me"))
+            nursery.start_soon(published, there)
             await there.broker.command()
             await there.broker.send(reply(1))
             await trio.testing.wait_all_tasks_blocked()
@@ -186,8 +188,7 @@ async def test_the_copy_of_a_publisher_that_has_gone_keeps_its_sender(greeting: 
         await subscribed(there, "news")
         with trio.move_on_after(1) as scope:
             async with trio.open_nursery() as nursery:
-                call = there.pubsub.publish
-                nursery.start_soon(lambda: call("news", Message("x"), expire=0, sender="me"))
+                nursery.start_soon(published, there)
                 await there.broker.command()
                 scope.cancel()
         parts = [reply(1), message(b"news", b"x")]

@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -143,6 +145,7 @@ class Connection:
         pushed: Callable[[Sequence[Any]], object] | None = None,
     ) -> None:
         self.name = name
+        self.secure = isinstance(stream, trio.SSLStream)
         self._stream = stream
         self._timeout = timeout
         self._pushed = pushed
@@ -158,9 +161,11 @@ class Connection:
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._error: Disconnected | None = None
-        #: The first byte that came, b"" where none has; and whether what came is not RESP.
+        #: The first byte that came, b"" where none has; whether what came is not RESP; and an error
+        #: that answers nothing, with which a broker says why it closes the connection.
         self.first = b""
         self.garbled = False
+        self.complaint: ReplyError | None = None
 
     @property
     def error(self) -> Disconnected | None:
@@ -402,10 +407,11 @@ class Connection:
 
     def _settle(self, reply: Reply, *, confirmed: bool) -> None:
         """Hand a reply to the first that waits for one."""
-        if not self._pending:
-            # Before it closes a connection, it may say why.
-            known = isinstance(reply, ReplyError)
-            self.end(f"{self.name} says {str(reply)!r}" if known else f"{self.name}: {_UNASKED}")
+        if not self._pending and isinstance(reply, ReplyError):
+            self.complaint = reply
+            self.end(f"{self.name} says {str(reply)!r}")
+        elif not self._pending:
+            self.end(f"{self.name}: {_UNASKED}")
         elif self._pending[0].confirmed is confirmed or isinstance(reply, ReplyError):
             self._pending.popleft().settle(reply)
         else:
@@ -445,4 +451,8 @@ def why(exc: BaseException) -> str:
     """The reason in the system's words."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return exc.verify_message
-    return getattr(exc, "strerror", None) or getattr(exc, "reason", None) or str(exc)
+    if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError | socket.gaierror):
+        return os.strerror(exc.errno) if exc.errno else str(exc)
+    if isinstance(exc, ssl.SSLError) and exc.reason:
+        return exc.reason.lower().replace("_", " ")
+    return getattr(exc, "strerror", None) or str(exc)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 import trio
 
 from ..._plain import leaves
 from ..._text import printable
-from .connection import Argument, Connection, Reply, why
+from .connection import Argument, Batch, Connection, Pending, Reply, pack, why
 from .errors import Disconnected, Misconfigured, NotPrimary, ReplyError
 
 #: What a TLS server begins its complaint with (RFC 8446, section 5.1: alert).
 _ALERT: Final = b"\x15"
+#: What may be the matter where there is no answer to what is not TLS.
+_TLS: Final = "; perhaps it speaks TLS only"
 #: What TLS fails with where a connection was cut off, which may not happen again.
 _CUT_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 #: What a broker says by a code, and what that means where it does not change by itself.
@@ -75,7 +77,7 @@ async def open_stream(
     host: str, port: int, context: ssl.SSLContext | None, timeout: float
 ) -> trio.abc.Stream:
     """Connect by TCP, and by TLS where there is a context; see `open_connection`."""
-    name = place(host, port)
+    name, begun = place(host, port), ""
     with trio.move_on_after(timeout):
         try:
             stream = await trio.open_tcp_stream(host, port)
@@ -86,7 +88,9 @@ async def open_stream(
         if context is None:
             return stream
         try:
-            secure = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+            below = _StillHeard(stream)
+            secure = trio.SSLStream(below, context, server_hostname=host, https_compatible=True)
+            begun = "; perhaps it does not speak TLS"
             await secure.do_handshake()
         except trio.BrokenResourceError as exc:
             await trio.aclose_forcefully(stream)
@@ -95,7 +99,28 @@ async def open_stream(
             await trio.aclose_forcefully(stream)
             raise
         return secure
-    raise Disconnected(f"cannot connect to {name}: no answer within {timeout:g} s")
+    raise Disconnected(f"cannot connect to {name}: no answer within {timeout:g} s{begun}")
+
+
+class _StillHeard(trio.abc.Stream):
+    """A stream below TLS: where writing fails, what was said before is still read, such as why."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        # The reader finds the end.
+        with suppress(trio.BrokenResourceError):
+            await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def place(host: str, port: int) -> str:
@@ -145,16 +170,18 @@ async def shake_hands(
     commands: list[list[Argument]] = [hello, ["PING"]]
     if database:
         commands.append(["SELECT", database])
-    try:
-        answers = await connection.calls(commands)
-    except Disconnected:
-        answers = None
+    answers: list[Reply] = []
+    batch = Batch(len(commands))
+    with suppress(Disconnected):
+        await connection.exchange(
+            batch, ((pack(tuple(c)), Pending(batch, answers.append)) for c in commands)
+        )
     # The causes of what is raised here must not have what was sent.
-    if answers is None:
+    if answers and isinstance(answers[0], ReplyError):
+        raise _refused(connection.name, answers[0])
+    if len(answers) < len(commands):
         raise _no_answer(connection)
     greeted, *others = answers
-    if isinstance(greeted, ReplyError):
-        raise _refused(connection.name, greeted)
     greeting = _greeting(connection.name, greeted)
     if database is not None:
         _check_primary(connection.name, greeting)
@@ -174,9 +201,12 @@ def _no_answer(connection: Connection) -> Disconnected | Misconfigured:
         return Misconfigured(f"{connection.name} speaks TLS: try the scheme with a second s")
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_OFF):
         return Misconfigured(f"{connection.name} does not accept this client: {why(cause)}")
+    if connection.complaint is not None:
+        return _refused(connection.name, connection.complaint)
     if connection.garbled:
         return Misconfigured(f"{connection.name} is no Redis or Valkey: it does not speak RESP")
-    return Disconnected(str(error))
+    cut_off = isinstance(cause, OSError) and not connection.first
+    return Disconnected(f"{error}{_TLS if cut_off and not connection.secure else ''}")
 
 
 def _refused(name: str, error: ReplyError) -> Disconnected | Misconfigured:
