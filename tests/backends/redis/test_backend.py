@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.broker import Broker, Kind, made_broker, open_broker
+from tests.support.receivers import Recorder
+from trio_beat import BackendError, Message
+from trio_beat.backends.redis import RedisBackend
+
+pytestmark = pytest.mark.real
+
+KINDS: list[Kind] = ["valkey", "redis"]
+LOGGER = "trio_beat.backends.redis"
+
+
+@asynccontextmanager
+async def running(
+    broker: Broker, query: str = "", backend: RedisBackend | None = None
+) -> AsyncIterator[tuple[RedisBackend, Recorder]]:
+    made = backend or RedisBackend(f"{broker.url}/0{query}")
+    told = Recorder()
+    async with made.running(told):
+        yield made, told
+
+
+async def last(backend: RedisBackend, *channels: str) -> dict[str, object]:
+    found: dict[str, object] = {}
+
+    def told(channel: str, message: Message | None) -> None:
+        assert channel not in found
+        found[channel] = message and message.payload
+
+    assert await backend.last(channels, told) == {}
+    return found
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == LOGGER]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_messages_come_to_all_and_with_their_senders(kind: Kind) -> None:
+    async with (
+        open_broker(kind) as broker,
+        running(broker) as (one, one_told),
+        running(broker) as (two, two_told),
+    ):
+        for backend in (one, two):
+            assert await backend.subscribe(["news", "sport"]) == {}
+
+        async def publish(backend: RedisBackend, number: int) -> None:
+            for turn in range(20):
+                # Both send equal messages, at the same time.
+                sender = (number, turn)
+                await backend.publish("news", Message("same"), expire=turn % 2, sender=sender)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                for backend in (one, two):
+                    nursery.start_soon(publish, backend, number)
+        await broker.ask("PUBLISH", "news", "same")
+        for told in (one_told, two_told):
+            await told.until(lambda told=told: len(told.delivered) == 401)  # type: ignore[misc]
+            senders = Counter(sender for _, sender in told.delivered)
+            assert senders.pop(None) == 201
+            assert senders == Counter((number, turn) for number in range(10) for turn in range(20))
+        await one.unsubscribe(["news"])
+        await two.publish("news", Message("more"), expire=0)
+        await two.publish("sport", Message(b"more"), expire=0)
+        await one_told.until(lambda: len(one_told.delivered) == 402)
+        assert one_told.events[-1] == ("deliver", "sport", b"more", None)
+        assert one_told.names() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_last_messages_are_the_brokers(kind: Kind) -> None:
+    async with open_broker(kind) as broker, running(broker, "?prefix=site") as (backend, _):
+        await backend.subscribe(["a", "b", "c"])
+        await backend.publish("a", Message("first"), expire=100)
+        await backend.publish("a", Message("not kept"), expire=0)
+        await backend.publish("b", Message(b"binary"), expire=float("inf"))
+        assert await last(backend, "a", "b", "c") == {"a": "first", "b": b"binary", "c": None}
+        assert await broker.ask("GET", "site:a") == b"first"
+        assert 99_000 < await broker.ask("PTTL", "site:a") <= 100_000
+        assert await broker.ask("PTTL", "site:b") == -1
+        await broker.ask("SET", "site:c", b"\xff\xd8\xff")
+        assert await last(backend, "c") == {"c": b"\xff\xd8\xff"}
+        await backend.publish("c", Message("short"), expire=0.001)
+        await trio.sleep(0.05)
+        assert await last(backend, "c") == {"c": None}
+
+
+async def test_a_key_of_another_type_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_broker() as broker, running(broker) as (backend, told):
+        await broker.ask("LPUSH", "list", "x")
+        await backend.subscribe(["list"])
+        for _ in range(3):
+            assert await last(backend, "list") == {"list": None}
+            await backend.publish("list", Message("x"), expire=10, sender=1)
+        assert told.delivered == [("x", 1)] * 3
+        assert await broker.ask("TYPE", "list") == b"list"
+        assert len([line for line in lines(caplog) if "'list'" in line]) == 1
+
+
+async def test_what_is_remembered_for_the_log_is_bounded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_broker() as broker, running(broker) as (backend, _):
+        names = [f"list{number}" for number in range(1500)]
+        async with broker.client() as client:
+            for name in names:
+                await client.ask("LPUSH", name, "x")
+        for _ in range(2):
+            assert set((await last(backend, *names)).values()) == {None}
+        # The first ones were forgotten when they came again.
+        assert 1500 < len(lines(caplog)) <= 3000
+
+
+async def test_a_refusal_hits_its_own_channel_alone() -> None:
+    config = ["user bob on >x resetchannels &news &sport* ~news ~sport* +@all"]
+    async with open_broker(config=config) as broker:
+        backend = RedisBackend(f"redis://bob:x@{broker.host}:{broker.port}/0")
+        async with running(broker, backend=backend) as (_, told):
+            refused = await backend.subscribe(["news", "secret", "sport1"])
+            assert list(refused) == ["secret"]
+            assert "NOPERM" in str(refused["secret"])
+            found: dict[str, Message | None] = {}
+            refused = await backend.last(["news", "secret", "sport1"], found.__setitem__)
+            assert list(refused) == ["secret"]
+            assert found == {"news": None, "sport1": None}
+            for expire in (0, 1):
+                with pytest.raises(BackendError, match="NOPERM"):
+                    await backend.publish("secret", Message("x"), expire=expire)
+                await backend.publish("news", Message("x"), expire=expire, sender=1)
+            assert told.delivered == [("x", 1)] * 2
+
+
+async def test_the_least_permissions_are_enough() -> None:
+    commands = "+hello +ping +select +client|setname +subscribe +unsubscribe +publish +eval"
+    rights = f"{commands} +get +set +type"
+    config = [f"user bob on >x resetchannels &site:* ~site:* -@all {rights}"]
+    for kind in KINDS:
+        async with open_broker(kind, config=config) as broker:
+            url = f"redis://bob:x@{broker.host}:{broker.port}/1?prefix=site"
+            async with running(broker, backend=RedisBackend(url)) as (backend, told):
+                assert await backend.subscribe(["news"]) == {}
+                for expire in (0, 10):
+                    await backend.publish("news", Message("x"), expire=expire, sender=1)
+                assert await last(backend, "news") == {"news": "x"}
+                await backend.unsubscribe(["news"])
+                assert told.delivered == [("x", 1)] * 2
+
+
+async def test_a_killed_broker_is_away_until_it_answers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_broker() as broker, running(broker) as (backend, told):
+        await backend.subscribe(["a", "b"])
+        broker.kill()
+        await told.until(lambda: told.names() == ["lost", "away"])
+        assert told.events[0] == ("lost", ["a", "b"])
+        with trio.fail_after(1):
+            for call in (
+                lambda: backend.publish("a", Message("x"), expire=0),
+                lambda: backend.subscribe(["c"]),
+                lambda: last(backend, "a"),
+            ):
+                with pytest.raises(BackendError):
+                    await call()
+            await backend.unsubscribe(["a"])
+        await trio.sleep(0.5)
+        await broker.start()
+        await told.until(lambda: told.names() == ["lost", "away", "back"], 3)
+        assert await backend.subscribe(["a"]) == {}
+        await backend.publish("a", Message("x"), expire=0, sender=1)
+        assert told.delivered == [("x", 1)]
+    away, still, back = lines(caplog)
+    assert f"{broker.url}/0 is away: " in away
+    assert "is still away: cannot connect" in still
+    assert " is back after " in back
+
+
+async def test_a_stopped_broker_is_away_until_it_answers() -> None:
+    async with open_broker() as broker, running(broker, "?timeout=1") as (backend, told):
+        await backend.subscribe(["a"])
+        broker.stop()
+        begin = trio.current_time()
+        with pytest.raises(BackendError, match="has not answered for 1 s"):
+            await backend.publish("a", Message("x"), expire=0)
+        assert trio.current_time() - begin < 1.5
+        assert told.names() == ["lost", "away"]
+        await trio.sleep(2)  # its kernel accepts connections
+        assert told.names() == ["lost", "away"]
+        broker.go_on()
+        await told.until(lambda: told.names()[-1] == "back", 2)
+        await backend.subscribe(["a"])
+        await backend.publish("a", Message("y"), expire=0, sender=1)
+        assert told.delivered[-1] == ("y", 1)
+
+
+async def test_being_killed_again_and_again_makes_no_pause_longer() -> None:
+    async with open_broker() as broker, running(broker) as (backend, told):
+        begin = trio.current_time()
+        for number in range(1, 11):
+            await backend.subscribe(["a"])
+            assert await broker.kill_clients() == 1
+            await told.until(lambda: told.names() == ["lost", "away", "back"] * number)  # noqa: B023
+        assert trio.current_time() - begin < 4
+
+
+async def test_what_overflows_at_the_broker_is_told_as_lost() -> None:
+    config = ["client-output-buffer-limit pubsub 1mb 0 0"]
+    async with open_broker(config=config) as broker:
+        stuck = trio.Event()
+
+        class Slow(Recorder):
+            async def deliver(self, channel: str, message: Message, sender: object | None) -> None:
+                await stuck.wait()
+                await super().deliver(channel, message, sender)
+
+        backend, told = RedisBackend(f"{broker.url}/0"), Slow()
+        async with backend.running(told):
+            await backend.subscribe(["a"])
+            async with broker.client() as client:
+                # More than the kernels hold. (Large ones are not copied, and hardly count.)
+                for _ in range(10_000):
+                    if not await client.ask("PUBLISH", "a", b"x" * 10_000):
+                        break
+                else:
+                    raise AssertionError("nothing has overflown")
+            stuck.set()
+            await told.until(lambda: told.names() == ["lost", "away", "back"])
+
+
+async def test_unreachable_at_the_start_is_an_outage() -> None:
+    with made_broker() as broker:
+        async with running(broker) as (backend, told):
+            assert told.names() == ["away"]
+            with pytest.raises(BackendError, match="Connection refused"):
+                await backend.publish("a", Message("x"), expire=0)
+            await broker.start()
+            await told.until(lambda: told.names() == ["away", "back"], 3)
+            await backend.publish("a", Message("x"), expire=0)
+
+
+async def test_stopped_at_the_start_is_an_outage() -> None:
+    async with open_broker() as broker:
+        broker.stop()
+        begin = trio.current_time()
+        async with running(broker, "?timeout=0.5") as (_, told):
+            assert trio.current_time() - begin < 1
+            assert told.names() == ["away"]
+            broker.go_on()
+            await told.until(lambda: told.names() == ["away", "back"], 3)
+
+
+async def test_a_wrong_configuration_at_the_start_is_an_error() -> None:
+    async with open_broker(config=["requirepass s3cret"]) as broker:
+        for url, text in (
+            (f"redis://:wrong@127.0.0.1:{broker.port}", "the user name or the password"),
+            (f"redis://127.0.0.1:{broker.port}", "asks for a password"),
+            (f"redis://:s3cret@127.0.0.1:{broker.port}/99", "has no database 99"),
+        ):
+            told = Recorder()
+            with pytest.raises(BackendError, match=text):
+                async with RedisBackend(url).running(told):
+                    raise AssertionError
+            assert told.events == []
+
+
+async def test_a_wrong_password_later_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    asked = []
+
+    async def password() -> str:
+        asked.append(1)
+        return current
+
+    async with open_broker(config=["requirepass one-s3cret"]) as broker:
+        current = "one-s3cret"
+        url = f"redis://127.0.0.1:{broker.port}"
+        async with running(broker, backend=RedisBackend(url, password=password)) as (_, told):
+            await broker.ask("CONFIG", "SET", "requirepass", "two-s3cret")
+            await broker.kill_clients()
+            await told.until(lambda: told.names() == ["away"])
+            await trio.sleep(0.3)
+            current = "two-s3cret"
+            await told.until(lambda: told.names() == ["away", "back"], 3)
+            assert len(asked) > 2
+    assert "the user name or the password" in " ".join(lines(caplog))
+    assert "s3cret" not in caplog.text
+
+
+async def test_the_password_may_stand_in_a_file_that_changes(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("one\n")
+    async with open_broker(config=["requirepass one"]) as broker:
+        async with running(broker, f"?password_file={path}") as (_, told):
+            await broker.ask("CONFIG", "SET", "requirepass", "two")
+            path.write_text("two\n")
+            await broker.kill_clients()
+            await told.until(lambda: told.names() == ["away", "back"], 3)
+
+
+class Vault(Exception):  # noqa: N818 - what a secret store raises
+    pass
+
+
+async def test_what_the_function_for_the_password_raises_is_an_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers: list[object] = [Vault("s3cret"), 5]
+
+    async def password() -> str:
+        answer = answers.pop(0) if answers else "s3cret"
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[return-value]
+
+    async with open_broker(config=["requirepass s3cret"]) as broker:
+        backend = RedisBackend(broker.url, password=password)
+        async with running(broker, backend=backend) as (_, told):
+            await told.until(lambda: told.names() == ["away", "back"])
+            assert told.events[0] == ("away", "the password is not known: Vault")
+    text = " ".join(lines(caplog))
+    assert "it returned int, expected a text" in text
+    assert "s3cret" not in caplog.text
+
+
+async def test_each_call_may_be_cancelled() -> None:
+    async with open_broker() as broker, running(broker) as (backend, told):
+        await backend.subscribe(["news"])
+        calls: Mapping[str, object] = {}
+        for turn in range(30):
+            for name in ("publish", "subscribe", "unsubscribe", "last"):
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        if name == "publish":
+                            message = Message(f"{turn}")
+                            nursery.start_soon(
+                                lambda: backend.publish("news", message, expire=1, sender=1)  # noqa: B023
+                            )
+                        elif name == "last":
+                            nursery.start_soon(backend.last, ["news"], calls.get)  # type: ignore[arg-type]
+                        else:
+                            nursery.start_soon(getattr(backend, name), [f"other{turn}"])
+                        for _ in range(turn % 5):
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+            await backend.publish("news", Message("whole"), expire=1, sender=2)
+            assert told.delivered[-1] == ("whole", 2)
+            assert await last(backend, "news") == {"news": "whole"}
+        assert told.names() == []
+
+
+async def test_leaving_closes_everything() -> None:
+    async with open_broker() as broker:
+        async with running(broker) as (backend, told):
+            await backend.subscribe(["news"])
+            assert len(await broker.clients("trio-beat")) == 1
+        with trio.fail_after(5):
+            while await broker.clients():  # noqa: ASYNC110 - of another process
+                await trio.sleep(0.01)
+        with pytest.raises(BackendError, match="the backend is not running"):
+            await backend.publish("news", Message("x"), expire=0)
+        await backend.unsubscribe(["news"])
+        assert told.events == []
+        async with running(broker, backend=backend) as (_, again):
+            await backend.subscribe(["news"])
+            await backend.publish("news", Message("x"), expire=0, sender=1)
+            assert again.delivered == [("x", 1)]
+
+
+async def test_thousands_of_channels_are_subscribed_at_once() -> None:
+    async with open_broker() as broker, running(broker) as (backend, _):
+        names = [f"channel{number}" for number in range(20_000)]
+        begin = trio.current_time()
+        assert await backend.subscribe(names) == {}
+        assert set((await last(backend, *names)).values()) == {None}
+        assert trio.current_time() - begin < 5
+        await backend.unsubscribe(names)
+        assert await broker.ask("PUBSUB", "NUMSUB", names[0]) == [names[0].encode(), 0]
+
+
+@pytest.mark.parametrize("password", [b"s3cret", 5])
+def test_a_password_of_another_type_is_not_shown(password: object) -> None:
+    with pytest.raises(TypeError, match="password must be a text") as caught:
+        RedisBackend("redis://localhost", password=password)  # type: ignore[arg-type]
+    assert "s3cret" not in str(caught.value)
+
+
+def test_what_is_no_url_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="address is not a URL") as caught:
+        RedisBackend("redis://:s3cret@[::1")
+    assert caught.value.__context__ is None
+    with pytest.raises(TypeError):
+        RedisBackend(5)  # type: ignore[arg-type]
