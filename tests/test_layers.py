@@ -38,6 +38,16 @@ LAYERS: Final = (
 )
 #: The same within each package that has more than four modules.
 WITHIN: Final = {
+    "backends": (
+        ("redis.__init__",),
+        ("redis.backend",),
+        ("redis.pubsub",),
+        ("redis.opening",),
+        ("redis.connection", "redis.locating"),
+        ("redis.address", "redis.errors", "redis.payload"),
+        ("memory",),
+        ("__init__",),
+    ),
     "_client": (
         ("connect", "reconnecting"),
         ("backoff", "context"),

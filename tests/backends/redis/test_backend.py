@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -13,6 +14,8 @@ from tests.support.broker import Broker, Kind, made_broker, open_broker
 from tests.support.receivers import Recorder
 from trio_beat import BackendError, Message
 from trio_beat.backends.redis import RedisBackend
+from trio_beat.backends.redis.address import Address
+from trio_beat.backends.redis.locating import Locator, Place
 
 pytestmark = pytest.mark.real
 
@@ -236,6 +239,134 @@ async def test_what_overflows_at_the_broker_is_told_as_lost() -> None:
                     raise AssertionError("nothing has overflown")
             stuck.set()
             await told.until(lambda: told.names() == ["lost", "away", "back"])
+
+
+async def test_what_was_confirmed_has_arrived_or_was_lost() -> None:
+    """A broker is killed and restarted under load, three times."""
+    async with (
+        open_broker() as broker,
+        running(broker) as (one, _),
+        running(broker) as (two, told),
+    ):
+        confirmed: list[str] = []
+        failed = 0
+
+        async def subscribe_again() -> None:
+            for outage in range(4):
+                await told.until(lambda: told.names().count("back") == outage)  # noqa: B023
+                assert await two.subscribe(["news"]) == {}
+                heard.set()
+
+        async def publish(number: int) -> None:
+            nonlocal failed
+            turn = 0
+            while not over:
+                try:
+                    text = f"{number}/{turn}"
+                    await one.publish("news", Message(text), expire=turn % 2)
+                    confirmed.append(text)
+                except BackendError:
+                    failed += 1
+                    await trio.sleep(0.01)
+                turn += 1
+
+        over, heard = False, trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(subscribe_again)
+            await heard.wait()
+            for number in range(20):
+                nursery.start_soon(publish, number)
+            for _ in range(3):
+                await trio.sleep(0.2)
+                broker.kill()
+                await told.until(lambda: told.names()[-1:] == ["away"], 5)
+                heard = trio.Event()
+                await broker.start()
+                await heard.wait()
+            await trio.sleep(0.2)
+            over = True
+        assert told.names() == ["lost", "away", "back"] * 3
+        assert failed >= 3
+        counts = Counter(payload for payload, _ in told.delivered)
+        assert set(counts.values()) == {1}
+        # Those that did not come were confirmed around the three outages.
+        missing = [text for text in confirmed if text not in counts]
+        assert len(confirmed) > 1000 > 20 * 3 * 10 > len(missing)
+
+
+class Moving(Locator):
+    """Names one place after the other."""
+
+    moves = True
+
+    def __init__(self, *places: Place) -> None:
+        self._places = places
+        self._move = trio.Event()
+
+    def move(self) -> None:
+        self._places = self._places[1:]
+        self._move.set()
+        self._move = trio.Event()
+
+    async def locate(self) -> Place:
+        return self._places[0]
+
+    async def moved(self, here: Place) -> Place:
+        while self._places[0] == here:
+            await self._move.wait()
+        return self._places[0]
+
+
+async def test_a_broker_that_has_moved_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_broker() as old, open_broker() as new:
+        locator = Moving((old.host, old.port), (new.host, new.port))
+        backend = RedisBackend(old.url, locator=locator)
+        async with running(old, backend=backend) as (_, told):
+            await backend.subscribe(["news"])
+            locator.move()
+            await told.until(lambda: told.names() == ["lost", "away", "back"])
+            await backend.subscribe(["news"])
+            assert await new.ask("PUBLISH", "news", "x") == 1
+            assert await old.clients() == []
+    moved = f"the primary has moved from 127.0.0.1:{old.port} to 127.0.0.1:{new.port}"
+    assert moved in lines(caplog)[0]
+
+
+async def test_a_replica_is_waited_for_where_it_may_be_promoted() -> None:
+    async with open_broker() as primary:
+        async with open_broker(config=[f"replicaof 127.0.0.1 {primary.port}"]) as replica:
+            with pytest.raises(BackendError, match="it is a replica"):
+                async with running(replica):
+                    raise AssertionError
+            locator = Moving((replica.host, replica.port))
+            backend = RedisBackend(replica.url, locator=locator)
+            async with running(replica, backend=backend) as (_, told):
+                assert told.names() == ["away"]
+                await replica.ask("REPLICAOF", "NO", "ONE")
+                await told.until(lambda: told.names() == ["away", "back"], 3)
+
+
+async def test_one_that_becomes_a_replica_is_left_at_the_next_message() -> None:
+    async with (
+        open_broker() as primary,
+        open_broker() as broker,
+        running(broker) as (backend, told),
+    ):
+        await broker.ask("REPLICAOF", "127.0.0.1", primary.port)
+        with pytest.raises(BackendError, match="READONLY"):
+            await backend.publish("news", Message("x"), expire=1)
+        await told.until(lambda: told.names() == ["away"])
+
+
+async def test_is_made_from_a_url_or_an_address() -> None:
+    async with open_broker(config=["requirepass s3cret"]) as broker:
+        url = f"{broker.url}/0"
+        for backend in (
+            RedisBackend.from_url(urlsplit(url.replace("//", "//:s3cret@"))),
+            RedisBackend(Address.parse(urlsplit(url)), password="s3cret"),
+        ):
+            async with running(broker, backend=backend) as (_, told):
+                assert told.events == []
 
 
 async def test_unreachable_at_the_start_is_an_outage() -> None:

@@ -134,6 +134,30 @@ def test_own_copies_are_known_among_equal_messages_of_others(
     trio.run(play)
 
 
+async def test_what_was_held_back_is_of_others_where_the_publish_is_refused() -> None:
+    async with opened(BEFORE) as there, trio.open_nursery() as nursery:
+        await subscribed(there, "news")
+
+        async def publish() -> None:
+            with pytest.raises(ReplyError, match="OOM"):
+                await published(there)
+
+        nursery.start_soon(publish)
+        await there.broker.command()
+        await there.broker.send(message(b"news", b"x"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert there.told.delivered == []
+        await there.broker.send(error("OOM command not allowed"))
+        await there.told.until(lambda: there.told.delivered == [("x", None)])
+
+
+async def test_what_was_not_subscribed_is_passed_over() -> None:
+    async with opened() as there:
+        await subscribed(there, "news")
+        await there.broker.send(message(b"other", b"x"), message(b"news", b"y"))
+        await there.told.until(lambda: there.told.delivered == [("y", None)])
+
+
 @pytest.mark.parametrize("greeting", GREETINGS)
 async def test_publish_returns_when_its_copy_is_delivered(greeting: Greeting) -> None:
     async with opened(greeting) as there:

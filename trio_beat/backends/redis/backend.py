@@ -6,7 +6,7 @@
 3. While it is away, everything fails at once. It is tried again after pauses that are random, at
    most a second, and short again after each success.
 4. What cannot be used at the first attempt is an error on entering; later it is an outage.
-5. The log has a line for each outage's beginning, end, and change of reason, not for attempts.
+5. The log has a line for each outage's beginning and end, and for each new reason, not for attempts.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _FIRST: Final = 0.05
 _LONGEST: Final = 1.0
 #: Channels whose keys were logged to be of another type, so that each is logged once.
 _REMEMBERED: Final = 1000
+#: Different reasons of one outage that are logged.
+_REASONS: Final = 5
 
 _logger = get_logger("trio_beat.backends.redis")
 
@@ -49,6 +51,7 @@ class RedisBackend(Backend):
         password: in place of the one of the address. A function is called at each connect, and
             bounded by the timeout of the address; what it raises is an outage. None: the address
             decides.
+        locator: finds the broker; None: as the address says.
 
     Raises:
         ValueError: the URL has a part that cannot be used.
@@ -60,6 +63,7 @@ class RedisBackend(Backend):
         address: str | Address,
         *,
         password: str | Callable[[], Awaitable[str]] | None = None,
+        locator: Locator | None = None,
     ) -> None:
         check_kind("address", address, (str, Address), "a URL, or an Address")
         if not (password is None or callable(password) or isinstance(password, str)):
@@ -69,7 +73,7 @@ class RedisBackend(Backend):
         self._password = password
         prefix = self._address.prefix
         self._prefix = f"{prefix}:".encode() if prefix else b""
-        self._locator: Locator = Fixed(self._address)
+        self._locator = locator or Fixed(self._address)
         self._pauses = _Pauses()
         #: The connection to a broker that has answered; None: there is none.
         self._connection: PubSub | None = None
@@ -79,6 +83,8 @@ class RedisBackend(Backend):
         self._receiver: Receiver | None = None
         #: When the outage began, by Trio's clock; None: there is none.
         self._away_since: float | None = None
+        #: Those of this outage that were logged.
+        self._reasons: set[str] = set()
         self._not_kept: dict[str, None] = {}
 
     @classmethod
@@ -232,12 +238,11 @@ class RedisBackend(Backend):
     def _tell_back(self, connection: PubSub) -> None:
         self._connection = connection
         self._pauses.reset()
-        if self._away_since is not None:
+        if self._away_since is not None and self._receiver is not None:
             seconds = trio.current_time() - self._away_since
             _logger.info("%s is back after %.1f s", self._address.shown, seconds)
             self._away_since = None
-            if self._receiver is not None:
-                self._receiver.back()
+            self._receiver.back()
 
     def _ended(self, connection: PubSub) -> None:
         if self._connection is connection:
@@ -254,8 +259,10 @@ class RedisBackend(Backend):
         if begins:
             self._away_since = trio.current_time()
             _logger.warning("%s is away: %s", self._address.shown, error)
-        elif str(error) != str(self._error):
+            self._reasons = {str(error)}
+        elif str(error) not in self._reasons and len(self._reasons) < _REASONS:
             _logger.warning("%s is still away: %s", self._address.shown, error)
+            self._reasons.add(str(error))
         self._error = error
         if begins:
             self._receiver.away(error)

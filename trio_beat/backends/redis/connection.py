@@ -61,13 +61,12 @@ class Batch:
         abandoned: whether the task has gone.
     """
 
-    __slots__ = ("_failed", "_left", "_task", "abandoned")
+    __slots__ = ("_left", "_task", "abandoned")
 
     def __init__(self, left: int) -> None:
         self._left = left
         self.abandoned = False
         self._task: trio.lowlevel.Task | None = None
-        self._failed: Disconnected | None = None
 
     def done(self) -> None:
         """One of them has come."""
@@ -78,15 +77,12 @@ class Batch:
 
     def fail(self, error: Disconnected) -> None:
         """The others will not come."""
-        self._failed = error
         if self._task is not None:
             trio.lowlevel.reschedule(self._task, outcome.Error(error))
             self._task = None
 
     async def wait(self) -> None:
         """Wait for all of them."""
-        if self._failed is not None:
-            raise self._failed
         if self._left > 0:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
