@@ -6,7 +6,8 @@
 3. While it is away, everything fails at once. It is tried again after pauses that are random, at
    most a second, and short again after each success.
 4. What cannot be used at the first attempt is an error on entering; later it is an outage.
-5. The log has a line for each outage's beginning and end, and for each new reason, not for attempts.
+5. The log has a line for each outage's beginning and end, and one for each new reason; none for an
+   attempt.
 """
 
 from __future__ import annotations
