@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.resp import BrokerEnd, error, message, push, reply
+from tests.support.played_broker import BrokerEnd, error, message, push, reply
 from trio_beat.backends.redis.connection import LIMIT, PENDING, Connection
 from trio_beat.backends.redis.errors import Disconnected, ReplyError
 
