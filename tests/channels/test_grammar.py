@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from urllib.parse import quote, unquote
+from collections.abc import Callable
+from urllib.parse import quote, unquote, unquote_plus
 
 import pytest
 from hypothesis import given
@@ -23,15 +24,34 @@ VERBS = ("subscribe-", "publish-")
 facilities = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1)
 values = st.sampled_from(["", "=", "=1", "=a=b"])
 AUDIENCES = ("broadcast", "user", "group", "session")
-known = st.sampled_from([*(verb + audience for verb in VERBS for audience in AUDIENCES), "echo"])
+PARAMETERS = (*(verb + audience for verb in VERBS for audience in AUDIENCES), "echo")
+#: Ways to write a letter of a parameter's name.
+WAYS: tuple[Callable[[str], str], ...] = (str, str.upper, lambda it: f"%{ord(it):02x}")
+around = st.sampled_from(["", "+", "%20", "%09"])
+
+
+def read(name: str) -> str:
+    """A parameter's name as Django and django-websocket-redis read it."""
+    return unquote_plus(name).strip().lower()
+
+
+@st.composite
+def spelt(draw: st.DrawFn, names: st.SearchStrategy[str]) -> str:
+    """One of some names, in any way to write it."""
+    letters = [draw(st.sampled_from(WAYS))(letter) for letter in draw(names)]
+    return draw(around) + "".join(letters) + draw(around)
+
+
+known = spelt(st.sampled_from(PARAMETERS))
 unknown = st.text(st.sampled_from("abcehoprsu-%2B.")).filter(
-    lambda name: name != "echo" and not name.startswith(VERBS)
-) | st.sampled_from(["echoes", "no-echo", "Echo", "subscribe", "Publish-broadcast"])
-#: Misspelt audiences, also by the case of a letter or a percent sign.
-misspelt = st.tuples(
-    st.sampled_from(VERBS),
-    st.sampled_from(["", "broadcasts", "Broadcast", "broadcas%74", "-broadcast", "users", "echo"]),
-).map("".join)
+    lambda name: read(name) != "echo" and not read(name).startswith(VERBS)
+) | st.sampled_from(["echoes", "no-echo", "subscribe", "subscribe_broadcast", "e+cho"])
+misspelt = spelt(
+    st.tuples(
+        st.sampled_from(VERBS),
+        st.sampled_from(["", "broadcasts", "broad cast", "-broadcast", "users", "echo"]),
+    ).map("".join)
+)
 
 
 def target(facility: str, *parameters: str) -> str:
@@ -50,6 +70,12 @@ def test_url_of_the_design() -> None:
     )
 
 
+def test_names_of_parameters_have_any_case_and_any_value() -> None:
+    assert parse_target(
+        "/ws/news?Subscribe-Broadcast=no&PUBLISH-BROADCAST=0&Echo=&subscribe-broadcast", PREFIX
+    ) == Target("news", ("broadcast",), ("broadcast",), echo=True)
+
+
 @pytest.mark.parametrize("of", ["/ws/news", "/ws/news?", "/ws/news?&&", "/ws/news?=1"])
 def test_nothing_is_asked_for_by_default(of: str) -> None:
     assert parse_target(of, PREFIX) == Target("news", (), (), echo=False)
@@ -62,7 +88,7 @@ def test_nothing_is_asked_for_by_default(of: str) -> None:
 def test_known_parameters_count_once_in_any_order_and_unknown_ones_are_ignored(
     facility: str, parameters: list[str]
 ) -> None:
-    names = {parameter.partition("=")[0] for parameter in parameters}
+    names = {read(parameter.partition("=")[0]) for parameter in parameters}
     asked = parse_target(target(facility, *parameters), PREFIX)
     for verb, audiences in zip(VERBS, (asked.subscribe, asked.publish), strict=True):
         assert len(audiences) == len(set(audiences))
@@ -80,7 +106,7 @@ def test_misspelt_audience_is_named_with_what_is_allowed(
     before: list[str], wrong: str, value: str, behind: list[str]
 ) -> None:
     refusal = refused(target("news", *before, wrong + value, *behind))
-    verb = next(verb for verb in VERBS if wrong.startswith(verb))
+    verb = next(verb for verb in VERBS if read(wrong).startswith(verb))
     allowed = ", ".join(f"{verb}{audience}" for audience in AUDIENCES)
     assert refusal.status == 400
     assert str(refusal) == f"unknown parameter {wrong!r}, allowed are {allowed}"

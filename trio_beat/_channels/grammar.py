@@ -4,6 +4,10 @@
 
     /ws/<facility>?subscribe-broadcast&publish-broadcast&echo
 
+1. Names of parameters are read as there: percent-decoded, a plus being a space, without the spaces
+   around them, in any case. Their values are ignored.
+2. Unlike there, a misspelt audience is refused: who asks for it would else wait for ever.
+
 This module parses only: `permissions` decides what a connection may do.
 """
 
@@ -13,7 +17,7 @@ import re
 import unicodedata
 from functools import lru_cache
 from typing import Final, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 AUDIENCES: Final = ("broadcast", "user", "group", "session")
 #: Longest target that is cached, in characters: peers choose targets, and may send 8 KiB each time.
@@ -111,17 +115,20 @@ def _parse(target: str, prefix: str) -> Target:
     if quoted is None:
         raise ChannelError(404, f"nothing at {path!r}, expected {prefix}<facility>")
     facility = parse_facility(quoted)
-    names = [parameter.partition("=")[0] for parameter in query.split("&")]
     chosen: dict[str, list[str]] = {verb: [] for verb in _VERBS}
-    for name in names:
-        verb = next((verb for verb in _VERBS if name.startswith(verb)), None)
-        if verb is None:
-            continue
-        audience = name.removeprefix(verb)
-        if audience not in AUDIENCES:
-            allowed = ", ".join(verb + known for known in AUDIENCES)
-            raise ChannelError(400, f"unknown parameter {name!r}, allowed are {allowed}")
-        if audience not in chosen[verb]:
-            chosen[verb].append(audience)
+    echo = False
+    for parameter in query.split("&"):
+        sent = parameter.partition("=")[0]
+        name = unquote_plus(sent).strip().lower()
+        if name == "echo":
+            echo = True
+        elif name.startswith(_VERBS):
+            audience = name.partition("-")[2]
+            verb = name.removesuffix(audience)
+            if audience not in AUDIENCES:
+                allowed = ", ".join(verb + known for known in AUDIENCES)
+                raise ChannelError(400, f"unknown parameter {sent!r}, allowed are {allowed}")
+            if audience not in chosen[verb]:
+                chosen[verb].append(audience)
     subscribe, publish = (tuple(chosen[verb]) for verb in _VERBS)
-    return Target(facility, subscribe, publish, "echo" in names)
+    return Target(facility, subscribe, publish, echo)
