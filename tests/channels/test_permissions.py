@@ -34,8 +34,53 @@ def test_all_may_broadcast(target: Target, channels: Channels) -> None:
     assert permit(target) == channels
 
 
-def test_the_key_of_a_channel_is_its_audience_and_facility() -> None:
-    assert channel_key("broadcast", "news") == "broadcast:news"
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (("broadcast", "news"), "broadcast:news"),
+        (("broadcast", "a:b"), "broadcast:a:b"),
+        (("user", "news", "john"), "user:john:news"),
+        (("group", "a b/\u00e9", "all of us"), "group:all of us:a b/\u00e9"),
+        (("session", "news", "tfo4xm2u"), "session:tfo4xm2u:news"),
+    ],
+)
+def test_the_key_of_a_channel_is_that_of_ws4redis(arguments: tuple[str, ...], key: str) -> None:
+    assert channel_key(*arguments) == key
+
+
+@given(
+    audience=st.sampled_from(NAMED),
+    parts=st.lists(st.text("ab", min_size=1), min_size=2, max_size=5),
+)
+def test_key_that_could_be_read_in_two_ways_is_not_made(audience: str, parts: list[str]) -> None:
+    """ws4redis publishes to keys of any text, and peers choose their facility."""
+    readings = [(":".join(parts[:at]), ":".join(parts[at:])) for at in range(1, len(parts))]
+    if len(readings) == 1:
+        assert channel_key(audience, parts[1], parts[0]) == ":".join([audience, *parts])
+        return
+    for name, facility in readings:
+        with pytest.raises(ChannelError, match="has a colon") as caught:
+            channel_key(audience, facility, name)
+        assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("group", "admins:x", "staff"), "facility 'admins:x' has a colon: "),
+        (("group", "x", "staff:admins"), "the name of a group has a colon: "),
+        (("session", "x", "s3:cret"), "the name of a session has a colon: only facilities of "),
+        (("user", "x", ""), "the name of a user must not be empty"),
+        (("session", "", "tfo4xm2u"), "a facility must not be empty"),
+        (("broadcast", ""), "a facility must not be empty"),
+        (("broadcast", "x", "john"), "audience 'broadcast' has no name"),
+        (("user", "x"), "audience 'user' needs a name"),
+        (("users", "x", "john"), "no audience 'users', there are broadcast, user, group, session"),
+    ],
+)
+def test_key_that_cannot_be_made_is_refused(arguments: tuple[str, ...], text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{text}"):
+        channel_key(*arguments)
 
 
 @given(subscribe=audiences, publish=audiences, echo=st.booleans())
@@ -55,6 +100,17 @@ def test_audience_that_needs_an_identity_is_refused_by_name(
     assert caught.value.status == 403
     text = f"{wanted[0]!r} needs an identity, which this server cannot give"
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("audience", NAMED)
+def test_facility_that_would_make_a_key_ambiguous_is_refused(audience: str) -> None:
+    for target in (
+        Target("admins:x", ("broadcast", audience), (), echo=False),
+        Target("admins:x", (), (audience,), echo=False),
+    ):
+        with pytest.raises(ChannelError, match="facility 'admins:x' has a colon") as caught:
+            permit(target)
+        assert caught.value.status == 400
 
 
 def test_different_spellings_of_a_facility_share_a_channel() -> None:
