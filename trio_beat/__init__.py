@@ -11,6 +11,7 @@ plainly, too, where it comes alone.
 import typing
 
 from ._channels.hub import BackendLost, Hub, HubStatistics, open_hub
+from ._channels.permissions import channel_key
 from ._connection.connection import Connection, Statistics
 from ._connection.shared import SlowPolicy
 from ._exceptions import (
@@ -82,6 +83,7 @@ __all__ = [
     "EndReason",
     # channels
     "open_hub",
+    "channel_key",
     "Hub",
     "HubStatistics",
     "BackendLost",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.ws4redis import django
 from trio_beat._channels.grammar import (
     ChannelError,
     Target,
@@ -207,3 +208,23 @@ def test_prefix_is_taken_off_once() -> None:
 def test_equal_targets_share_one_object() -> None:
     of = "/ws/shared?subscribe-broadcast"
     assert parse_target(of, PREFIX) is parse_target("".join(list(of)), PREFIX)
+
+
+@pytest.mark.real
+async def test_ws4redis_reads_the_same_of_a_url() -> None:
+    async with django() as project:
+        for query in (
+            "",
+            "subscribe-broadcast&publish-user&echo",
+            "Subscribe-Broadcast=no&PUBLISH-session=0&Echo=",
+            "publish-group=1&publish-group=2&subscribe-user&subscribe-group&subscribe-session",
+            "%73ubscribe%2Dbroadcast&+publish-broadcast%20&e%63ho%09=%3D",
+            "subscribe&publish&echoes&-echo&ech%6f%6f&&=&subscribe_broadcast",
+            "echo;subscribe-broadcast=1&e+cho",
+        ):
+            url = f"/ws/news?{query}"
+            channels, echo = await project.parameters(url)
+            asked = parse_target(url, PREFIX)
+            ours = {"subscribe-" + audience for audience in asked.subscribe}
+            ours |= {"publish-" + audience for audience in asked.publish}
+            assert (ours, asked.echo) == (channels, echo)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.ws4redis import django
 from trio_beat._channels.grammar import ChannelError, Target, parse_target
 from trio_beat._channels.permissions import Channels, channel_key, permit
 
@@ -46,6 +47,18 @@ def test_all_may_broadcast(target: Target, channels: Channels) -> None:
 )
 def test_the_key_of_a_channel_is_that_of_ws4redis(arguments: tuple[str, ...], key: str) -> None:
     assert channel_key(*arguments) == key
+
+
+@pytest.mark.real
+async def test_ws4redis_writes_the_same_keys() -> None:
+    async with django() as project:
+        for facility in ("news", "a b/\u00e9{0}"):
+            theirs = await project.keys(
+                facility, broadcast=True, users=["john"], groups=["all of us"], sessions=["tfo4x"]
+            )
+            named = [("user", "john"), ("group", "all of us"), ("session", "tfo4x")]
+            ours = [channel_key(audience, facility, name) for audience, name in named]
+            assert theirs == sorted([channel_key("broadcast", facility), *ours])
 
 
 @given(

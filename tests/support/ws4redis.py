@@ -84,11 +84,11 @@ class Django:
 
 
 @asynccontextmanager
-async def django(port: int, **variables: str) -> AsyncIterator[Django]:
+async def django(port: int = 0, **variables: str) -> AsyncIterator[Django]:
     """Run the project until the context ends.
 
     Args:
-        port: of its broker, on 127.0.0.1.
+        port: of its broker, on 127.0.0.1; 0: it needs none.
         variables: of its environment, see its settings.
     """
     process = subprocess.Popen(
