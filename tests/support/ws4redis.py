@@ -83,6 +83,13 @@ class Django:
         return json.loads(answer)
 
 
+def environment(port: int, **variables: str) -> dict[str, str]:
+    """The environment in which Django finds the project; see `django`."""
+    settings = "tests.support.django_project.settings"
+    needed = {"DJANGO_SETTINGS_MODULE": settings, "TEST_REDIS_PORT": str(port)}
+    return dict(os.environ) | needed | variables
+
+
 @asynccontextmanager
 async def django(port: int = 0, **variables: str) -> AsyncIterator[Django]:
     """Run the project until the context ends.
@@ -96,10 +103,7 @@ async def django(port: int = 0, **variables: str) -> AsyncIterator[Django]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ
-        | {"DJANGO_SETTINGS_MODULE": "tests.support.django_project.settings"}
-        | {"TEST_REDIS_PORT": str(port)}
-        | variables,
+        env=environment(port, **variables),
     )
     try:
         yield Django(process)
