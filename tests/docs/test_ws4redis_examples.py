@@ -1,0 +1,155 @@
+"""What the page about django-websocket-redis shows, with nginx, Django and a broker."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.broker_port import port
+from tests.support.command import command
+from tests.support.documents import document, examples, program
+from tests.support.peer import Peer, dial
+from tests.support.programs import missing
+from tests.support.serving import serving
+from tests.support.ws4redis import django, environment
+from trio_beat import channel_key, open_hub
+
+__all__ = ["port"]  # a fixture
+
+_REDIS = "127.0.0.1:6379"
+
+
+@asynccontextmanager
+async def _nginx(location: str, directory: Path) -> AsyncIterator[int]:
+    """Run nginx with a location until the context ends; gives its port."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+    temporary = "".join(
+        f"{name}_temp_path {directory}/{name};"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = directory / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {directory}/pid; error_log {directory}/log; events {{}}"
+        f"http {{ access_log off; {temporary}"
+        f"server {{ listen 127.0.0.1:{port};\n{location}\n}} }}"
+    )
+    process = subprocess.Popen(["nginx", "-c", str(config), "-e", f"{directory}/log"])
+    try:
+        with trio.fail_after(20):
+            while True:
+                assert process.poll() is None, (directory / "log").read_text()
+                try:
+                    await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+                    break
+                except OSError:
+                    await trio.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.real
+async def test_nginx_passes_websockets_on(tmp_path: Path) -> None:
+    if shutil.which("nginx") is None:
+        missing("nginx is not installed (Debian's nginx-light)")
+    (location,) = examples("ws4redis", "nginx")
+    async with open_hub() as hub, serving(hub=hub) as server:
+        assert location.count(":8000") == 1
+        async with _nginx(location.replace(":8000", f":{server.port}"), tmp_path) as port:
+            target = "/ws/a%2Fb%20c?subscribe-broadcast&publish-broadcast&echo"
+            peer = await dial(port, target)
+            await peer.send_text("through it")
+            assert await peer.text() == "through it"
+            await hub.publish("broadcast:a/b c", "and back")
+            assert await peer.text() == "and back"
+            await peer.aclose()
+
+
+@pytest.mark.real
+async def test_the_server_has_what_django_publishes(port: int, tmp_path: Path) -> None:
+    (start,) = examples("ws4redis", "sh")
+    line = start.replace("\\\n", " ").replace(_REDIS, f"127.0.0.1:{port}")
+    python, *options = shlex.split(line)
+    assert [python, *options[:4]] == ["python", "-m", "trio_beat", "--port", "8000"]
+    with command(tmp_path, *options[4:]) as running:
+        peer = await dial(running.port, "/ws/news?subscribe-broadcast&publish-broadcast&echo")
+        assert await _run(examples("ws4redis", "python")[0], port) == "b'hello'\n"
+        assert await _message(peer) == "hello"
+        await peer.send_text("of a peer")
+        assert await _message(peer) == "of a peer"
+        async with django(port, TEST_REDIS_PREFIX="myapp") as project:
+            assert await project.fetch("news", "broadcast") == b"of a peer"
+        await peer.aclose()
+
+
+async def _message(peer: Peer) -> str:
+    while (text := await peer.text()) == "--heartbeat--":
+        pass
+    return text
+
+
+async def _run(publish: str, port: int) -> str:
+    """What an example prints in the Django project."""
+    ran = await trio.run_process(
+        [sys.executable, "-c", f"import django\ndjango.setup()\n{publish}"],
+        env=environment(port, TEST_REDIS_PREFIX="myapp"),
+        capture_stdout=True,
+    )
+    return ran.stdout.decode()
+
+
+@pytest.mark.real
+async def test_a_handler_hears_a_session(port: int) -> None:
+    example = examples("ws4redis", "python")[1]
+    assert example.count(_REDIS) == 1
+    async with (
+        django(port, TEST_REDIS_PREFIX="myapp") as project,
+        program(example.replace(_REDIS, f"127.0.0.1:{port}")) as running,
+    ):
+        await project.publish("kept", "news", sessions=["tfo4xm2u"])
+        server, target = await running.target()
+        hears = await dial(server, target, headers="Cookie: a=b; sessionid=tfo4xm2u\r\n")
+        assert await hears.text() == "kept"
+        await project.publish("not for it", "news", sessions=["other"], broadcast=True)
+        await project.publish("later", "news", sessions=["tfo4xm2u"])
+        assert await hears.text() == "later"
+        await hears.aclose()
+        for headers in ("", "Cookie: sessionid=a:b\r\n"):
+            refused = await dial(server, target, headers=headers)
+            closed = await refused.closed()
+            assert closed is not None
+            assert closed.code == 1008
+            await refused.send_close(1008)
+            await refused.aclose()
+
+
+def test_every_setting_is_explained() -> None:
+    found = importlib.util.find_spec("ws4redis")
+    assert found is not None
+    assert found.origin is not None
+    source = Path(found.origin).with_name("settings.py").read_text()
+    names = re.findall(r"^([A-Z][A-Z0-9_]+) = ", source, re.MULTILINE)
+    assert len(names) == 8
+    terms = re.findall(r"^``[A-Z].*``$", document("ws4redis"), re.MULTILINE)
+    for name in names:
+        assert f"``{name}``" in ", ".join(terms).split(", ")
+
+
+def test_the_ambiguous_facility_is_one() -> None:
+    assert "``/ws/a%3Ab``" in document("ws4redis")
+    with pytest.raises(ValueError, match="colon"):
+        channel_key("user", "a:b", "john")
