@@ -41,7 +41,7 @@ WITHIN: Final = {
     "backends": (
         ("redis.__init__",),
         ("redis.backend",),
-        ("redis.pubsub",),
+        ("redis.pubsub", "redis.sentinel"),
         ("redis.opening",),
         ("redis.connection", "redis.locating"),
         ("redis.address", "redis.errors", "redis.payload"),

@@ -15,7 +15,6 @@ from tests.support.receivers import Recorder
 from trio_beat import BackendError, Message
 from trio_beat.backends.redis import RedisBackend
 from trio_beat.backends.redis.address import Address
-from trio_beat.backends.redis.locating import Locator, Place
 
 pytestmark = pytest.mark.real
 
@@ -294,56 +293,14 @@ async def test_what_was_confirmed_has_arrived_or_was_lost() -> None:
         assert len(confirmed) > 1000 > 20 * 3 * 10 > len(missing)
 
 
-class Moving(Locator):
-    """Names one place after the other."""
-
-    moves = True
-
-    def __init__(self, *places: Place) -> None:
-        self._places = places
-        self._move = trio.Event()
-
-    def move(self) -> None:
-        self._places = self._places[1:]
-        self._move.set()
-        self._move = trio.Event()
-
-    async def locate(self) -> Place:
-        return self._places[0]
-
-    async def moved(self, here: Place) -> Place:
-        while self._places[0] == here:
-            await self._move.wait()
-        return self._places[0]
-
-
-async def test_a_broker_that_has_moved_is_left(caplog: pytest.LogCaptureFixture) -> None:
-    async with open_broker() as old, open_broker() as new:
-        locator = Moving((old.host, old.port), (new.host, new.port))
-        backend = RedisBackend(old.url, locator=locator)
-        async with running(old, backend=backend) as (_, told):
-            await backend.subscribe(["news"])
-            locator.move()
-            await told.until(lambda: told.names() == ["lost", "away", "back"])
-            await backend.subscribe(["news"])
-            assert await new.ask("PUBLISH", "news", "x") == 1
-            assert await old.clients() == []
-    moved = f"the primary has moved from 127.0.0.1:{old.port} to 127.0.0.1:{new.port}"
-    assert moved in lines(caplog)[0]
-
-
-async def test_a_replica_is_waited_for_where_it_may_be_promoted() -> None:
-    async with open_broker() as primary:
-        async with open_broker(config=[f"replicaof 127.0.0.1 {primary.port}"]) as replica:
-            with pytest.raises(BackendError, match="it is a replica"):
-                async with running(replica):
-                    raise AssertionError
-            locator = Moving((replica.host, replica.port))
-            backend = RedisBackend(replica.url, locator=locator)
-            async with running(replica, backend=backend) as (_, told):
-                assert told.names() == ["away"]
-                await replica.ask("REPLICAOF", "NO", "ONE")
-                await told.until(lambda: told.names() == ["away", "back"], 3)
+async def test_a_replica_cannot_be_used() -> None:
+    async with (
+        open_broker() as primary,
+        open_broker(config=[f"replicaof 127.0.0.1 {primary.port}"]) as replica,
+    ):
+        with pytest.raises(BackendError, match="it is a replica"):
+            async with running(replica):
+                raise AssertionError
 
 
 async def test_one_that_becomes_a_replica_is_left_at_the_next_message() -> None:

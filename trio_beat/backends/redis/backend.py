@@ -17,7 +17,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import trio
 
@@ -29,9 +29,10 @@ from ..._protocol.messages import Message
 from .. import Backend, Receiver, Told
 from .address import Address
 from .errors import Disconnected, NotPrimary
-from .locating import Fixed, Locator, Place
+from .locating import Fixed, Place
 from .opening import open_stream, place, shake_hands
 from .pubsub import PubSub
+from .sentinel import Sentinels
 
 #: Seconds: the ceiling of the first pause between attempts, and of all pauses.
 _FIRST: Final = 0.05
@@ -52,7 +53,6 @@ class RedisBackend(Backend):
         password: in place of the one of the address. A function is called at each connect, and
             bounded by the timeout of the address; what it raises is an outage. None: the address
             decides.
-        locator: finds the broker; None: as the address says.
 
     Raises:
         ValueError: the URL has a part that cannot be used.
@@ -64,17 +64,17 @@ class RedisBackend(Backend):
         address: str | Address,
         *,
         password: str | Callable[[], Awaitable[str]] | None = None,
-        locator: Locator | None = None,
     ) -> None:
         check_kind("address", address, (str, Address), "a URL, or an Address")
         if not (password is None or callable(password) or isinstance(password, str)):
             # Not the value: it may be one.
             raise TypeError("password must be a text, an async function, or None")
-        self._address = _parsed(address) if isinstance(address, str) else address
+        self._address = Address.from_text(address) if isinstance(address, str) else address
         self._password = password
         prefix = self._address.prefix
         self._prefix = f"{prefix}:".encode() if prefix else b""
-        self._locator = locator or Fixed(self._address)
+        sentinels = self._address.service is not None
+        self._locator = Sentinels(self._address) if sentinels else Fixed(self._address)
         self._pauses = _Pauses()
         #: The connection to a broker that has answered; None: there is none.
         self._connection: PubSub | None = None
@@ -296,13 +296,3 @@ class _Pauses:
         ceiling = self._ceiling
         self._ceiling = min(2 * ceiling, _LONGEST)
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load, guards nothing
-
-
-def _parsed(url: str) -> Address:
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # its text may quote a password
-        parts = None
-    if parts is None:
-        raise ValueError("address is not a URL")
-    return Address.parse(parts)
