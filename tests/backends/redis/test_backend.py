@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -247,50 +248,55 @@ async def test_what_was_confirmed_has_arrived_or_was_lost() -> None:
         running(broker) as (one, _),
         running(broker) as (two, told),
     ):
-        confirmed: list[str] = []
-        failed = 0
+        #: By publisher and time between outages, while the channel was subscribed.
+        confirmed: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+        subscribed, failed, over = 0, 0, False
 
-        async def subscribe_again() -> None:
-            for outage in range(4):
-                await told.until(lambda: told.names().count("back") == outage)  # noqa: B023
-                assert await two.subscribe(["news"]) == {}
-                heard.set()
+        def losses() -> int:
+            return told.names().count("lost")
 
         async def publish(number: int) -> None:
             nonlocal failed
-            turn = 0
-            while not over:
+            for turn in count():
+                if over:
+                    return
+                heard = subscribed
                 try:
                     text = f"{number}/{turn}"
                     await one.publish("news", Message(text), expire=turn % 2)
-                    confirmed.append(text)
                 except BackendError:
                     failed += 1
                     await trio.sleep(0.01)
-                turn += 1
+                else:
+                    if heard == losses() + 1:
+                        confirmed[number, heard].append(text)
 
-        over, heard = False, trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(subscribe_again)
-            await heard.wait()
             for number in range(20):
                 nursery.start_soon(publish, number)
-            for _ in range(3):
+            for outage in range(4):
+                await told.until(lambda: told.names().count("back") == outage)  # noqa: B023
+                assert await two.subscribe(["news"]) == {}
+                subscribed += 1
                 await trio.sleep(0.2)
-                broker.kill()
-                await told.until(lambda: told.names()[-1:] == ["away"], 5)
-                heard = trio.Event()
-                await broker.start()
-                await heard.wait()
-            await trio.sleep(0.2)
+                if outage < 3:
+                    broker.kill()
+                    await told.until(lambda: told.names()[-1:] == ["away"])
+                    await broker.start()
             over = True
+        # A message of another connection is behind all others.
+        await broker.ask("PUBLISH", "news", "end")
+        await told.until(lambda: told.delivered[-1] == ("end", None))
         assert told.names() == ["lost", "away", "back"] * 3
         assert failed >= 3
         counts = Counter(payload for payload, _ in told.delivered)
         assert set(counts.values()) == {1}
-        # Those that did not come were confirmed around the three outages.
-        missing = [text for text in confirmed if text not in counts]
-        assert len(confirmed) > 1000 > 20 * 3 * 10 > len(missing)
+        assert {heard for _, heard in confirmed} == {1, 2, 3, 4}
+        for (_, heard), texts in confirmed.items():
+            # What did not come was lost with the connection: the last ones before its end.
+            came = [text in counts for text in texts]
+            assert came == sorted(came, reverse=True)
+            assert all(came) or heard < 4
 
 
 async def test_a_replica_cannot_be_used() -> None:
