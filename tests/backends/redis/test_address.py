@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import traceback
 from pathlib import Path
@@ -275,7 +276,7 @@ def test_the_password_is_not_shown() -> None:
     assert address.shown == str(address.shown) == "redis://h:1/2"
 
 
-async def test_the_password_is_read_from_its_file_each_time(tmp_path: Path) -> None:
+def test_the_password_is_read_from_its_file_each_time(tmp_path: Path) -> None:
     file = tmp_path / "password"
     address = parse(f"redis+sentinel://bob@h/x?password_file={file}&sentinel_password_file={file}")
     for text, password in [
@@ -285,16 +286,16 @@ async def test_the_password_is_read_from_its_file_each_time(tmp_path: Path) -> N
         (" f\u00fcnf \n\n", " f\u00fcnf \n"),
     ]:
         file.write_bytes(text.encode())
-        assert await address.read_password() == password
-        assert await address.read_sentinel_password() == password
+        assert address.read_password() == password
+        assert address.read_sentinel_password() == password
 
 
-async def test_without_a_file_it_is_what_the_url_has() -> None:
-    assert await parse("redis://:s3cret@h").read_password() == "s3cret"
-    assert await parse("redis://h").read_password() is None
+def test_without_a_file_it_is_what_the_url_has() -> None:
+    assert parse("redis://:s3cret@h").read_password() == "s3cret"
+    assert parse("redis://h").read_password() is None
     # A user is asked for by name also where it needs none.
-    assert await parse("redis://bob@h").read_password() == ""
-    assert await parse("redis+sentinel://:s3cret@h/x").read_sentinel_password() is None
+    assert parse("redis://bob@h").read_password() == ""
+    assert parse("redis+sentinel://:s3cret@h/x").read_sentinel_password() is None
 
 
 @pytest.mark.parametrize(
@@ -307,16 +308,22 @@ async def test_without_a_file_it_is_what_the_url_has() -> None:
         (b"s3cret" * 20_000, "has more than 65536 bytes"),
     ],
 )
-async def test_a_file_without_a_password_is_explained(
+def test_a_file_without_a_password_is_explained(
     content: bytes | None, words: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "password"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(BackendError, match=f"^password_file: .*{words}") as caught:
-        await parse(f"redis://h?password_file={file}").read_password()
+        parse(f"redis://h?password_file={file}").read_password()
     told = "".join(traceback.format_exception(caught.value.with_traceback(None)))
     assert "s3cret" not in told
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "password")
+    with pytest.raises(BackendError, match="/password' is not a regular file"):
+        parse(f"redis://h?password_file={tmp_path / 'password'}").read_password()
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import ssl
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn, Self
 from urllib.parse import SplitResult, unquote_to_bytes
-
-import trio
 
 from ..._checks import LONGEST
 from ..._exceptions import BackendError
@@ -155,7 +155,7 @@ class Address:
         name = "" if self.service is None else f"{self.service}/"
         return f"{self.scheme}://{places}/{name}{self.database}"
 
-    async def read_password(self) -> str | None:
+    def read_password(self) -> str | None:
         """The password as it is now: the URL's, or what the file has.
 
         A user without a password has the empty one, so that the broker is asked for this user, and
@@ -169,9 +169,9 @@ class Address:
         """
         if self.password_file is None:
             return "" if self.password is None and self.username is not None else self.password
-        return await _read(self.password_file, "password_file")
+        return _read(self.password_file, "password_file")
 
-    async def read_sentinel_password(self) -> str | None:
+    def read_sentinel_password(self) -> str | None:
         """The Sentinels' password as it is now; None: they ask for none.
 
         Raises:
@@ -179,7 +179,7 @@ class Address:
         """
         if self.sentinel_password_file is None:
             return None
-        return await _read(self.sentinel_password_file, "sentinel_password_file")
+        return _read(self.sentinel_password_file, "sentinel_password_file")
 
     def make_ssl_context(self) -> ssl.SSLContext | None:
         """A TLS context that checks the broker's certificate and host name; None: without TLS.
@@ -372,11 +372,13 @@ def _client_name(text: str | None) -> str:
     return text
 
 
-async def _read(path: Path, name: str) -> str:
+def _read(path: Path, name: str) -> str:
     try:
-        data = await trio.to_thread.run_sync(_read_bytes, path, abandon_on_cancel=True)
+        data = _read_bytes(path)
     except OSError as exc:
         raise BackendError(f"{name}: cannot read {str(path)!r}: {exc.strerror}") from exc
+    if data is None:
+        raise BackendError(f"{name}: {str(path)!r} is not a regular file")
     if len(data) > _PASSWORD_LIMIT:
         raise BackendError(f"{name}: {str(path)!r} has more than {_PASSWORD_LIMIT} bytes")
     try:
@@ -390,9 +392,20 @@ async def _read(path: Path, name: str) -> str:
     return password
 
 
-def _read_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _read_bytes(path: Path) -> bytes | None:
+    """What a regular file has; None: it is something else.
+
+    Without a thread: one that hangs cannot be ended. Nor can this hang, since a pipe, for example,
+    is not waited for.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return None
         return file.read(_PASSWORD_LIMIT + 1)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _no_password() -> NoReturn:

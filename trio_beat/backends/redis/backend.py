@@ -218,7 +218,7 @@ class RedisBackend(Backend):
 
     async def _read_password(self) -> str | None:
         if self._password is None:
-            return await self._address.read_password()
+            return self._address.read_password()
         if isinstance(self._password, str):
             return self._password
         try:

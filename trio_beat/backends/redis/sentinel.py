@@ -121,7 +121,7 @@ class Sentinels(Locator):
             announced.set()
 
         address = self._address
-        password = await address.read_sentinel_password()
+        password = address.read_sentinel_password()
         context = address.make_ssl_context()
         opened = open_connection(*node, context=context, timeout=address.timeout, pushed=pushed)
         async with Plain(opened) as connection:
