@@ -71,8 +71,10 @@ class Availability:
         while True:
             await self._began.wait()
             self._began = trio.Event()
+            returned = self._returned
             with trio.move_on_after(self._grace) as scope:
-                await self._returned.wait()
-            if scope.cancelled_caught:
+                await returned.wait()
+            # It may be back since the deadline, and even away again.
+            if scope.cancelled_caught and not returned.is_set():
                 self._decided.set()
                 expired()

@@ -26,9 +26,9 @@ class Gaps:
     """
 
     def __init__(self) -> None:
-        #: With the channel that has the gap. Not more than there are subscribers, and emptied
+        #: With the channels that have a gap. Not more than there are subscriptions, and emptied
         #: within `SPREAD`.
-        self._waiting: OrderedDict[Subscriber, Channel] = OrderedDict()
+        self._waiting: OrderedDict[Subscriber, list[Channel]] = OrderedDict()
         self._wanted = trio.Event()
         self.told = 0
 
@@ -39,7 +39,7 @@ class Gaps:
         channel.told = channel.gap
         for subscriber in channel.subscribers:
             if channel.has_missed(subscriber):
-                self._waiting.setdefault(subscriber, channel)
+                self._waiting.setdefault(subscriber, []).append(channel)
                 self._wanted.set()
 
     async def run(self) -> None:
@@ -51,9 +51,9 @@ class Gaps:
             while self._waiting:
                 share = max(share, math.ceil(len(self._waiting) * PAUSE / SPREAD))
                 for _ in range(min(share, len(self._waiting))):
-                    subscriber, channel = self._waiting.popitem(last=False)
+                    subscriber, channels = self._waiting.popitem(last=False)
                     # It may have left meanwhile, and even have joined again.
-                    if channel.has_missed(subscriber):
+                    if any(channel.has_missed(subscriber) for channel in channels):
                         self.told += 1
                         subscriber.gap_nowait()
                 await trio.sleep(PAUSE)

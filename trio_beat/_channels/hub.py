@@ -234,6 +234,7 @@ class Hub:
             except BackendError:
                 if self._availability.error is None:
                     raise
+                await self._availability.wait()
             else:
                 for key, error in refused.items():
                     raise BackendError(f"cannot subscribe to {key!r}") from error
@@ -339,13 +340,14 @@ class Hub:
                         gone.append(key)
                 elif not channel.subscribed:
                     wanted.append(key)
+            # Before the wait: one that is let go during it must be unsubscribed again.
+            self._subscribing.update(wanted)
             if gone:
                 await self._backend.unsubscribe(gone)
             if wanted:
                 await self._subscribe(wanted)
 
     async def _subscribe(self, wanted: Collection[str]) -> None:
-        self._subscribing.update(wanted)
         refused: Mapping[str, BackendError] = {}
         try:
             refused = await self._backend.subscribe(wanted)
