@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 import trio
 
-from trio_beat._channels.hub import HubConsumer
+from trio_beat._channels.consumer import HubConsumer
 from trio_beat._connection.handler import HandlerConsumer
 from trio_beat._connection.life import Life
 from trio_beat._heartbeat import Verdict

@@ -23,6 +23,9 @@ class Tally(Observer):
         self.failures: list[BaseException] = []
         self.publications: Counter[str] = Counter()
         self.deliveries: Counter[str] = Counter()
+        #: Why the backend was away; and how often it came back.
+        self.outages: list[str] = []
+        self.returns = 0
 
     def opened(self, connection: ObservedConnection) -> None:
         assert connection.closed is None
@@ -52,6 +55,12 @@ class Tally(Observer):
 
     def delivered(self, channel: str, subscribers: int) -> None:
         self.deliveries[channel] += subscribers
+
+    def away(self, why: str) -> None:
+        self.outages.append(why)
+
+    def back(self) -> None:
+        self.returns += 1
 
     def check(self, statistics: ServerStatistics) -> None:
         """Check that it has seen what the server counts."""
