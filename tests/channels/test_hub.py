@@ -12,10 +12,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.hub import AskedBackend, Listener, settled
-from trio_beat import BackendError, Hub, HubStatistics, open_hub
+from tests.support.hub import AskedBackend, Listener, reached, settled
+from trio_beat import BackendError, Hub, open_hub
 from trio_beat._channels.subscriptions import Channel
-from trio_beat.backends import Deliver
+from trio_beat.backends import Receiver
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import cancelled_at
 
@@ -25,7 +25,7 @@ async def test_delivers_text_as_text_and_bytes_as_bytes() -> None:
         listener = Listener()
         await hub.subscribe(listener, ["news"])
         for message in ("text", b"bytes", "", b"", "caf\u00e9", bytes(70_000)):
-            assert await hub.publish("news", message) == 1
+            assert await reached(hub, "news", message) == 1
             (delivered,) = listener.messages
             assert delivered.payload == message
             assert delivered.kind == ("text" if isinstance(message, str) else "binary")
@@ -38,9 +38,9 @@ async def test_delivers_a_message_only_to_the_subscribers_of_its_channel() -> No
         await hub.subscribe(one, ["one"])
         await hub.subscribe(two, ["two"])
         await hub.subscribe(both, ["one", "two"])
-        assert await hub.publish("one", "1") == 2
-        assert await hub.publish("two", "2") == 2
-        assert await hub.publish("three", "3") == 0
+        assert await reached(hub, "one", "1") == 2
+        assert await reached(hub, "two", "2") == 2
+        assert await reached(hub, "three", "3") == 0
         assert [one.texts, two.texts, both.texts] == [["1"], ["2"], ["1", "2"]]
 
 
@@ -49,9 +49,9 @@ async def test_a_sender_does_not_get_its_own_message() -> None:
         sender, other = Listener(), Listener()
         await hub.subscribe(sender, ["news"])
         await hub.subscribe(other, ["news"])
-        assert await hub.publish("news", "hello", sender=sender) == 1
+        assert await reached(hub, "news", "hello", sender=sender) == 1
         assert [sender.texts, other.texts] == [[], ["hello"]]
-        assert await hub.publish("news", "echo", sender=None) == 2
+        assert await reached(hub, "news", "echo", sender=None) == 2
         assert [sender.texts, other.texts] == [["echo"], ["hello", "echo"]]
 
 
@@ -73,11 +73,11 @@ async def test_counts_subscriptions_and_messages() -> None:
             async with hub.subscribed(two, "b"):
                 await hub.publish("b", "x")
                 await hub.publish("c", "x")
-                assert hub.statistics() == HubStatistics(2, 3, published=2, delivered=2)
+                assert hub.statistics()[:4] == (2, 3, 2, 2)
             await hub.publish("b", "x", sender=one)
-            assert hub.statistics() == HubStatistics(2, 2, published=3, delivered=2)
+            assert hub.statistics()[:4] == (2, 2, 3, 2)
         await settled(hub, 0, 0)
-        assert hub.statistics() == HubStatistics(0, 0, published=3, delivered=2)
+        assert hub.statistics()[:4] == (0, 0, 3, 2)
 
 
 async def test_asks_the_backend_once_for_a_channel() -> None:
@@ -105,7 +105,7 @@ async def test_subscribing_before_the_backend_was_told_finds_the_channel_as_it_w
         await hub.subscribe(two, ["news"])
         await settled(hub, 1, 1)
         assert backend.asked == ["+news", "?news"]
-        assert await hub.publish("news", "x") == 1
+        assert await reached(hub, "news", "x") == 1
 
 
 async def test_subscribing_while_the_channel_is_unsubscribed_waits_and_hears_it() -> None:
@@ -121,7 +121,7 @@ async def test_subscribing_while_the_channel_is_unsubscribed_waits_and_hears_it(
         gate.set()
         await settled(hub, 1, 1)
         assert backend.asked == ["+news", "?news", "-news", "+news", "?news"]
-        assert await hub.publish("news", "x") == 1
+        assert await reached(hub, "news", "x") == 1
         assert [one.texts, two.texts] == [[], ["x"]]
 
 
@@ -149,7 +149,7 @@ async def test_the_last_message_is_not_one_from_before_a_gap() -> None:
 async def test_a_failing_backend_is_told_to_all_that_wait_and_later_it_works() -> None:
     backend = AskedBackend()
     async with open_hub(backend) as hub:
-        backend.away = True
+        backend.failing = True
         failed = []
 
         async def subscribe() -> None:
@@ -161,14 +161,14 @@ async def test_a_failing_backend_is_told_to_all_that_wait_and_later_it_works() -
             for _ in range(3):
                 nursery.start_soon(subscribe)
         assert failed == ["no server"] * 3
-        assert backend.asked == ["+news", "-news"]
+        assert backend.asked == ["+news"]
         await settled(hub, 0, 0)
         with pytest.raises(BackendError, match="no server"):
             await hub.publish("news", "x")
-        backend.away = False
+        backend.failing = False
         listener = Listener()
         await hub.subscribe(listener, ["news"])
-        assert await hub.publish("news", "x") == 1
+        assert await reached(hub, "news", "x") == 1
         assert listener.texts == ["x"]
 
 
@@ -187,7 +187,7 @@ async def test_what_a_failing_backend_raised_is_not_raised_again() -> None:
             for _ in range(30):
                 nursery.start_soon(subscribe)
             await trio.testing.wait_all_tasks_blocked()
-            backend.away = True
+            backend.failing = True
             gate.set()
         assert len(set(map(id, errors))) == 30
         (cause,) = {error.__cause__ for error in errors}
@@ -197,7 +197,7 @@ async def test_what_a_failing_backend_raised_is_not_raised_again() -> None:
 
 async def test_what_a_failing_backend_raised_keeps_no_channel() -> None:
     backend = AskedBackend()
-    backend.away = True
+    backend.failing = True
     gc.collect()
     gc.disable()
     try:
@@ -218,7 +218,7 @@ async def test_a_backend_that_cannot_tell_the_last_message_is_no_subscription() 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_refused, hub)
             await trio.testing.wait_all_tasks_blocked()
-            backend.away = True
+            backend.failing = True
             gate.set()
         await settled(hub, 0, 0)
         assert backend.asked == ["+news", "?news", "-news"]
@@ -235,11 +235,11 @@ async def test_subscribes_to_all_channels_or_none() -> None:
         gate = backend.gates["+b"] = trio.Event()
         nursery.start_soon(_refused_two, hub)
         await trio.testing.wait_all_tasks_blocked()
-        assert await hub.publish("a", "too early") == 0
-        backend.away = True
+        assert await reached(hub, "a", "too early") == 0
+        backend.failing = True
         gate.set()
         await settled(hub, 0, 0)
-        assert backend.asked == ["+a", "?a", "+b", "!a", "-b", "-a"]
+        assert backend.asked == ["+a", "+b", "!a"]
 
 
 async def _refused_two(hub: Hub) -> None:
@@ -260,7 +260,7 @@ async def test_leaves_nothing_wherever_subscribing_is_cancelled() -> None:
                 # In turns, and the last of them takes the first back.
                 asked = [ask[0] for ask in backend.asked if ask[0] in "+-" and ask[1] == channel]
                 assert asked == ["+", "-"] * (len(asked) // 2)
-            assert await hub.publish("a", "x") == 0
+            assert await reached(hub, "a", "x") == 0
             if not cancelled:
                 break
         assert step >= 3
@@ -313,7 +313,7 @@ async def test_subscribing_again_hears_it_once_and_to_the_last_end() -> None:
             await hub.publish("a", "behind")
             await settled(hub, 1, 1)
         await settled(hub, 0, 0)
-        assert await hub.publish("a", "after") == 0
+        assert await reached(hub, "a", "after") == 0
         # The last message comes with the first subscription alone.
         assert one.texts == ["before", "within", "behind"]
         assert two.texts == ["before", "within"]
@@ -355,8 +355,8 @@ async def test_leaving_a_hub_leaves_its_backend() -> None:
 
     class Leaving(MemoryBackend):
         @asynccontextmanager
-        async def running(self, deliver: Deliver) -> AsyncIterator[None]:
-            async with super().running(deliver):
+        async def running(self, receiver: Receiver) -> AsyncIterator[None]:
+            async with super().running(receiver):
                 yield
             left.append(self)
 
@@ -372,4 +372,4 @@ async def test_only_text_and_bytes_are_messages(message: Any) -> None:
     async with open_hub() as hub:
         with pytest.raises((TypeError, AttributeError)):
             await hub.publish("news", message)
-        assert await hub.publish("news", "x") == 0
+        assert await reached(hub, "news", "x") == 0

@@ -1,30 +1,31 @@
-"""The last messages that a hub keeps."""
+"""What a channel counts."""
 
 from __future__ import annotations
 
-from trio_beat import Message
-from trio_beat._channels.subscriptions import Channel, LastMessages
-
-ID = b"0123456789abcdef"
+from tests.support.hub import Listener
+from trio_beat._channels.subscriptions import Channel
 
 
-async def test_keeps_so_many_bytes_and_lets_go_of_the_oldest() -> None:
-    last = LastMessages(keep=5000)
-    channels = [Channel() for _ in range(20)]
-    for turn in range(3):
-        for channel in channels:
-            message = Message(bytes(700), ID)
-            last.note(channel, message, 10)
-            assert channel.latest is message
-            kept = [channel.latest for channel in channels if channel.latest is not None]
-            assert sum(len(message.frame) for message in kept) <= 5000
-        assert [channel.latest is not None for channel in channels] == [False] * 16 + [True] * 4
-        assert [channel.forgotten for channel in channels] == [True] * 16 + [False] * 4
-        last.note(channels[0], Message(bytes(10_000), ID), 10)
-        assert all(channel.forgotten for channel in channels), turn
-    last.note(channels[0], Message("", ID), 10)
-    last.note(channels[0], Message(bytes(100), ID), 0)
-    assert channels[0].latest == Message("", ID)
-    last.clear()
-    assert last._size == 0
-    assert not last._channels
+def test_only_who_was_there_at_the_last_loss_and_still_is_has_missed() -> None:
+    channel = Channel()
+    stays, leaves, returns, late = (Listener() for _ in range(4))
+    for listener in (stays, leaves, returns):
+        channel.join(listener)
+        assert not channel.has_missed(listener)
+    channel.lose()
+    channel.leave(leaves)
+    channel.leave(returns)
+    channel.join(returns)
+    channel.join(late)
+    missed = [channel.has_missed(listener) for listener in (stays, leaves, returns, late)]
+    assert missed == [True, False, False, False]
+    channel.lose()
+    assert channel.has_missed(late)
+
+
+def test_is_left_as_often_as_it_was_joined() -> None:
+    channel, listener = Channel(), Listener()
+    assert [channel.join(listener) for _ in range(3)] == [True, False, False]
+    assert [channel.leave(listener) for _ in range(4)] == [True, True, True, False]
+    assert not channel.subscribers
+    assert channel.again is None

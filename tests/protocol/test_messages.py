@@ -50,12 +50,12 @@ def frames(item: Outgoing) -> list[Frame]:
 class TestMessage:
     def test_text(self) -> None:
         message = Message("caf\u00e9")
-        assert (message.payload, message.kind, message.id) == ("caf\u00e9", "text", b"")
+        assert (message.payload, message.kind) == ("caf\u00e9", "text")
         assert message.frame == b"\x81\x05caf\xc3\xa9"
 
     def test_binary(self) -> None:
         message = Message(b"\0\xff", b"name")
-        assert (message.payload, message.kind, message.id) == (b"\0\xff", "binary", b"name")
+        assert (message.payload, message.kind) == (b"\0\xff", "binary")
         assert message.frame == b"\x82\x02\0\xff"
 
     @pytest.mark.parametrize("length", LENGTHS)
@@ -185,7 +185,7 @@ class TestMessage:
 
     def test_is_shown_in_short(self) -> None:
         assert repr(Message("x")) == "<Message 'x'>"
-        assert repr(Message(b"x", b"\1\2")) == "<Message b'x', id=0102>"
+        assert repr(Message(b"x")) == "<Message b'x'>"
         assert repr(Message("x" * 41)) == f"<Message {'x' * 40!r} and 1 more>"
 
     def test_has_no_other_attributes(self) -> None:

@@ -127,3 +127,12 @@ async def settled(hub: Hub, channels: int, subscriptions: int) -> None:
     """Check what the hub holds, once it is in step with its backend."""
     await trio.testing.wait_all_tasks_blocked()
     assert hub.statistics()[:2] == (channels, subscriptions)
+
+
+async def reached(
+    hub: Hub, channel: str, message: str | bytes, *, sender: Listener | None = None
+) -> int:
+    """Publish a message; returns to how many subscribers the hub has delivered it."""
+    before = hub.statistics().delivered
+    await hub.publish(channel, message, sender=sender)
+    return hub.statistics().delivered - before

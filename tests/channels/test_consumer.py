@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ from websockets.frames import Close, Opcode
 from trio_beat import BackendError, EndReason, Heartbeat, Limits, Message, open_hub
 from trio_beat.backends.memory import MemoryBackend
 
+from ..support.hub import AskedBackend
 from ..support.peer import Peer, dial
 from ..support.serving import RARELY, deserted, serving
 
@@ -128,36 +130,65 @@ async def drained(slow: Peer) -> Close | None:
     return None
 
 
-class Away(MemoryBackend):
-    """A backend whose broker is away, for one thing or the other."""
+class Failing(MemoryBackend):
+    """A backend that fails, for one thing or the other, and whose broker is there."""
 
     def __init__(self, *, subscribing: bool) -> None:
         super().__init__()
         self._subscribing = subscribing
 
-    async def subscribe(self, channel: str) -> None:
+    async def subscribe(self, channels: Collection[str]) -> Mapping[str, BackendError]:
         if self._subscribing:
             raise BackendError("cannot subscribe") from ConnectionRefusedError()
-        await super().subscribe(channel)
+        return await super().subscribe(channels)
 
-    async def publish(self, channel: str, message: Message, *, expire: float) -> None:
+    async def publish(
+        self, channel: str, message: Message, *, expire: float, sender: object | None = None
+    ) -> None:
         raise BackendError("cannot publish") from ConnectionRefusedError()
 
 
 @pytest.mark.parametrize("subscribing", [True, False])
-async def test_while_the_backend_is_away_peers_are_told_to_come_later(
+async def test_where_the_backend_refuses_peers_are_told_to_come_later(
     subscribing: bool, caplog: pytest.LogCaptureFixture, patient_clock: trio.testing.MockClock
 ) -> None:
-    async with open_hub(Away(subscribing=subscribing)) as hub, serving(hub=hub) as server:
+    async with open_hub(Failing(subscribing=subscribing)) as hub, serving(hub=hub) as server:
         with caplog.at_level(logging.INFO):
             peer = await dial(server.port, BOTH)
             if not subscribing:
                 await peer.send_text("x")
             close = await peer.closed()
-        assert close == Close(1013, "backend is away, try again later")
+        assert close == Close(1013, "backend refuses it, try again later")
         assert "refused: cannot" in caplog.text
         await peer.send_close(1013)
         await peer.aclose()
         await deserted(server)
         assert server.statistics().ended[EndReason.REFUSED] == 1
         assert hub.statistics()[:2] == (0, 0)
+
+
+async def test_an_outage_ends_listeners_with_1012_and_publishers_stay_until_they_publish(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    backend = AskedBackend()
+    async with (
+        open_hub(backend, backend_grace=10) as hub,
+        serving(hub=hub) as server,
+    ):
+        listener = await dial(server.port, "/ws/news?subscribe-broadcast")
+        speaker = await dial(server.port, "/ws/news?publish-broadcast")
+        await trio.testing.wait_all_tasks_blocked()
+        backend.go_away()
+        began = trio.current_time()
+        close = await listener.closed()
+        assert close is not None
+        assert close.code == 1012
+        assert trio.current_time() - began >= 10
+        await speaker.send_text("x")
+        assert await speaker.closed() == Close(1013, "backend is away, try again later")
+        for peer in (listener, speaker):
+            await peer.send_close(1000)
+            await peer.aclose()
+        await deserted(server)
+        ended = server.statistics().ended
+        assert (ended[EndReason.BACKEND_LOST], ended[EndReason.REFUSED]) == (1, 1)
