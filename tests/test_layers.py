@@ -48,6 +48,12 @@ WITHIN: Final = {
         ("memory",),
         ("__init__",),
     ),
+    "_channels": (
+        ("consumer",),
+        ("hub", "permissions"),
+        ("availability", "gaps", "grammar"),
+        ("subscriptions",),
+    ),
     "_client": (
         ("connect", "reconnecting"),
         ("backoff", "context"),

@@ -54,7 +54,7 @@ class TestMessage:
         assert message.frame == b"\x81\x05caf\xc3\xa9"
 
     def test_binary(self) -> None:
-        message = Message(b"\0\xff", b"name")
+        message = Message(b"\0\xff")
         assert (message.payload, message.kind) == (b"\0\xff", "binary")
         assert message.frame == b"\x82\x02\0\xff"
 
@@ -122,26 +122,19 @@ class TestMessage:
         with pytest.raises(TypeError, match=r"message is .*; it must be text or bytes"):
             Message(payload)
 
-    @pytest.mark.parametrize("name", [None, "name", 1, bytearray(b"name")])
-    @pytest.mark.parametrize("payload", ["text", b"binary"])
-    def test_with_a_name_of_another_type(self, payload: str | bytes, name: Any) -> None:
-        with pytest.raises(TypeError, match=r"id is .*; it must be bytes"):
-            Message(payload, name)
-
     def test_of_surrogates_is_refused_when_it_is_made(self) -> None:
         with pytest.raises(ValueError, match=r"message has a surrogate, '.ud800' at position 1"):
             Message("x\ud800")
 
-    def test_equal_are_those_of_the_same_payload_kind_and_id(self) -> None:
-        assert Message("x", b"1") == Message("x", b"1")
-        assert len({Message("x"), Message("x"), Message(b"x"), Message("x", b"1")}) == 3
-        assert Message("x") != Message("x", b"1")
+    def test_equal_are_those_of_the_same_payload_and_kind(self) -> None:
+        assert Message("x") == Message("x")
+        assert len({Message("x"), Message("x"), Message(b"x"), Message("y")}) == 3
         assert Message("") != Message(b"")
         assert Message("x") != "x"
 
     @pytest.mark.parametrize("payload", ["text", "caf\u00e9", b"binary"])
     def test_can_be_copied_and_pickled(self, payload: str | bytes) -> None:
-        message = Message(payload, b"1")
+        message = Message(payload)
         for framed in (False, True):
             assert not framed or message.frame
             for copied in (

@@ -353,7 +353,8 @@ class Hub:
             refused = await self._backend.subscribe(wanted)
         except BackendError as exc:
             if self._availability.error is None:
-                refused = dict.fromkeys(wanted, exc)
+                # Without the traceback, which holds this frame, and that what it refuses.
+                refused = dict.fromkeys(wanted, exc.with_traceback(None))
             else:
                 self._subscribing.clear()
         for key in wanted:
