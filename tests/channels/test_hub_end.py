@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -11,12 +10,11 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from websockets.frames import Close
 
 from tests.support.hub import AskedBackend, Listener
-from tests.support.peer import dial
-from tests.support.serving import deserted, serving
-from trio_beat import BackendError, EndReason, Hub, HubClosed, Message, open_hub
+from tests.support.peer import HANDSHAKE
+from tests.support.serving import deserted, serving, status
+from trio_beat import BackendError, Hub, HubClosed, Message, open_hub
 from trio_beat.backends import Receiver
 from trio_beat.backends.memory import MemoryBackend
 
@@ -182,20 +180,19 @@ class TestWhoComesLater:
             async with open_hub(backend):
                 pass
 
-    async def test_to_a_server_is_refused_with_1013(
-        self, patient_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    async def test_to_a_server_is_refused_with_503(
+        self, patient_clock: trio.testing.MockClock
     ) -> None:
         async with open_hub() as hub:
             pass
         async with serving(hub=hub) as server:
-            with caplog.at_level(logging.INFO):
-                peer = await dial(server.port, BOTH)
-                assert await peer.closed() == Close(1013, "backend is away, try again later")
-            assert "refused: the hub has ended" in caplog.text
-            await peer.send_close(1013)
-            await peer.aclose()
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                await stream.send_all(HANDSHAKE.format(target=BOTH, headers="").encode())
+                answer = bytes(await stream.receive_some())
+            assert status(answer) == 503
+            assert b"backend is away, try again later" in answer
             await deserted(server)
-            assert server.statistics().ended[EndReason.REFUSED] == 1
+            assert server.statistics().refused == {503: 1}
 
 
 BACKENDS = [MemoryBackend, Tasks]

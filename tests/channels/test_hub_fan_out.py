@@ -243,10 +243,10 @@ async def test_a_sender_that_was_cancelled_is_forgotten() -> None:
             await hub.publish("news", "x", sender=sender)
         gone = weakref.ref(sender)
         del sender
-        gc.collect()
-        assert gone() is None
         backend.gates.clear()
         assert await reached(hub, "news", "y") == 0
+        gc.collect()
+        assert gone() is None
 
 
 async def test_a_sender_is_left_out_of_its_own_message_only() -> None:

@@ -11,8 +11,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.hub import AskedBackend, Listener, keep_last
-from trio_beat import BackendError, open_hub
+from tests.support.hub import AskedBackend, Listener
+from trio_beat import BackendError, BackendLost, open_hub
 
 CHANNELS = ("a", "b", "c")
 WHO = 4
@@ -25,45 +25,57 @@ step = st.one_of(
     st.tuples(st.just("leave"), who, channel),
     st.tuples(st.just("publish"), who, channel),
     st.tuples(st.just("broker"), st.just(0), channel),
+    st.tuples(st.just("outage"), st.just(0), channel),
+    st.tuples(st.just("lose"), st.just(0), channel),
+    st.tuples(st.just("refuse"), st.just(0), channel),
 )
 
 
 class Model:
     """What a hub has to do, step by step."""
 
-    def __init__(self, *, forgets: bool) -> None:
-        self.forgets = forgets
+    def __init__(self) -> None:
         #: Each as often as it has subscribed.
         self.joined: dict[str, Counter[int]] = {channel: Counter() for channel in CHANNELS}
         self.last: dict[str, str] = {}
         self.heard: list[list[str]] = [[] for _ in range(WHO)]
-        self.away = False
+        #: The broker fails; it is away; what it refuses to subscribe.
+        self.failing = self.away = False
+        self.refused: set[str] = set()
+        #: How often each was told that its messages may be lost.
+        self.gaps: Counter[int] = Counter()
 
     def join(self, who: int, channel: str) -> bool:
-        # A channel that is heard already needs no broker, where the hub knows its last message.
-        forgotten = self.forgets and channel in self.last
-        if self.away and (forgotten or not self.joined[channel]):
+        if self.failing or self.away:
+            return False
+        if channel in self.refused and not self.joined[channel]:
             return False
         self.joined[channel][who] += 1
         if channel in self.last and self.joined[channel][who] == 1:
             self.heard[who].append(self.last[channel])
         return True
 
+    def lose(self, channel: str) -> None:
+        """Subscribe a channel again; where that is refused, its subscribers are told."""
+        if self.joined[channel] and (self.failing or channel in self.refused):
+            self.gaps.update(self.joined[channel].keys())
+            self.joined[channel].clear()
+
     def leave(self, who: int, channel: str) -> None:
         self.joined[channel] -= Counter([who])
 
     def publish(self, who: int, channel: str, text: str) -> None:
-        if not self.away:
+        if not (self.failing or self.away):
             self.last[channel] = text
             for other in self.joined[channel].keys() - {who}:
                 self.heard[other].append(text)
 
 
-async def _play(steps: list[tuple[str, int, str]], keep: int) -> None:
-    backend, model = AskedBackend(), Model(forgets=not keep)
+async def _play(steps: list[tuple[str, int, str]]) -> None:
+    backend, model = AskedBackend(), Model()
     listeners = [Listener() for _ in range(WHO)]
-    async with open_hub(backend) as hub:
-        keep_last(hub, keep)
+    lost = BackendLost.KEEP
+    async with open_hub(backend, backend_lost=lost, backend_grace=0) as hub:
         for number, (what, who, channel) in enumerate(steps):
             listener = listeners[who]
             if what in ("join", "join twice"):
@@ -75,15 +87,34 @@ async def _play(steps: list[tuple[str, int, str]], keep: int) -> None:
                 model.leave(who, channel)
             elif what == "publish":
                 publish = partial(hub.publish, channel, f"{number}", sender=listener)
-                assert await _succeeds(publish) == (not model.away)
+                assert await _succeeds(publish) == (not (model.failing or model.away))
                 model.publish(who, channel, f"{number}")
             elif what == "broker":
-                backend.away = model.away = not model.away
+                backend.failing = model.failing = not model.failing
+            elif what == "outage" and not model.away:
+                backend.go_away()
+                model.away = True
+            elif what == "outage":
+                backend.come_back()
+                model.away = False
+                for name in CHANNELS:
+                    model.lose(name)
+            elif what == "lose" and channel in backend.subscribed:
+                backend.lose(channel)
+                model.lose(channel)
+            elif what == "refuse":
+                backend.refused ^= {channel}
+                model.refused ^= {channel}
             await trio.testing.wait_all_tasks_blocked()
             listened = [subscribers for subscribers in model.joined.values() if subscribers]
             assert hub.statistics()[:2] == (len(listened), sum(map(len, listened)))
-            assert backend.subscribed == {name for name in CHANNELS if model.joined[name]}
+            listened_to = {name for name in CHANNELS if model.joined[name] and not model.away}
+            assert backend.subscribed == listened_to
+        await trio.sleep(1)
     assert [listener.texts for listener in listeners] == model.heard
+    told = [len(listener.gaps) for listener in listeners]
+    assert [bool(number) for number in told] == [bool(model.gaps[who]) for who in range(WHO)]
+    assert all(number <= model.gaps[who] for who, number in enumerate(told))
 
 
 async def _succeeds(call: Callable[[], Awaitable[object]]) -> bool:
@@ -95,9 +126,10 @@ async def _succeeds(call: Callable[[], Awaitable[object]]) -> bool:
 
 
 @settings(deadline=None)
-@given(st.lists(step, max_size=40), st.sampled_from([0, 2**20]))
-def test_one_thing_after_the_other(steps: list[tuple[str, int, str]], keep: int) -> None:
-    trio.run(_play, steps, keep)
+@given(st.lists(step, max_size=40))
+def test_one_thing_after_the_other(steps: list[tuple[str, int, str]]) -> None:
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    trio.run(_play, steps, clock=clock)
 
 
 async def _play_at_once(steps: list[tuple[str, int, str]]) -> None:
