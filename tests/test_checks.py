@@ -253,7 +253,7 @@ class TestHub:
                 with pytest.raises((ValueError, TypeError), match=r"^channel (is|has)"):
                     await call()
             await trio.testing.wait_all_tasks_blocked()
-            assert hub.statistics() == (0, 0, 0, 0)
+            assert hub.statistics() == (0, 0, 0, 0, True, 0, 0)
 
     @pytest.mark.parametrize("message", [SURROGATE, None, 3, {}, ["x"]])
     async def test_messages(self, message: Any) -> None:

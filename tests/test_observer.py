@@ -24,8 +24,10 @@ EVENTS: dict[str, tuple[object, ...]] = {
     "handler_failed": (SOCKET, ValueError("x")),
     "published": ("broadcast:x",),
     "delivered": ("broadcast:x", 5),
+    "away": ("no server",),
+    "back": (),
 }
-COUNTED = EVENTS.keys() - {"beat"}
+COUNTED = EVENTS.keys() - {"beat", "back"}
 
 
 def recorder(*names: str) -> tuple[Observer, list[tuple[object, ...]]]:

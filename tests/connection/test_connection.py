@@ -58,7 +58,7 @@ class TestSending:
     async def test_message_is_framed_once_for_many(
         self, payload: str | bytes, autojump_clock: MockClock
     ) -> None:
-        message = Message(payload, b"id")
+        message = Message(payload)
         async with linked() as one, linked() as two:
             await trio.sleep(0.01)
             await one.connection.send(message)
@@ -232,6 +232,7 @@ class TestNames:
             "aclose",
             "closed",
             "deliver_nowait",
+            "gap_nowait",
             "latency",
             "path",
             "peer",

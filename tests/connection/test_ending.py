@@ -61,6 +61,10 @@ async def by_refusal(link: Link) -> None:
     link.engine.end_nowait(EndReason.REFUSED, 1013, "try again later")
 
 
+async def by_a_gap(link: Link) -> None:
+    link.engine.gap_nowait()
+
+
 async def by_a_violation(link: Link) -> None:
     await link.peer.send_frame(Opcode.CONT, b"x")
 
@@ -98,6 +102,12 @@ ENDS = [
             (by_the_application, EndReason.HANDLER, 4000, "enough"),
             (by_shutdown, EndReason.SHUTDOWN, 1001, "server is shutting down"),
             (by_refusal, EndReason.REFUSED, 1013, "try again later"),
+            (
+                by_a_gap,
+                EndReason.BACKEND_LOST,
+                1012,
+                "messages may have been lost, connect again",
+            ),
             (by_a_fault_of_this_package, EndReason.INTERNAL_ERROR, 1011, "internal error"),
             (by_a_violation, EndReason.PROTOCOL_ERROR, 1002, "unexpected continuation frame"),
             (by_invalid_text, EndReason.PROTOCOL_ERROR, 1007, "invalid start byte at position 0"),

@@ -17,6 +17,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.harness import tls_contexts
+from tests.support.hub import reached
 from tests.support.peer import HANDSHAKE, Peer, dial, reset
 from tests.support.serving import RARELY, deserted, serving, status
 from trio_beat import Connection, EndReason, Limits, Refused, Request, Server, open_hub, serve
@@ -93,7 +94,7 @@ async def test_an_admitted_peer_is_connected(way: Way, patient_clock: MockClock)
         async with way.serving(admit, **options) as server:
             peer = await way.dial(server)
             if not way.handler:
-                assert await hub.publish("broadcast:news", "hello") == 1
+                assert await reached(hub, "broadcast:news", "hello") == 1
             assert await peer.text() == "hello"
             assert server.statistics()[:4] == (1, 0, 0, 1)
             await peer.aclose()

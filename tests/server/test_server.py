@@ -13,6 +13,7 @@ import trio.testing
 from websockets.frames import Close, Opcode
 
 from tests.support.harness import tls_contexts
+from tests.support.hub import reached
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, deserted, serving, status
 from trio_beat import Connection, EndReason, Limits, Server, open_hub, serve
@@ -49,7 +50,7 @@ async def test_a_hub_serves_without_a_handler(patient_clock: trio.testing.MockCl
         one, two = await dial(server.port), await dial(server.port)
         await one.send_text("hello")
         assert await two.text() == "hello"
-        assert await hub.publish("broadcast:news", "from the server") == 2
+        assert await reached(hub, "broadcast:news", "from the server") == 2
         assert await one.text() == "from the server"
         for peer in (one, two):
             await peer.aclose()
