@@ -17,8 +17,8 @@ import pytest
 import trio
 import trustme
 
-from tests.channels.test_hub_consumer import Away
 from tests.support.command import clean_environment, command
+from tests.support.hub import AskedBackend
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
@@ -46,6 +46,7 @@ async def serving(
     async with open_hub(backend) as hub, trio.open_nursery() as nursery:
         site = Site(
             hub=hub,
+            draining=lambda: server.draining,
             statistics=lambda: server.statistics()._asdict(),
             heartbeat=Heartbeat(message="</script>"),
             path_prefix="/ws/",
@@ -82,15 +83,15 @@ async def binary(peer: Peer) -> bytes:
             return bytes(frame.data)
 
 
-async def test_publishing_tells_how_many_subscribers_got_it() -> None:
+async def test_publishing_reaches_the_subscribers() -> None:
     async with http() as (client, server):
         first = await dial(server.port, "/ws/news?subscribe-broadcast")
         second = await dial(server.port, "/ws/news?subscribe-broadcast")
         other = await dial(server.port, "/ws/sport?subscribe-broadcast")
         response = await client.post("/api/publish/news", content="hello", headers=TOKEN)
-        assert (response.status_code, response.json()) == (200, {"delivered": 2})
+        assert (response.status_code, response.content) == (204, b"")
         assert [await first.text(), await second.text()] == ["hello", "hello"]
-        assert (await client.post("/api/publish/x", headers=TOKEN)).json() == {"delivered": 0}
+        assert (await client.post("/api/publish/x", headers=TOKEN)).status_code == 204
         for peer in (first, second, other):
             await peer.aclose()
 
@@ -120,8 +121,8 @@ async def test_other_types_are_published_as_binary() -> None:
 async def test_facility_is_decoded_once() -> None:
     async with http() as (client, server):
         peer = await dial(server.port, "/ws/a%2525%2Fb?subscribe-broadcast")
-        response = await client.post("/api/publish/a%2525%2Fb", content="x", headers=TOKEN)
-        assert response.json() == {"delivered": 1}
+        await client.post("/api/publish/a%2525%2Fb", content="x", headers=TOKEN)
+        assert await peer.text() == "x"
         await peer.aclose()
 
 
@@ -138,7 +139,7 @@ async def test_paths_are_compared_decoded(path: str, target: str) -> None:
             "Authorization: Bearer s3cret\r\n\r\nhello"
         )
         answer = await ask(server.port, request.encode())
-        assert answer.endswith(b'{"delivered":1}')
+        assert answer.startswith(b"HTTP/1.1 204 ")
         assert await peer.text() == "hello"
         await peer.aclose()
 
@@ -189,7 +190,7 @@ async def test_bad_publication_is_explained(
 async def test_message_at_the_limit_is_published() -> None:
     async with http() as (client, _):
         response = await client.post("/api/publish/news", content=b"x" * 1000, headers=TOKEN)
-        assert response.status_code == 200
+        assert response.status_code == 204
 
 
 async def test_large_body_is_refused_before_all_of_it_has_come() -> None:
@@ -236,12 +237,51 @@ async def _trickle(stream: trio.SocketStream) -> None:
 
 
 async def test_publishing_while_the_backend_is_away_is_503() -> None:
-    async with serving(backend=Away(subscribing=False)) as (server, _):
+    backend = AskedBackend()
+    async with serving(backend=backend) as (server, _):
+        backend.go_away()
         url = f"http://127.0.0.1:{server.port}/api/publish/news"
         async with httpx.AsyncClient() as client:
             response = await client.post(url, content="x", headers=TOKEN)
-        assert response.status_code == 503
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
         assert "try again later" in response.text
+
+
+async def test_ready_while_the_backend_is_there() -> None:
+    backend = AskedBackend()
+    async with serving(backend=backend) as (server, _):
+        url = f"http://127.0.0.1:{server.port}"
+        async with httpx.AsyncClient(base_url=url) as client:
+            for times in (1, 2):
+                ready = await client.get("/readyz")
+                assert (ready.status_code, ready.text) == (200, "ready\n")
+                backend.go_away()
+                ready = await client.get("/readyz")
+                assert (ready.status_code, ready.text) == (503, "backend is away\n")
+                assert ready.headers["Retry-After"] == "5"
+                assert ready.headers["Cache-Control"] == "no-store"
+                # The process lives all the same.
+                health = await client.get("/healthz")
+                hub = health.json()["hub"]
+                assert (health.status_code, hub["available"], hub["outages"]) == (200, False, times)
+                backend.come_back()
+
+
+async def test_not_ready_while_the_server_is_shutting_down() -> None:
+    async with open_hub() as hub:
+        site = Site(
+            hub=hub,
+            draining=lambda: True,
+            statistics=dict,
+            heartbeat=Heartbeat(),
+            path_prefix="/ws/",
+            publish_token=None,
+            max_message_size=1,
+        )
+        transport = httpx.ASGITransport(make_app(site))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            ready = await client.get("/readyz")
+    assert (ready.status_code, ready.text) == (503, "server is shutting down\n")
 
 
 async def test_health_counts() -> None:
@@ -436,7 +476,8 @@ def test_pages_are_utf_8_whatever_the_locale() -> None:
         "import pathlib, trio_beat._site.app as app; from trio_beat import Heartbeat;"
         "page = (pathlib.Path(app.__file__).parent / 'static/index.html').read_bytes();"
         "assert not page.isascii(), 'it shows nothing';"
-        "site = app.Site(hub=None, statistics=dict, heartbeat=Heartbeat(), path_prefix='/ws/',"
+        "site = app.Site(hub=None, draining=bool, statistics=dict, heartbeat=Heartbeat(),"
+        " path_prefix='/ws/',"
         " publish_token=None, max_message_size=1); app.make_app(site)"
     )
     environment = clean_environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")

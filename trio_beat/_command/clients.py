@@ -281,13 +281,14 @@ def _post(url: SplitResult, options: argparse.Namespace) -> int:
         return 1
     finally:
         server.close()
-    if answer.status != http.HTTPStatus.OK:
+    if not http.HTTPStatus.OK <= answer.status < http.HTTPStatus.MULTIPLE_CHOICES:
         hint = (
             "; was the server given a token?" if answer.status == http.HTTPStatus.NOT_FOUND else ""
         )
         complain(f"not published: {name_status(answer.status)}: {said}{hint}")
         return 1
-    say(printable(said) + "\n")
+    if said:
+        say(printable(said) + "\n")
     return 0
 
 

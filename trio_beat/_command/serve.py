@@ -109,6 +109,7 @@ def _make_server(
     token = settings.publish_token
     site = Site(
         hub=hub,
+        draining=lambda: server.draining,
         statistics=lambda: server.statistics()._asdict(),
         heartbeat=heartbeat,
         path_prefix=settings.path_prefix,

@@ -39,6 +39,8 @@ _TEXT_TYPES: Final = frozenset(
         "application/x-www-form-urlencoded",
     }
 )
+_FRESH: Final = {"Cache-Control": "no-store"}
+_LATER: Final = {"Retry-After": "5"}
 _STATIC: Final = {
     "/page.js": ("page.js", "text/javascript"),
     "/trio-beat.js": ("trio-beat.js", "text/javascript"),
@@ -54,6 +56,7 @@ class Site:
 
     Args:
         hub: where the API publishes.
+        draining: returns whether the server is shutting down.
         statistics: returns the server's counts, by name.
         heartbeat: the server's; the page shows it.
         path_prefix: what the path of a WebSocket begins with.
@@ -62,6 +65,7 @@ class Site:
     """
 
     hub: Hub
+    draining: Callable[[], bool]
     statistics: Callable[[], dict[str, Any]]
     heartbeat: Heartbeat
     path_prefix: str
@@ -75,6 +79,7 @@ def make_app(site: Site) -> ASGIApp:
     routes: list[Route | WebSocketRoute] = [
         Route("/", _page(site, (static / "index.html").read_text("utf-8"))),
         Route("/healthz", _health(site)),
+        Route("/readyz", _ready(site)),
         WebSocketRoute(site.path_prefix + "{facility:path}", _misdirected),
         WebSocketRoute("/{path:path}", _nowhere(site)),
     ]
@@ -132,7 +137,18 @@ def _health(site: Site) -> Endpoint:
             **site.statistics(),
             "hub": site.hub.statistics()._asdict(),
         }
-        return JSONResponse(body, headers={"Cache-Control": "no-store"})
+        return JSONResponse(body, headers=_FRESH)
+
+    return endpoint
+
+
+def _ready(site: Site) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        if site.draining():
+            return PlainTextResponse("server is shutting down\n", 503, _FRESH | _LATER)
+        if not site.hub.available:
+            return PlainTextResponse("backend is away\n", 503, _FRESH | _LATER)
+        return PlainTextResponse("ready\n", headers=_FRESH)
 
     return endpoint
 
@@ -151,7 +167,7 @@ def _publish(site: Site) -> Endpoint:
         try:
             await site.hub.publish(channel_key("broadcast", facility), message)
         except BackendError as exc:
-            raise HTTPException(503, f"{exc}, try again later") from exc
+            raise HTTPException(503, f"{exc}, try again later", _LATER) from exc
         return Response(status_code=204)
 
     return endpoint
