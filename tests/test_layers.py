@@ -51,6 +51,7 @@ WITHIN: Final = {
     "_channels": (
         ("consumer",),
         ("hub", "permissions"),
+        ("registry",),
         ("availability", "gaps", "grammar"),
         ("subscriptions",),
     ),

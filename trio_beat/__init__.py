@@ -10,7 +10,8 @@ plainly, too, where it comes alone.
 
 import typing
 
-from ._channels.hub import BackendLost, Hub, HubStatistics, open_hub
+from ._channels.gaps import BackendLost
+from ._channels.hub import Hub, HubStatistics, open_hub
 from ._channels.permissions import channel_key
 from ._connection.connection import Connection, Statistics
 from ._connection.shared import SlowPolicy

@@ -42,14 +42,18 @@ class Model:
         #: The broker fails; it is away; what it refuses to subscribe.
         self.failing = self.away = False
         self.refused: set[str] = set()
+        #: Those that were heard, and are refused since they were lost.
+        self.silent: set[str] = set()
         #: How often each was told that its messages may be lost.
         self.gaps: Counter[int] = Counter()
 
     def join(self, who: int, channel: str) -> bool:
         if self.failing or self.away:
             return False
-        if channel in self.refused and not self.joined[channel]:
+        heard = self.joined[channel] and channel not in self.silent
+        if channel in self.refused and not heard:
             return False
+        self.silent.discard(channel)
         self.joined[channel][who] += 1
         if channel in self.last and self.joined[channel][who] == 1:
             self.heard[who].append(self.last[channel])
@@ -57,16 +61,22 @@ class Model:
 
     def lose(self, channel: str) -> None:
         """Subscribe a channel again; where that is refused, its subscribers are told."""
-        if self.joined[channel] and (self.failing or channel in self.refused):
+        if channel in self.silent or not self.joined[channel]:
+            return
+        if self.failing or channel in self.refused:
             self.gaps.update(self.joined[channel].keys())
-            self.joined[channel].clear()
+            self.silent.add(channel)
 
     def leave(self, who: int, channel: str) -> None:
         self.joined[channel] -= Counter([who])
+        if not self.joined[channel]:
+            self.silent.discard(channel)
 
     def publish(self, who: int, channel: str, text: str) -> None:
         if not (self.failing or self.away):
             self.last[channel] = text
+            if channel in self.silent:
+                return
             for other in self.joined[channel].keys() - {who}:
                 self.heard[other].append(text)
 
@@ -108,8 +118,8 @@ async def _play(steps: list[tuple[str, int, str]]) -> None:
             await trio.testing.wait_all_tasks_blocked()
             listened = [subscribers for subscribers in model.joined.values() if subscribers]
             assert hub.statistics()[:2] == (len(listened), sum(map(len, listened)))
-            listened_to = {name for name in CHANNELS if model.joined[name] and not model.away}
-            assert backend.subscribed == listened_to
+            heard = {name for name in CHANNELS if model.joined[name]} - model.silent
+            assert backend.subscribed == (set() if model.away else heard)
         await trio.sleep(1)
     assert [listener.texts for listener in listeners] == model.heard
     told = [len(listener.gaps) for listener in listeners]

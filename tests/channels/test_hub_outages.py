@@ -165,8 +165,8 @@ async def test_what_is_tried_while_away_leaves_nothing_behind(autojump_clock: Mo
             with pytest.raises(BackendError):
                 await hub.subscribe(Listener(), [f"channel {number}"])
         hub.unsubscribe(first, ["first"])
-        assert not hub._channels
-        assert not hub._out_of_step
+        assert not hub._registry._channels
+        assert not hub._registry._out_of_step
         backend.come_back()
         await settled(hub, 0, 0)
         assert backend.asked == ["+first", "?first"]
@@ -257,3 +257,63 @@ async def test_a_backend_that_is_away_and_has_lost_nothing_is_waited_for(
         with trio.fail_after(2 * GRACE), pytest.raises(BackendError, match="away"):
             await hub.subscribe(Listener(), ["a"])
         await settled(hub, 1, 1)
+
+
+async def test_one_that_left_a_refused_channel_is_told_nothing(autojump_clock: MockClock) -> None:
+    backend = AskedBackend()
+    async with open_hub(backend) as hub:
+        listeners = [Listener() for _ in range(100)]
+        for listener in listeners:
+            await hub.subscribe(listener, ["a"])
+        backend.refused.add("a")
+        backend.lose("a")
+        await trio.testing.wait_all_tasks_blocked()
+        leaving = [listener for listener in listeners if not listener.gaps]
+        assert len(leaving) == 98
+        for listener in leaving:
+            hub.unsubscribe(listener, ["a"])
+        await trio.sleep(2 * SPREAD)
+        assert sum(len(listener.gaps) for listener in listeners) == 2
+        await settled(hub, 1, 2)
+
+
+async def test_a_refused_channel_is_asked_for_again_by_the_next_one(
+    autojump_clock: MockClock,
+) -> None:
+    backend = AskedBackend()
+    async with open_hub(backend, backend_lost=BackendLost.KEEP) as hub:
+        first, second = Listener(), Listener()
+        await hub.subscribe(first, ["a"])
+        backend.refused.add("a")
+        backend.lose("a")
+        with pytest.raises(BackendError, match="cannot subscribe to 'a'"):
+            await hub.subscribe(second, ["a"])
+        backend.refused.clear()
+        await hub.subscribe(second, ["a"])
+        await hub.publish("a", "x")
+        assert (first.texts, second.texts) == (["x"], ["x"])
+        await trio.sleep(2 * SPREAD)
+        assert (len(first.gaps), len(second.gaps)) == (1, 0)
+        hub.unsubscribe(first, ["a"])
+        hub.unsubscribe(second, ["a"])
+        await settled(hub, 0, 0)
+        assert backend.subscribed == set()
+
+
+@pytest.mark.parametrize("what", ["+", "?"])
+async def test_an_outage_that_is_over_when_its_error_comes_is_no_refusal(what: str) -> None:
+    backend = AskedBackend()
+    async with open_hub(backend) as hub, trio.open_nursery() as nursery:
+        listener = Listener()
+        gate = backend.gates[f"{what}a"] = trio.Event()
+        nursery.start_soon(hub.subscribe, listener, ["a"])
+        await trio.testing.wait_all_tasks_blocked()
+        backend.failing = True
+        gate.set()
+        backend.go_away()
+        backend.come_back()
+        await trio.lowlevel.checkpoint()
+        backend.failing = False
+        await settled(hub, 1, 1)
+        await hub.publish("a", "x")
+        assert listener.texts == ["x"]

@@ -3,7 +3,8 @@
 ::
 
     consumer        connects a connection to a hub
-    hub             subscriptions and fan-out
+    hub             subscribing, publishing, and fan-out
+    registry        the hub's channels, kept in step with its backend
     gaps            telling subscribers that they may have missed messages
     availability    whether the backend can be used, and how long is waited for it
     subscriptions   a channel and its subscribers

@@ -23,11 +23,13 @@ class Availability:
 
     Attributes:
         error: why it is away; None: it is not.
+        outages: how often it was away.
     """
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
         self.error: BackendError | None = None
+        self.outages = 0
         self._began = trio.Event()
         self._returned = trio.Event()
         #: Set when the backend is back, and when the grace time is over.
@@ -36,6 +38,7 @@ class Availability:
     def away(self, error: BackendError) -> None:
         """An outage begins."""
         self.error = error
+        self.outages += 1
         self._returned = trio.Event()
         self._decided = trio.Event()
         self._began.set()

@@ -1,25 +1,21 @@
 """The hub: subscriptions to channels, and the fan-out to the subscribers of this process.
 
-1. The hub subscribes to a channel of the backend once, however many subscribers there are, and in
-   one task alone (`_keep_in_step`), many channels at a time. Subscribing waits for it;
-   unsubscribing does not wait, so that a connection that ends needs no time for it.
+1. The hub subscribes to a channel of the backend once, however many subscribers there are
+   (`registry`). Subscribing waits for it; unsubscribing does not wait, so that a connection that
+   ends needs no time for it.
 2. Fan-out is synchronous: a message is framed once, and written to one subscriber after the other
    without waiting for any. A long one lets other tasks run at regular counts.
 3. A new subscriber joins at the place at which the backend tells the channel's last message: it
    gets that one, and each later message once. The hub remembers no message.
 4. Subscriptions are counted: a second one delivers nothing twice, and a subscriber hears the
    channel until it has unsubscribed as often as it has subscribed.
-5. A channel of which messages may have been lost is subscribed again, and those that were
-   subscribed to it before are told of the gap (`gaps`): when it is heard again, or when the backend
-   is away for longer than the grace time (`availability`).
-6. The end of the hub ends every wait: subscribing and publishing then raise `HubClosed`.
+5. The end of the hub ends every wait: subscribing and publishing then raise `HubClosed`.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -33,20 +29,14 @@ from .._plain import Plain
 from .._protocol.messages import Message
 from ..backends import Backend, Receiver, backend_from_url
 from .availability import Availability
-from .gaps import Gaps
+from .gaps import BackendLost, Gaps
+from .registry import Registry
 from .subscriptions import Channel, Subscriber
 
 _T = TypeVar("_T")
 
 #: Deliveries after which other tasks get a turn.
 _TURN: Final = 256
-
-
-class BackendLost(enum.StrEnum):
-    """What happens to subscribers that may have missed messages while the backend was away."""
-
-    CLOSE = "close"  #: their connections are closed with 1012, and may come again
-    KEEP = "keep"  #: nothing: they go on with the next message
 
 
 class HubStatistics(NamedTuple):
@@ -82,16 +72,10 @@ class Hub:
     ) -> None:
         self._backend = backend
         self._expire = expire
-        self._lost = lost
         self._notify = notify or Notifier()
         self._availability = Availability(grace)
-        self._gaps = Gaps()
-        self._channels: dict[str, Channel] = {}
-        #: Channels that the backend must be asked about.
-        self._out_of_step: dict[str, None] = {}
-        self._changed = trio.Event()
-        #: Channels that the backend is being asked to subscribe; not those lost meanwhile.
-        self._subscribing: set[str] = set()
+        self._gaps = Gaps(lost)
+        self._registry = Registry(backend, self._availability, self._gaps)
         #: Scopes in which is waited; cancelled when the hub ends.
         self._waits: set[trio.CancelScope] = set()
         #: Why it cannot be used; None while it is running.
@@ -100,10 +84,10 @@ class Hub:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the hub, and its backend, while the context lasts."""
-        receiver = _Receiver(self._deliver, self._lose, self._away, self._back)
+        receiver = _Receiver(self._deliver, self._registry.lose, self._away, self._back)
         async with self._backend.running(receiver), trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_in_step)
-            nursery.start_soon(self._availability.run, self._give_up)
+            nursery.start_soon(self._registry.run)
+            nursery.start_soon(self._availability.run, self._registry.give_up)
             nursery.start_soon(self._gaps.run)
             nursery.start_soon(self._notify.failures.run)
             self._closed = None
@@ -111,7 +95,7 @@ class Hub:
                 yield
             finally:
                 self._closed = "the hub has ended"
-                self._channels.clear()
+                self._registry.clear()
                 for scope in self._waits:
                     scope.cancel()
                 self._notify.failures.tell()
@@ -201,7 +185,7 @@ class Hub:
         for key in channels:
             _check_key(key)
             times[key] += 1
-        held = {key: self._hold(key, count) for key, count in times.items()}
+        held = {key: self._registry.hold(key, count) for key, count in times.items()}
         #: Those that the subscriber has not joined yet.
         left = dict(held)
 
@@ -219,7 +203,7 @@ class Hub:
             for key, channel in held.items():
                 for _ in range(times[key]):
                     if key in left or channel.leave(subscriber):
-                        self._release(key, channel)
+                        self._registry.release(key, channel)
             raise
 
     async def _join(
@@ -228,26 +212,17 @@ class Hub:
         """Have the last message of each channel told; those told are not left."""
         while left:
             for key, channel in left.items():
-                await self._hear(key, channel)
+                await self._registry.hear(key, channel)
+            outages = self._availability.outages
             try:
                 refused = await self._backend.last(list(left), told)
             except BackendError:
-                if self._availability.error is None:
+                if self._availability.outages == outages and self._availability.error is None:
                     raise
                 await self._availability.wait()
             else:
                 for key, error in refused.items():
                     raise BackendError(f"cannot subscribe to {key!r}") from error
-
-    async def _hear(self, key: str, channel: Channel) -> None:
-        """Wait until the backend delivers a channel."""
-        while not channel.subscribed:
-            if channel.error is not None:
-                raise BackendError(f"cannot subscribe to {key!r}") from channel.error
-            if self._availability.error is not None:
-                await self._availability.wait()
-            else:
-                await channel.change()
 
     def unsubscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Undo one subscription to each of some channels.
@@ -263,9 +238,9 @@ class Hub:
         """
         _check_several(channels)
         for key in channels:
-            channel = self._channels.get(key)
+            channel = self._registry.get(key)
             if channel is not None and channel.leave(subscriber):
-                self._release(key, channel)
+                self._registry.release(key, channel)
 
     @asynccontextmanager
     async def subscribed(self, subscriber: Subscriber, *channels: str) -> AsyncIterator[None]:
@@ -287,11 +262,10 @@ class Hub:
 
     def statistics(self) -> HubStatistics:
         """The hub at this moment."""
-        channels = self._channels.values()
-        subscriptions = sum(len(channel.subscribers) for channel in channels)
+        channels, subscriptions = self._registry.count()
         counters = self._notify.counters
         return HubStatistics(
-            len(channels),
+            channels,
             subscriptions,
             counters.published_count,
             counters.delivered_count,
@@ -300,101 +274,8 @@ class Hub:
             self._gaps.told,
         )
 
-    def _hold(self, key: str, times: int) -> Channel:
-        channel = self._channels.get(key)
-        if channel is None:
-            channel = self._channels[key] = Channel()
-            self._ask(key)
-        channel.holders += times
-        return channel
-
-    def _release(self, key: str, channel: Channel) -> None:
-        channel.holders -= 1
-        if channel.holders or self._channels.get(key) is not channel:
-            return
-        if channel.subscribed or key in self._subscribing:
-            self._ask(key)
-        else:  # the backend knows nothing of it, and may not be there to be asked
-            del self._channels[key]
-            self._out_of_step.pop(key, None)
-
-    def _ask(self, key: str) -> None:
-        self._out_of_step[key] = None
-        self._changed.set()
-
-    async def _keep_in_step(self) -> None:
-        """Subscribe to the channels that are held, and unsubscribe from those that are not."""
-        while True:
-            await self._changed.wait()
-            self._changed = trio.Event()
-            await self._availability.returned()
-            wanted, gone = [], []
-            asked, self._out_of_step = self._out_of_step, {}
-            for key in asked:
-                channel = self._channels.get(key)
-                if channel is None:
-                    continue
-                if not channel.holders:
-                    del self._channels[key]
-                    if channel.subscribed:
-                        gone.append(key)
-                elif not channel.subscribed:
-                    wanted.append(key)
-            # Before the wait: one that is let go during it must be unsubscribed again.
-            self._subscribing.update(wanted)
-            if gone:
-                await self._backend.unsubscribe(gone)
-            if wanted:
-                await self._subscribe(wanted)
-
-    async def _subscribe(self, wanted: Collection[str]) -> None:
-        refused: Mapping[str, BackendError] = {}
-        try:
-            refused = await self._backend.subscribe(wanted)
-        except BackendError as exc:
-            if self._availability.error is None:
-                # Without the traceback, which holds this frame, and that what it refuses.
-                refused = dict.fromkeys(wanted, exc.with_traceback(None))
-            else:
-                self._subscribing.clear()
-        for key in wanted:
-            channel = self._channels.get(key)
-            if channel is None:
-                continue
-            if key in refused:
-                self._refused(key, channel, refused[key])
-            elif key not in self._subscribing:  # it was lost meanwhile
-                self._ask(key)
-            else:
-                self._heard(key, channel)
-        self._subscribing.clear()
-
-    def _refused(self, key: str, channel: Channel, error: BackendError) -> None:
-        del self._channels[key]
-        channel.error = error
-        channel.wake()
-        self._gaps.tell(channel)  # whoever is still subscribed would hear nothing for ever
-
-    def _heard(self, key: str, channel: Channel) -> None:
-        channel.subscribed = True
-        channel.wake()
-        self._tell_gap(channel)
-        if not channel.holders:  # all have left meanwhile
-            self._ask(key)
-
-    def _tell_gap(self, channel: Channel) -> None:
-        if self._lost is BackendLost.CLOSE:
-            self._gaps.tell(channel)
-
-    def _give_up(self) -> None:
-        """The backend is away for longer than the grace time."""
-        for channel in self._channels.values():
-            channel.wake()
-            if not channel.subscribed:
-                self._tell_gap(channel)
-
     async def _deliver(self, key: str, message: Message, sender: object | None) -> None:
-        channel = self._channels.get(key)
+        channel = self._registry.get(key)
         if channel is None:
             return
         channel.count += 1
@@ -409,18 +290,6 @@ class Hub:
                 # Not to one that has unsubscribed since then, even if it has subscribed again.
                 if channel.subscribers.get(subscriber, number) < number:
                     subscriber.deliver_nowait(message)
-
-    def _lose(self, keys: Collection[str]) -> None:
-        for key in keys:
-            self._subscribing.discard(key)
-            channel = self._channels.get(key)
-            if channel is None or not channel.subscribed:
-                continue
-            channel.lose()
-            if channel.holders:
-                self._ask(key)
-            else:
-                del self._channels[key]
 
     def _away(self, error: BackendError) -> None:
         self._availability.away(error)

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 import trio
 
-from .._channels.hub import BackendLost, Hub, open_hub
+from .._channels.gaps import BackendLost
+from .._channels.hub import Hub, open_hub
 from .._connection.shared import SlowPolicy
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
