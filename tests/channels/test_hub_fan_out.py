@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import trio
@@ -257,3 +258,24 @@ async def test_a_sender_is_left_out_of_its_own_message_only() -> None:
                 nursery.start_soon(partial(hub.publish, "news", f"{number}", sender=sender))
         for number, listener in enumerate(listeners):
             assert sorted(listener.texts) == [f"{n}" for n in range(4) if n != number]
+
+
+async def test_others_get_turns_while_a_backend_delivers_without_a_wait() -> None:
+    backend = AskedBackend()
+    async with open_hub(backend) as hub:
+        listeners = await subscribe_many(hub, number=100)
+        seen: list[int] = []
+
+        class Turns(trio.abc.Instrument):
+            def after_task_step(self, task: trio.lowlevel.Task) -> None:
+                seen.append(sum(len(listener.messages) for listener in listeners))
+
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
+        assert backend.receiver is not None
+        for number in range(20):
+            await backend.receiver.deliver("news", Message(f"{number}"), None)
+        await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(turns)
+    assert seen[-1] == 2000
+    assert max(after - before for before, after in pairwise([0, *seen])) < 512

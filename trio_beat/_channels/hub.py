@@ -76,6 +76,8 @@ class Hub:
         self._availability = Availability(grace)
         self._gaps = Gaps(lost)
         self._registry = Registry(backend, self._availability, self._gaps)
+        #: Deliveries since other tasks got a turn.
+        self._in_a_row = 0
         #: Scopes in which is waited; cancelled when the hub ends.
         self._waits: set[trio.CancelScope] = set()
         #: Why it cannot be used; None while it is running.
@@ -290,6 +292,11 @@ class Hub:
                 # Not to one that has unsubscribed since then, even if it has subscribed again.
                 if channel.subscribers.get(subscriber, number) < number:
                     subscriber.deliver_nowait(message)
+        # Messages may come in a row, without a wait between them.
+        self._in_a_row += len(subscribers) + 1
+        if self._in_a_row >= _TURN:
+            self._in_a_row = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _away(self, error: BackendError) -> None:
         self._availability.away(error)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -365,3 +366,26 @@ async def test_a_broker_that_died_during_a_stall_is_noticed(
         begin = trio.current_time()
         await connection.wait_ended()
         assert trio.current_time() - begin <= 5
+
+
+async def test_others_get_turns_while_much_comes_at_once() -> None:
+    seen: list[int] = []
+
+    class Turns(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            seen.append(pushed)
+
+    pushed = 0
+
+    def count(_: Sequence[Any]) -> None:
+        nonlocal pushed
+        pushed += 1
+
+    async with opened(count) as (_, broker):
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
+        await broker.send(push(b"x") * 5000)
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(turns)
+    assert pushed == 5000
+    assert max(after - before for before, after in pairwise(seen)) <= 256

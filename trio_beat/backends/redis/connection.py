@@ -47,6 +47,8 @@ _CHUNK: Final = 2**16
 _LATE: Final = 0.1
 #: Turns after which the reader has read what was there.
 _TURNS: Final = 3
+#: Replies and pushes after which other tasks get a turn.
+_TURN: Final = 256
 _CONFIRMATIONS: Final = frozenset({b"subscribe", b"unsubscribe"})
 _NOTHING: Final = object()
 
@@ -383,8 +385,12 @@ class Connection:
             self.first = self.first or bytes(data[:1])
             reader.feed(cast("bytes", data))
             try:
+                taken = 0
                 while self._error is None and (item := reader.gets()) is not _NOTHING:
                     await self._take(item)
+                    taken += 1
+                    if taken % _TURN == 0:
+                        await trio.lowlevel.checkpoint()
             except ProtocolError as exc:
                 self.garbled = True
                 self.end(f"{self.name} has sent what is not RESP", exc)
