@@ -178,12 +178,20 @@ class Process:
         assert self._process.stdin is not None
         try:
             await self._process.stdin.send_all(line.encode() + b"\n")
-            answer = await self._lines.next()
-        except trio.BrokenResourceError:
-            answer = None
-        if answer is None:
+        except trio.BrokenResourceError as exc:
+            raise Failed("a process of the benchmark ended, see above") from exc
+        return await self.answer()
+
+    async def answer(self) -> Any:
+        """Wait for a line of JSON.
+
+        Raises:
+            Failed: it ended.
+        """
+        line = await self._lines.next()
+        if line is None:
             raise Failed("a process of the benchmark ended, see above")
-        return json.loads(answer)
+        return json.loads(line)
 
     def send_signal(self, number: int) -> None:
         """Send a signal."""
@@ -323,24 +331,37 @@ async def open_server(
 
 
 @asynccontextmanager
-async def open_module(module: str) -> AsyncIterator[Server]:
+async def open_module(module: str, *arguments: str) -> AsyncIterator[Server]:
     """Run a module of the suite that serves, and answers questions, while the context lasts.
 
     Raises:
         Failed: it did not begin to listen.
     """
-    async with _process([module], _cores()[0], None) as process:
+    async with _process([module, *arguments], _cores()[0], None) as process:
         yield await _listening(process, module)
 
 
+async def run_module(module: str, *arguments: str) -> Any:
+    """Run a module of the suite that measures by itself; returns what it prints, which is JSON.
+
+    Raises:
+        Failed: it ended without that.
+    """
+    async with _process([module, *arguments], _cores()[0], None) as process:
+        return await Process(process).answer()
+
+
 @asynccontextmanager
-async def open_load(*, namespace: str | None = None, pinned: bool = True) -> AsyncIterator[Load]:
+async def open_load(
+    *, namespace: str | None = None, pinned: bool = True, module: str = "benchmarks._load"
+) -> AsyncIterator[Load]:
     """Run a load generator while the context lasts.
 
     Args:
         namespace: network namespace to run in; None: this one.
         pinned: keep it on the second core, away from the server, where there is more than one.
+        module: that has it.
     """
     core = _cores()[1] if pinned else None
-    async with _process(["benchmarks._load"], core, namespace) as process:
+    async with _process([module], core, namespace) as process:
         yield Load(process)

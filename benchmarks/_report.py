@@ -75,20 +75,21 @@ def figures_table(report: Report, part: str = "") -> Table:
 
 
 def ratios_table(report: Report, part: str = "") -> Table:
-    """trio-beat's figures by those of each other server; of a part, as `figures_table`."""
+    """Our figures by those of each other server; of a part, as `figures_table`."""
     figures = [figure for figure in report.figures if figure.part == part]
     rows = []
     for server, *_ in figures_table(report, part).rows:
-        if server == "trio_beat":
+        if server == report.ours:
             continue
         row: list[str] = [str(server)]
         for figure in figures:
-            ours, theirs = (report.value(figure.key, str(name)) for name in ("trio_beat", server))
+            ours, theirs = (report.value(figure.key, str(name)) for name in (report.ours, server))
             quotient = ratio(ours, theirs)
             row.append("-" if quotient is None else f"{quotient:.2f}")
         rows.append(row)
-    headers = ("trio_beat by", *(figure.label for figure in figures))
-    title = "the same, trio-beat's by each other's (less is better, except of what is a second)"
+    headers = (f"{report.ours} by", *(figure.label for figure in figures))
+    name = report.ours.replace("_", "-")
+    title = f"the same, {name}'s by each other's (less is better, except of what is a second)"
     return Table(title, headers, rows)
 
 
@@ -101,8 +102,9 @@ def goals_table(report: Report) -> Table:
     rows = []
     for goal in report.goals:
         value = report.reached(goal)
-        what = labels[goal.figure] + (f", by {goal.peer}" if goal.peer else "")
-        if goal.server != "trio_beat":
+        relation = "above" if goal.above else "by"
+        what = labels[goal.figure] + (f", {relation} {goal.peer}" if goal.peer else "")
+        if goal.server != report.ours:
             what += f", of {goal.server}"
         bound = f"{'at least' if goal.at_least else 'at most'} {goal.bound:g}"
         if value is None:

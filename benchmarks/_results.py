@@ -77,5 +77,6 @@ def write_results(path: Path, environment: str, command: str, reports: Sequence[
 
 def _chosen(report: Report) -> dict[str, object]:
     options = report.options
-    names = ("rounds", "connections", "sizes", "interval", "spread", "messages", "seconds", "hold")
-    return {name: getattr(options, name) for name in names if getattr(options, name)}
+    names = ("rounds", "connections", "sizes", "interval", "spread", "messages", "channels")
+    chosen = {name: getattr(options, name) for name in (*names, "seconds", "hold")}
+    return {name: value for name, value in chosen.items() if value}

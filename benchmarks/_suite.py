@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ._processes import Certificate, Failed
 from ._statistics import median, ratio, worst
-from .peers import DISTRIBUTIONS, PEERS
+from .peers import BACKENDS, DISTRIBUTIONS, PEERS
 
 #: Of the time, above which the load is said to have been the bottleneck.
 _BUSY: Final = 0.9
@@ -25,7 +25,7 @@ _WARM_UP: Final = 1000
 TARGET: Final = "/ws/bench?subscribe-broadcast"
 #: Share by which the count of PINGs may differ from what was due.
 _TOLERANCE: Final = 0.05
-OURS: Final = ("trio_beat", "trio_beat_handler")
+OURS: Final = ("trio_beat", "trio_beat_handler", "memory", "redis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Options:
         spread: seconds over which connections come; 0: as fast as they are let in.
         seconds: that one measurement lasts.
         messages: that are published.
+        channels: with one listener each.
         sizes: connections to measure at, ascending.
         hold: connections of the hold test; 0: none.
         hold_interval: seconds between their PINGs.
@@ -52,6 +53,7 @@ class Options:
     spread: float = 0.0
     seconds: float = 0.0
     messages: int = 0
+    channels: int = 0
     sizes: tuple[int, ...] = ()
     hold: int = 0
     hold_interval: float = 25.0
@@ -86,6 +88,7 @@ class Goal(NamedTuple):
         peer: of whose figure it is a ratio; None: the figure itself.
         at_least: more is better.
         server: which of trio-beat's servers must reach it.
+        above: what counts is by how much it is above the peer's figure, and not the ratio.
     """
 
     figure: str
@@ -93,6 +96,7 @@ class Goal(NamedTuple):
     peer: str | None = None
     at_least: bool = False
     server: str = "trio_beat"
+    above: bool = False
 
 
 #: By figure and server, a value for each round; None: not measured, or never reached.
@@ -109,7 +113,11 @@ class Table(NamedTuple):
 
 @dataclass
 class Report:
-    """What one command measured."""
+    """What one command measured.
+
+    Args:
+        ours: the server that is compared with the others.
+    """
 
     command: str
     title: str
@@ -122,6 +130,7 @@ class Report:
     #: By server, PINGs in each part of an interval.
     histograms: dict[str, list[int]] = field(default_factory=dict)
     failed: bool = False
+    ours: str = "trio_beat"
 
     def add(self, server: str, values: Mapping[str, float | None]) -> None:
         """Add one server's figures of one round."""
@@ -131,9 +140,10 @@ class Report:
 
     @property
     def servers(self) -> list[str]:
-        """Those that were measured, in the order of `PEERS`."""
+        """Those that were measured, in the order of `PEERS` and `BACKENDS`."""
         measured = {server for by_server in self.results.values() for server in by_server}
-        return sorted(measured, key=lambda name: PEERS.index(name) if name in PEERS else len(PEERS))
+        known = [name for name in (*PEERS, *BACKENDS) if name in measured]
+        return [*known, *sorted(measured.difference(known))]
 
     def values(self, key: str, server: str) -> list[float | None]:
         """A server's figure, round by round."""
@@ -155,7 +165,10 @@ class Report:
         ours = self.value(goal.figure, goal.server)
         if goal.peer is None:
             return ours
-        return ratio(ours, self.value(goal.figure, goal.peer))
+        theirs = self.value(goal.figure, goal.peer)
+        if goal.above:
+            return None if ours is None or theirs is None else ours - theirs
+        return ratio(ours, theirs)
 
 
 def met(goal: Goal, value: float) -> bool:
@@ -174,6 +187,7 @@ class Command(NamedTuple):
     figures: Callable[[Options], Sequence[Figure]]
     goals: Callable[[Options], Sequence[Goal]]
     run: Callable[[Run], Awaitable[None]]
+    ours: str = "trio_beat"
 
 
 class Run:
@@ -316,7 +330,12 @@ def certificate() -> Iterator[Certificate]:
 async def execute(command: Command, options: Options) -> Report:
     """Run a command."""
     report = Report(
-        command.name, command.title, options, command.figures(options), command.goals(options)
+        command.name,
+        command.title,
+        options,
+        command.figures(options),
+        command.goals(options),
+        ours=command.ours,
     )
     with certificate() as files:
         run = Run(report, files)

@@ -33,7 +33,7 @@ _TLS_SHARE: Final = 2
 #: Of the histogram: far more than any server has turns in an interval.
 _BINS: Final = 100
 #: Seconds for which a server is watched that has no connections, or an interval if that is less.
-_OWN: Final = 1.0
+OWN: Final = 1.0
 #: Connections that are opened one at a time.
 _ALONE: Final = 50
 FLOOR: Final = "floor"
@@ -77,16 +77,14 @@ GOALS = (
 )
 
 
-async def _own(server: Server, seconds: float) -> CPU:
+async def own_cpu(server: Server, seconds: float) -> CPU:
     """What a server without connections runs in a second."""
     before = server.cpu()
     await trio.sleep(seconds)
     return (server.cpu() - before).scaled(1 / seconds)
 
 
-async def _beats(
-    run: Run, name: str, server: Server, load: Load, own: CPU
-) -> tuple[CPU, list[int]]:
+async def beats(run: Run, name: str, server: Server, load: Load, own: CPU) -> tuple[CPU, list[int]]:
     """What a beat costs, and when beats fall, for some intervals."""
     interval = run.options.interval
     await load.call("record_beats")
@@ -131,7 +129,7 @@ async def _measure(
         figures: dict[str, float | None] = {}
         # Until the load has answered, it is still starting, and so may be the server.
         await load.call("counters")
-        own = await _own(server, min(_OWN, interval))
+        own = await own_cpu(server, min(OWN, interval))
         if certificate:
             address["ca"] = certificate.ca
             alone = await load.call("open_alone", **address, count=_ALONE)
@@ -150,7 +148,7 @@ async def _measure(
         await trio.sleep(interval)
         beat = CPU(0.0, 0.0)
         if peer != FLOOR:
-            beat, histogram = await _beats(run, name, server, load, own)
+            beat, histogram = await beats(run, name, server, load, own)
             if not tls:
                 # Of the last round: the sum of several would level out what does not fall evenly.
                 run.report.histograms[peer] = histogram

