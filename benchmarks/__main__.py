@@ -14,25 +14,25 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 try:
-    from . import detect, echo, fanout, idle, scale
+    from . import backends, detect, echo, fanout, idle, scale
     from ._plot import plot
     from ._processes import most_connections, raise_file_limit
     from ._report import environment, terminal, write_json
     from ._results import write_results
     from ._suite import Command, Options, Report, execute, warm_up
-    from .peers import PEERS
+    from .peers import BACKENDS, PEERS
 except ModuleNotFoundError as exc:
     sys.exit(f"{exc.name} is missing: install the bench extra, pip install '.[bench]'")
 
 COMMANDS: Final = {
-    module.COMMAND.name: module.COMMAND for module in (idle, scale, fanout, detect, echo)
+    module.COMMAND.name: module.COMMAND for module in (idle, scale, fanout, detect, echo, backends)
 }
 _RESULTS: Final = Path(__file__).parent / "RESULTS.rst"
 
@@ -62,12 +62,17 @@ def _sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def _peers(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    for name in names:
-        if name not in PEERS:
-            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(PEERS)}")
-    return ("trio_beat", *(name for name in names if name != "trio_beat"))
+def _peers(known: Sequence[str], ours: str) -> Callable[[str], tuple[str, ...]]:
+    """Takes some of those that are known; ours is always among them."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(text.split(",")))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
+        return (ours, *(name for name in names if name != ours))
+
+    return parse
 
 
 _FLAGS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
@@ -76,6 +81,7 @@ _FLAGS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "spread": (_at_least(0, float), "seconds over which connections come; 0: at once"),
     "seconds": (_at_least(0.1, float), "that a measurement lasts"),
     "messages": (_at_least(1, int), "that are published in a round"),
+    "channels": (_at_least(1, int), "with one listener each"),
     "sizes": (_sizes, "connections to measure at, such as 1000,4000,16000"),
     "hold": (_at_least(0, int), "connections of the hold test; 0: none"),
     "hold-interval": (_at_least(0.1, float), "seconds between PINGs in the hold test"),
@@ -94,19 +100,20 @@ def _parser() -> argparse.ArgumentParser:
             default = getattr(command.default, flag.replace("-", "_"))
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             sub.add_argument(f"--{flag}", type=kind, help=f"{text} (default: {shown})")
-        _add_common(sub)
+        _add_common(sub, BACKENDS if command is backends.COMMAND else PEERS, command.ours)
     everything = subparsers.add_parser("all", help="all of them, one after the other")
-    _add_common(everything)
+    _add_common(everything, PEERS, "trio_beat")
     everything.add_argument(
         "--results", action="store_true", help=f"write {_RESULTS.name} and its pictures"
     )
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser, peers: Sequence[str], ours: str) -> None:
     parser.add_argument("--quick", action="store_true", help="small and short: for a first look")
     parser.add_argument("--rounds", type=_at_least(1, int), help="(default: 3, with --quick 1)")
-    parser.add_argument("--peers", type=_peers, help=f"(default: {','.join(PEERS)})")
+    peers_help = f"(default: {','.join(peers)})"
+    parser.add_argument("--peers", type=_peers(peers, ours), help=peers_help)
     parser.add_argument("--json", metavar="FILE", help="write every figure of every round")
     parser.add_argument("--plot", metavar="FILE.png", help="draw a picture (all: one for each)")
 
@@ -130,7 +137,8 @@ def _arguments() -> argparse.Namespace:
         parser.error("matplotlib is missing: install the bench extra, pip install '.[bench]'")
     for command in _commands(arguments):
         options = _options(command, arguments)
-        wanted, most = max(options.connections, *options.sizes, 0), most_connections()
+        wanted = max(options.connections, options.channels, *options.sizes)
+        most = most_connections()
         if wanted + warm_up(wanted) > most:
             parser.error(
                 f"{wanted} connections to one server, and {warm_up(wanted)} before, are too many: "
@@ -154,7 +162,8 @@ def _options(command: Command, arguments: argparse.Namespace) -> Options:
         if name in names and value is not None
     }
     if "peers" in chosen and arguments.command == "all":
-        chosen["peers"] = tuple(peer for peer in chosen["peers"] if peer in options.peers)
+        few = tuple(peer for peer in chosen["peers"] if peer in options.peers)
+        chosen["peers"] = few or options.peers
     return dataclasses.replace(options, **chosen)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.peers import PEERS
+from benchmarks.peers import BACKENDS, PEERS
 
 from ..support.command import clean_environment
 
@@ -27,6 +27,7 @@ _TINY = {
     "fanout": ["--connections", "10", "--messages", "8"],
     "detect": ["--connections", "4", "--interval", "0.5"],
     "echo": ["--connections", "4", "--seconds", "0.2"],
+    "backends": ["--connections", "8", "--channels", "8", "--messages", "40", "--seconds", "0.1"],
 }
 
 
@@ -44,7 +45,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.real
 @pytest.mark.benchmark
-@pytest.mark.parametrize("command", _TINY)
+@pytest.mark.parametrize("command", [command for command in _TINY if command != "backends"])
 def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> None:
     told, picture = tmp_path / "run.json", tmp_path / "run.png"
     more = ["--per-process", "25"] if command == "scale" else []
@@ -78,6 +79,32 @@ def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> Non
     if command == "fanout":
         for kind in ("small", "large", "slow"):
             assert report["figures"][f"{kind}_lost"]["trio_beat"] == [0]
+
+
+@pytest.mark.real
+@pytest.mark.benchmark
+def test_a_tiny_round_measures_every_backend(tmp_path: Path) -> None:
+    told, picture = tmp_path / "run.json", tmp_path / "run.png"
+    files = ["--json", str(told), "--plot", str(picture)]
+    done = _run("backends", "--quick", *_TINY["backends"], *files)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stderr == ""
+    assert "failed" not in done.stdout
+    (report,) = json.loads(told.read_text())["reports"]
+    figures = report["figures"]
+    for figure, by_way in figures.items():
+        assert set(by_way) == set(BACKENDS), figure
+        measured = {name for name, (value,) in by_way.items() if value is not None}
+        if figure.startswith("publish"):
+            assert measured == set(BACKENDS), figure
+        else:
+            # There is no broker to restart where there is only memory.
+            assert measured == {"redis"} | ({"memory"} if figure != "again" else set()), figure
+    for figure in ("paced_lost", "fanout_lost", "deaf"):
+        assert figures[figure]["redis"] == figures[figure]["memory"] == [0]
+    # Within the time that the broker was away it was tried for, and then once more.
+    assert 0 < figures["again"]["redis"][0] < 10
+    assert picture.read_bytes().startswith(_PNG)
 
 
 @pytest.mark.real
@@ -154,6 +181,8 @@ def test_more_connections_than_files_are_refused() -> None:
         (["idle", "--sizes", "20,40"], "unrecognized arguments"),
         (["scale", "--sizes", "40,20"], "ascending numbers, 20 or more"),
         (["echo", "--peers", "gopher"], "'gopher' is not one of trio_beat, "),
+        (["backends", "--peers", "websockets"], "'websockets' is not one of memory, redis, "),
+        (["backends", "--channels", "0"], "'0' is not a number of 1 or more"),
         (["echo", "--seconds", "inf"], "'inf' is not a number of 0.1 or more"),
         (["echo", "--json", "/tmp"], "--json: /tmp is a directory"),
         (["echo", "--json", "/nowhere/a"], "--json: no file can be written in /nowhere"),
