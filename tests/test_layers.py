@@ -90,6 +90,15 @@ WITHIN: Final = {
         ("parts", "refusals"),
         ("http_pace", "http_protocol", "http_tasks", "lifespan", "limits", "listeners", "pending"),
     ),
+    "testing": (
+        ("__init__",),
+        ("backend",),
+        ("outages",),
+        ("calling", "lasting"),
+        ("delivering",),
+        ("hub",),
+        ("cancelling", "sentences"),
+    ),
     "_transports": (
         ("tls", "trio_websocket"),
         ("client_stream", "tcp", "tls_session"),
