@@ -17,7 +17,7 @@ from . import Backend, Receiver, Told
 #: Bytes of last messages that are kept.
 KEEP: Final = 64 * 2**20
 #: Bytes that one takes besides its channel's name and the message.
-OVERHEAD: Final = 240
+OVERHEAD: Final = 272
 
 
 class _Entry(NamedTuple):
