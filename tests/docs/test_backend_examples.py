@@ -23,6 +23,9 @@ class _Subscriber:
     def deliver_nowait(self, message: Message) -> None:
         self.received.append(message)
 
+    def gap_nowait(self) -> None:
+        raise AssertionError("nothing is lost")
+
 
 @pytest.fixture
 def my_package() -> Iterator[types.ModuleType]:
