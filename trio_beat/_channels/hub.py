@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -183,10 +182,10 @@ class Hub:
         """
         self._check_running()
         _check_several(channels)
-        times: Counter[str] = Counter()
+        times: dict[str, int] = {}
         for key in channels:
             _check_key(key)
-            times[key] += 1
+            times[key] = times.get(key, 0) + 1
         held = {key: self._registry.hold(key, count) for key, count in times.items()}
         #: Those that the subscriber has not joined yet.
         left = dict(held)
