@@ -156,6 +156,9 @@ class Deaf:
     def deliver_nowait(self, message: Message) -> None:
         pass
 
+    def gap_nowait(self) -> None:
+        pass
+
 
 class TestOpenHub:
     async def test_context_is_entered_once(self) -> None:

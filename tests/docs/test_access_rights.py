@@ -16,7 +16,7 @@ __all__ = ["port"]  # a fixture
 
 pytestmark = pytest.mark.real
 
-(_EXAMPLE,) = examples("redis", "text")
+_EXAMPLE, _ = examples("redis", "text")
 _KEYS = ("broadcast:news", "broadcast:weather")
 _COMMANDS = re.findall(r"\+(\w+)", _EXAMPLE)
 

@@ -22,7 +22,7 @@ _EXAMPLES = {
     "clients": {"python": 3, "javascript": 1},
     "operating": {"toml": 1, "sh": 3},
     "backends": {"python": 2, "toml": 1},
-    "redis": {"python": 1, "text": 1},
+    "redis": {"python": 1, "text": 2},
     "ws4redis": {"python": 2, "sh": 1, "nginx": 1},
 }
 

@@ -123,6 +123,12 @@ class AskedBackend(MemoryBackend):
         self.receiver.back()
 
 
+def remembered(hub: Hub) -> int:
+    """How much a hub knows of channels."""
+    registry = hub._registry
+    return len(registry._channels) + len(registry._out_of_step) + len(registry._subscribing)
+
+
 async def settled(hub: Hub, channels: int, subscriptions: int) -> None:
     """Check what the hub holds, once it is in step with its backend."""
     await trio.testing.wait_all_tasks_blocked()
