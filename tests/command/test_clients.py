@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +16,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.support.command import ASCII, Command, clean_environment, command, run_command
+from tests.support.command import (
+    ASCII,
+    Command,
+    answering,
+    clean_environment,
+    command,
+    run_command,
+)
 
 pytestmark = pytest.mark.real
 
@@ -322,25 +327,6 @@ class TestPublish:
     )
     def test_bad_arguments(self, options: list[str], text: str) -> None:
         check_bad(["publish", *options], text)
-
-
-@contextmanager
-def answering(answer: bytes) -> Iterator[int]:
-    """A server that gives one answer; its port."""
-
-    def serve() -> None:
-        sock, _ = listener.accept()
-        with sock:
-            sock.recv(65536)
-            sock.sendall(answer)
-            sock.shutdown(socket.SHUT_WR)
-            sock.recv(65536)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield listener.getsockname()[1]
-        thread.join()
 
 
 def check_bad(arguments: list[str], text: str) -> None:
