@@ -61,6 +61,16 @@ def test_every_package_has_its_line() -> None:
         assert name.endswith("/") == (_PACKAGE / name).is_dir()
 
 
+@pytest.mark.parametrize("package", ["_channels", "backends/redis"])
+def test_every_module_of_the_hub_and_its_broker_has_its_line(package: str) -> None:
+    (listing,) = re.findall(
+        rf"^    {package}/\n((?:      \S+ .+\n)+)", document("design"), re.MULTILINE
+    )
+    listed = [line.split()[0] for line in listing.splitlines()]
+    there = {path.name for path in (_PACKAGE / package).glob("*.py")} - {"__init__.py"}
+    assert sorted(listed) == sorted(there)
+
+
 def test_the_heart_is_where_it_says() -> None:
     (path, name) = re.findall(
         r"^    (\S+\.py): (\S+) +one nursery", document("design"), re.MULTILINE

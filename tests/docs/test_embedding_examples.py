@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.broker import open_broker
 from tests.support.documents import examples, program
 from tests.support.peer import HANDSHAKE, dial
 from tests.support.serving import ask
@@ -43,3 +44,20 @@ async def test_an_observer_counts() -> None:
             assert await peer.text() == "that is all"
             await peer.aclose()
             assert await running.line() == f"handler: {count}\n"
+
+
+@pytest.mark.real
+async def test_an_outage_is_followed() -> None:
+    async with open_broker() as broker:
+        text = examples("embedding", "python")[4].replace("6379", str(broker.port))
+        async with program(text) as running:
+            peer = await dial(*await running.target())
+            assert (await peer.text()).startswith("message ")
+            broker.kill()
+            assert (await running.line()).startswith("away: ")
+            assert await running.line() == "not published\n"
+            await broker.restart()
+            while (line := await running.line()) != "back\n":
+                assert line == "not published\n"
+            assert (await peer.text()).startswith("message ")  # it was kept
+            await peer.aclose()

@@ -18,7 +18,7 @@ from trio_beat import open_hub
 _EXAMPLES = {
     "heartbeats": {"python": 1},
     "channels": {"python": 1},
-    "embedding": {"python": 6},
+    "embedding": {"python": 7},
     "clients": {"python": 3, "javascript": 1},
     "operating": {"toml": 1, "sh": 3},
     "backends": {"python": 2, "toml": 1},
@@ -74,7 +74,7 @@ async def test_a_handler_sees_the_end() -> None:
 
 @pytest.mark.real
 async def test_pages_are_beside_websockets() -> None:
-    async with program(examples("embedding", "python")[4]) as running:
+    async with program(examples("embedding", "python")[5]) as running:
         port, target = await running.target()
         with await trio.to_thread.run_sync(
             urllib.request.urlopen, f"http://127.0.0.1:{port}/"
@@ -88,7 +88,7 @@ async def test_pages_are_beside_websockets() -> None:
 
 @pytest.mark.real
 async def test_a_signal_drains() -> None:
-    async with program(examples("embedding", "python")[5]) as running:
+    async with program(examples("embedding", "python")[6]) as running:
         peer = await dial(*await running.target())
         running.process.send_signal(signal.SIGTERM)
         closed = await peer.closed()
