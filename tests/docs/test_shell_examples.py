@@ -8,12 +8,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import COMMANDS
+from tests.support.broker import made_broker
 from tests.support.command import Command, clean_environment, command
 from tests.support.documents import document, examples
 from tests.support.programs import missing
@@ -97,6 +99,47 @@ def test_the_readme_listens(server: Command) -> None:
         target = server.websocket("lobby?publish-broadcast")
         _run([sys.executable, "-m", "trio_beat", "publish", target, "hello"])
         assert listening.stdout.readline() == "hello\n"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "count"), [("README", 1), ("channels", 2)])
+def test_servers_share_channels(name: str, count: int, tmp_path: Path) -> None:
+    found = re.findall(
+        r"^    \S+ -m trio_beat --port \d+ (--backend redis:\S+)$", document(name), re.MULTILINE
+    )
+    assert len(found) == count
+    with made_broker() as broker, contextlib.ExitStack() as stack:
+        broker.start_blocking()
+        # The README has one line: the second server is started by it as well.
+        one, two = (
+            stack.enter_context(command(path, *line.replace("6379", str(broker.port)).split()))
+            for path, line in zip(_folders(tmp_path), (found * 2)[:2], strict=True)
+        )
+        listen = f"python -m trio_beat listen {one.websocket('news?subscribe-broadcast')}"
+        with _listening(listen, one) as listening:
+            assert listening.stdout is not None
+            target = two.websocket("news?publish-broadcast")
+            _run([sys.executable, "-m", "trio_beat", "publish", target, "hello"])
+            assert listening.stdout.readline() == "hello\n"
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    for name in ("one", "two"):
+        (path / name).mkdir()
+        yield path / name
+
+
+@pytest.mark.real
+def test_probes_ask_what_is_there(server: Command) -> None:
+    probes = re.findall(
+        r"^    (\w+)Probe: {httpGet: {path: (\S+), port: 8000}.*}$",
+        document("operating"),
+        re.MULTILINE,
+    )
+    assert probes == [("liveness", "/healthz"), ("readiness", "/readyz")]
+    for _, path in probes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}") as response:
+            assert response.status == 200
 
 
 def test_benchmarks_are_there() -> None:
