@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -36,6 +37,8 @@ _T = TypeVar("_T")
 
 #: Deliveries after which other tasks get a turn.
 _TURN: Final = 256
+#: Seconds that subscribing may take beside the grace time, however often the backend is away.
+_SUBSCRIBING: Final = 30.0
 
 
 class HubStatistics(NamedTuple):
@@ -72,6 +75,7 @@ class Hub:
         self._backend = backend
         self._expire = expire
         self._notify = notify or Notifier()
+        self._grace = grace
         self._availability = Availability(grace)
         self._gaps = Gaps(lost)
         self._registry = Registry(backend, self._availability, self._gaps)
@@ -106,10 +110,19 @@ class Hub:
         if self._closed is not None:
             raise HubClosed(self._closed)
 
-    async def _until_end(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Wait for something, at most until the hub ends."""
+    async def _until_end(self, call: Callable[[], Awaitable[_T]], limit: float = math.inf) -> _T:
+        """Wait for something, at most until the hub ends.
+
+        Args:
+            call: what is waited for.
+            limit: seconds, at most.
+
+        Raises:
+            HubClosed: the hub has ended.
+            BackendError: it took too long.
+        """
         self._check_running()
-        scope = trio.CancelScope()
+        scope = trio.CancelScope(deadline=trio.current_time() + limit)
         self._waits.add(scope)
         try:
             with scope:
@@ -119,7 +132,8 @@ class Hub:
             raise
         finally:
             self._waits.discard(scope)
-        raise HubClosed(self._closed)
+        self._check_running()
+        raise BackendError(f"the backend comes and goes; it took more than {limit:g} s")
 
     @property
     def available(self) -> bool:
@@ -199,7 +213,8 @@ class Hub:
                     subscriber.deliver_nowait(message)
 
         try:
-            await self._until_end(partial(self._join, left, told))
+            limit = self._grace + _SUBSCRIBING
+            await self._until_end(partial(self._join, left, told), limit)
         except BaseException:
             for key, channel in held.items():
                 for _ in range(times[key]):
