@@ -313,18 +313,6 @@ async def test_a_broker_that_answers_is_no_silent_one(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_slow_reply_is_no_silence_while_others_come(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    async with opened() as (connection, broker), trio.open_nursery() as nursery:
-        nursery.start_soon(connection.call, "GET", "x")
-        for _ in range(20):
-            await trio.sleep(2)
-            await broker.send(message(b"a", b"x"))
-        await broker.send(reply(None))
-        assert connection.error is None
-
-
 async def test_long_deliveries_are_no_silence_of_the_broker(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -389,3 +377,28 @@ async def test_others_get_turns_while_much_comes_at_once() -> None:
         trio.lowlevel.remove_instrument(turns)
     assert pushed == 5000
     assert max(after - before for before, after in pairwise(seen)) <= 256
+
+
+async def test_one_that_pushes_and_answers_nothing_is_noticed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with opened() as (connection, broker), trio.open_nursery() as nursery:
+
+        async def push_on() -> None:
+            while True:
+                await broker.send(push(b"x"))
+                await trio.sleep(0.3)
+
+        nursery.start_soon(push_on)
+        await trio.sleep(20)  # where nothing is asked, nothing need be answered
+        begin = trio.current_time()
+        with pytest.raises(Disconnected, match="has not answered for 5 s"):
+            await connection.call("GET", "x")
+        assert trio.current_time() - begin <= 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_the_reader_of_replies_cannot_take_is_no_resp() -> None:
+    async with opened() as (connection, broker):
+        await broker.stream.send_all(b"%1\r\n*0\r\n:1\r\n")
+        assert "has sent what is not RESP" in str(await connection.wait_ended())

@@ -9,8 +9,9 @@
 4. Nothing is unbounded: over `LIMIT` bytes that are not sent, or `PENDING` replies that have not
    come, tasks wait for room.
 5. The broker is dead when no byte has come for `timeout` seconds, while the reader stood waiting
-   for one; after half of that it is asked (PING) where nothing else is to be answered. Time in
-   which this process did not run, or delivered, is not the broker's silence.
+   for one; after half of that it is asked (PING) where nothing else is to be answered. It is dead,
+   too, when it goes on pushing and does not answer. Time in which this process did not run, or
+   delivered, is not the broker's silence.
 6. The end of the connection ends every wait, with `Disconnected`.
 """
 
@@ -49,6 +50,8 @@ _LATE: Final = 0.1
 _TURNS: Final = 3
 #: Replies and pushes after which other tasks get a turn.
 _TURN: Final = 256
+#: How often the watch looks within `timeout` whether anything was answered.
+_LOOKS: Final = 4
 _CONFIRMATIONS: Final = frozenset({b"subscribe", b"unsubscribe"})
 _NOTHING: Final = object()
 
@@ -194,6 +197,7 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._watch_replies)
                 try:
                     await self._read()
                 finally:
@@ -314,13 +318,37 @@ class Connection:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             for packed, pending in commands:
-                if self._room or self._admitted or self._is_full():
-                    await self._room.park()
-                    self._admitted = False
-                self._check_working()
-                self._append(packed, pending)
-                if self._room:
-                    self._let_in()
+                await self.send(packed, pending)
+        except BaseException:
+            batch.abandoned = True
+            raise
+        await self.receive(batch)
+
+    async def send(self, packed: bytes, pending: Pending) -> None:
+        """Send a packed command, once there is room; not a checkpoint where there is.
+
+        Args:
+            packed: the command.
+            pending: takes its reply.
+
+        Raises:
+            Disconnected: the connection has ended.
+        """
+        if self._room or self._admitted or self._is_full():
+            await self._room.park()
+            self._admitted = False
+        self._check_working()
+        self._append(packed, pending)
+        if self._room:
+            self._let_in()
+
+    async def receive(self, batch: Batch) -> None:
+        """Wait for the replies to commands that were sent.
+
+        Raises:
+            Disconnected: not all have come, since the connection has ended.
+        """
+        try:
             await batch.wait()
         except BaseException:
             batch.abandoned = True
@@ -386,7 +414,7 @@ class Connection:
             reader.feed(cast("bytes", data))
             try:
                 taken = 0
-                while self._error is None and (item := reader.gets()) is not _NOTHING:
+                while self._error is None and (item := _next(reader)) is not _NOTHING:
                     await self._take(item)
                     taken += 1
                     if taken % _TURN == 0:
@@ -437,6 +465,33 @@ class Connection:
             if self._listening == since:
                 self.end(f"{self.name} has not answered for {self._timeout:g} s")
                 return
+
+    async def _watch_replies(self) -> None:
+        """End the connection when the broker answers nothing, though it is not silent."""
+        first: Pending | None = None
+        times = 0
+        while True:
+            late = await _passed(self._timeout / _LOOKS) > _LATE
+            head = self._pending[0] if self._pending else None
+            if head is None or head is not first or late or self._listening is None:
+                first, times = head, 0
+                continue
+            times += 1
+            if times == _LOOKS - 1:
+                self.end(f"{self.name} has not answered for {self._timeout:g} s")
+                return
+
+
+def _next(reader: Reader) -> Any:
+    """The next reply or push that is whole; `_NOTHING`: there is none.
+
+    Raises:
+        ProtocolError: it is not RESP.
+    """
+    try:
+        return reader.gets()
+    except TypeError as exc:  # a map with a list as a key, for example
+        raise ProtocolError(str(exc)) from exc
 
 
 async def _passed(seconds: float) -> float:
