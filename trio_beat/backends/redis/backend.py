@@ -4,7 +4,7 @@
    (`lost`), and subscribes again.
 2. The broker is there once it has answered the first commands, not once it is connected.
 3. While it is away, everything fails at once. It is tried again after pauses that are random, at
-   most a second, and short again after each success.
+   most a second, and short again after each connection that has lasted a while.
 4. What cannot be used at the first attempt is an error on entering; later it is an outage.
 5. The log has a line for each outage's beginning and end, and one for each new reason; none for an
    attempt.
@@ -37,6 +37,9 @@ from .sentinel import Sentinels
 #: Seconds: the ceiling of the first pause between attempts, and of all pauses.
 _FIRST: Final = 0.05
 _LONGEST: Final = 1.0
+#: Seconds: the ceiling of pauses after connections that ended sooner than after so many seconds.
+_BRIEF: Final = 0.4
+_LASTING: Final = 1.0
 #: Channels whose keys were logged to be of another type, so that each is logged once.
 _REMEMBERED: Final = 1000
 #: Different reasons of one outage that are logged.
@@ -69,6 +72,8 @@ class RedisBackend(Backend):
         if not (password is None or callable(password) or isinstance(password, str)):
             # Not the value: it may be one.
             raise TypeError("password must be a text, an async function, or None")
+        if isinstance(password, str) and not _is_utf8(password):
+            raise ValueError("password is not UTF-8")
         self._address = Address.from_text(address) if isinstance(address, str) else address
         self._password = password
         prefix = self._address.prefix
@@ -78,6 +83,8 @@ class RedisBackend(Backend):
         self._pauses = _Pauses()
         #: The connection to a broker that has answered; None: there is none.
         self._connection: PubSub | None = None
+        #: When it answered, by Trio's clock.
+        self._there_since = 0.0
         #: Why there is none, for those that call.
         self._error: BackendError = BackendError("the backend is not running")
         #: What is told; None: the backend is not running, or ends.
@@ -197,6 +204,8 @@ class RedisBackend(Backend):
                     database=address.database,
                 )
                 opening.deadline = math.inf
+                if connection.error is not None:  # the broker has left right behind its greeting
+                    raise Disconnected(str(connection.error)) from connection.error.__cause__
                 connection.greeted(greeting)
                 self._tell_back(connection)
                 connected()
@@ -229,16 +238,18 @@ class RedisBackend(Backend):
             # Neither its text nor the exception itself, which may have secrets.
             failed = type(exc).__name__
         else:
-            if isinstance(password, str):
+            if isinstance(password, str) and _is_utf8(password):
                 return password
             failed = f"it returned {type(password).__name__}, expected a text"
+            if isinstance(password, str):
+                failed = "it is not UTF-8"
         raise Disconnected(f"the password is not known: {failed}")
 
     # What the hub is told.
 
     def _tell_back(self, connection: PubSub) -> None:
         self._connection = connection
-        self._pauses.reset()
+        self._there_since = trio.current_time()
         if self._away_since is not None and self._receiver is not None:
             seconds = trio.current_time() - self._away_since
             _logger.info("%s is back after %.1f s", self._address.shown, seconds)
@@ -248,6 +259,7 @@ class RedisBackend(Backend):
     def _ended(self, connection: PubSub) -> None:
         if self._connection is connection:
             self._connection = None
+            self._pauses.lasted(trio.current_time() - self._there_since)
             assert connection.error is not None
             if self._receiver is not None and connection.heard:
                 self._receiver.lost(list(connection.heard.values()))
@@ -268,17 +280,26 @@ class RedisBackend(Backend):
         if begins:
             self._receiver.away(error)
 
-    def _log_not_kept(self, channel: str) -> None:
+    def _log_not_kept(self, channel: str, what: str) -> None:
         if channel in self._not_kept:
             return
         if len(self._not_kept) >= _REMEMBERED:
             del self._not_kept[next(iter(self._not_kept))]
         self._not_kept[channel] = None
         _logger.warning(
-            "the key of channel %r at %s is no text: no last message is kept",
+            "the key of channel %r at %s is no last message: it is %s",
             channel,
             self._address.shown,
+            what,
         )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # without it as a cause: it has the text
+        return False
+    return True
 
 
 class _Pauses:
@@ -287,9 +308,9 @@ class _Pauses:
     def __init__(self) -> None:
         self._ceiling = _FIRST
 
-    def reset(self) -> None:
-        """An attempt has succeeded."""
-        self._ceiling = _FIRST
+    def lasted(self, seconds: float) -> None:
+        """A connection has ended that lasted so long."""
+        self._ceiling = _FIRST if seconds > _LASTING else min(self._ceiling, _BRIEF)
 
     def pause(self) -> float:
         """Seconds until the next attempt."""
