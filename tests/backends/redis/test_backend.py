@@ -117,7 +117,7 @@ async def test_a_refusal_hits_its_own_channel_alone() -> None:
 
 async def test_the_least_permissions_are_enough() -> None:
     commands = "+hello +ping +select +client|setname +subscribe +unsubscribe +publish +eval"
-    rights = f"{commands} +get +set +type"
+    rights = f"{commands} +get +set +strlen +type"
     config = [f"user bob on >x resetchannels &site:* ~site:* -@all {rights}"]
     for kind in KINDS:
         async with open_broker(kind, config=config) as broker:

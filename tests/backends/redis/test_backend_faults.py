@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.support.broker import made_broker, open_broker
+from tests.support.played_broker import hello
 from tests.support.receivers import Recorder
 from tests.support.redis_backend import last, lines, running
 from trio_beat import BackendError, Message
@@ -269,3 +270,83 @@ async def test_what_the_function_for_the_password_raises_is_an_outage(
     text = " ".join(lines(caplog))
     assert "it returned int, expected a text" in text
     assert "s3cret" not in caplog.text
+
+
+async def test_many_large_last_messages_do_not_cut_off_the_hub() -> None:
+    """A broker counts replies to a subscriber like messages: 32 MB may wait."""
+    async with open_broker("redis") as broker, running(broker) as (backend, told):
+        await broker.ask("SET", "a", b"x" * 100_000)
+        await backend.subscribe(["a"])
+        heard = 0
+
+        def count(_: str, message: Message | None) -> None:
+            nonlocal heard
+            heard += message is not None
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(1000):
+                nursery.start_soon(backend.last, ["a"], count)
+        assert heard == 1000
+        assert told.names() == []
+
+
+@pytest.mark.parametrize("size", [2**19, 2**19 + 1, 2**24])
+async def test_a_large_last_message_is_told(size: int) -> None:
+    async with open_broker("redis") as broker, running(broker) as (backend, told):
+        await broker.ask("SET", "a", b"x" * size)
+        await backend.subscribe(["a", "b"])
+        assert await last(backend, "a", "b") == {"a": "x" * size, "b": None}
+        assert told.names() == []
+
+
+async def test_what_is_too_large_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_broker("redis") as broker, running(broker) as (backend, told):
+        await broker.ask("SET", "a", b"x" * (2**24 + 1))
+        await backend.subscribe(["a", "b"])
+        assert await last(backend, "a", "b") == {"a": None, "b": None}
+        with pytest.raises(BackendError, match="has 16777217 bytes; 16777216 are allowed"):
+            await backend.publish("b", Message("x" * (2**24 + 1)), expire=1)
+        await backend.publish("b", Message("y"), expire=1)
+        assert await last(backend, "a", "b") == {"a": None, "b": "y"}
+        assert told.names() == []
+    (line,) = lines(caplog)
+    assert "the key of channel 'a' at " in line
+    assert line.endswith("is no last message: it is larger than 16777216 bytes")
+
+
+@pytest.mark.parametrize("password", ["s3cret\udc80", "\ud800"])
+async def test_a_password_that_is_not_utf_8_is_not_shown(password: str) -> None:
+    async def asked() -> str:
+        return password
+
+    with pytest.raises(ValueError, match=r"^password is not UTF-8$"):
+        RedisBackend("redis://h", password=password)
+    async with open_broker() as broker:
+        backend = RedisBackend(f"{broker.url}/0", password=asked)
+        async with running(broker, backend=backend) as (_, told):
+            assert [event[0] for event in told.events] == ["away"]
+            assert "the password is not known: it is not UTF-8" in str(told.events)
+
+
+async def test_one_that_leaves_right_behind_its_greeting_is_not_back() -> None:
+    greeted = 0
+
+    async def greet(stream: trio.SocketStream) -> None:
+        nonlocal greeted
+        await stream.receive_some()
+        await stream.send_all(hello() + b"+PONG\r\n")
+        greeted += 1
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, greet, 0)
+        port = listeners[0].socket.getsockname()[1]
+        told = Recorder()
+        async with RedisBackend(f"redis://127.0.0.1:{port}").running(told):
+            with trio.fail_after(20):
+                while greeted < 12:  # noqa: ASYNC110 - it has no event
+                    await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    # One that was there for a moment is lost again; none is there without end.
+    names = told.names()
+    assert names.count("away") >= names.count("back")
+    assert names[-1:] == ["away"]

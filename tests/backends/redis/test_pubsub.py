@@ -15,7 +15,7 @@ from tests.support.receivers import Recorder
 from trio_beat import Message
 from trio_beat.backends.redis.errors import Disconnected, ReplyError
 from trio_beat.backends.redis.opening import Greeting
-from trio_beat.backends.redis.pubsub import PubSub
+from trio_beat.backends.redis.pubsub import READ, PubSub
 
 BEHIND = Greeting("valkey", (9, 1, 2), "standalone", "master")
 BEFORE = Greeting("redis", (7, 0, 15), "standalone", "master")
@@ -41,7 +41,7 @@ async def opened(greeting: Greeting = BEHIND, prefix: bytes = b"") -> AsyncItera
         timeout=5,
         receiver=told,
         prefix=prefix,
-        not_kept=not_kept.append,
+        not_kept=lambda channel, _: not_kept.append(channel),
         ended=lambda connection: ended.append(str(connection.error)),
     )
     pubsub.greeted(greeting)
@@ -282,13 +282,13 @@ async def test_last_messages_stand_at_their_place() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(last)
             for _ in range(4):
-                assert (await there.broker.command())[0] == b"GET"
+                assert (await there.broker.command())[1] == READ
             await there.broker.send(
                 message(b"a", b"0"),
                 reply(b"0"),
                 message(b"a", b"1"),
                 reply(None),
-                error("WRONGTYPE Operation against a key"),
+                reply(-1),
                 error("NOPERM no permissions"),
             )
         assert order == [
@@ -372,7 +372,7 @@ async def test_what_deliver_raises_comes_out() -> None:
         timeout=5,
         receiver=Failing(),
         prefix=b"",
-        not_kept=lambda _: None,
+        not_kept=lambda _, __: None,
         ended=lambda _: None,
     )
     there = Opened(pubsub, BrokerEnd(theirs), Recorder(), [], [])

@@ -20,6 +20,7 @@ from typing import Any, Final
 import trio
 from hiredis import PushNotification
 
+from ..._exceptions import BackendError
 from ..._protocol.messages import Message
 from .. import Receiver, Told
 from .connection import Batch, Connection, Pending, Reply, pack
@@ -39,6 +40,24 @@ end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 return kept and 1 or 0
 """
+#: KEYS: the channel. ARGV: bytes. Returns the last message; its size where it has more bytes; -1
+#: where the key is of another type.
+READ: Final = b"""\
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'none' then
+  return false
+elseif kind ~= 'string' then
+  return -1
+end
+local size = redis.call('STRLEN', KEYS[1])
+return size > tonumber(ARGV[1]) and size or redis.call('GET', KEYS[1])
+"""
+#: Bytes of a message. A broker cuts off subscribers for whom more than 32 MB wait
+#: (client-output-buffer-limit), and replies are counted like messages.
+LARGEST: Final = 2**24
+#: Last messages that are asked for at a time, and bytes of one; larger ones come one by one.
+WINDOW: Final = 16
+SMALL: Final = 2**19
 #: Since this version of Redis an own copy comes behind the reply; with Valkey it always does.
 _OWN_BEHIND: Final = (7, 2)
 #: Seconds above which a message is kept for ever: some thousand years. A broker keeps milliseconds
@@ -69,7 +88,7 @@ class PubSub(Connection):
         stream: see `Connection`.
         receiver: is told of messages; it is awaited by the reader.
         prefix: what all names at the broker begin with.
-        not_kept: told of a channel whose key is of another type.
+        not_kept: told of a channel whose key is no last message, and what it is instead.
         ended: called at once when the connection ends, before anything that waits for it goes on.
 
     Attributes:
@@ -84,7 +103,7 @@ class PubSub(Connection):
         timeout: float,
         receiver: Receiver,
         prefix: bytes,
-        not_kept: Callable[[str], object],
+        not_kept: Callable[[str, str], object],
         ended: Callable[[PubSub], object],
     ) -> None:
         super().__init__(stream, name=name, timeout=timeout)
@@ -94,6 +113,8 @@ class PubSub(Connection):
         self._told_end = ended
         self._own_first = False
         self._greeted = False
+        self._window = trio.Semaphore(WINDOW)
+        self._large = trio.Lock()
         self.heard: dict[bytes, str] = {}
         #: Confirmed, and to come next.
         self._own: _Publish | None = None
@@ -114,6 +135,8 @@ class PubSub(Connection):
             self._settle_own()
             self._held = None
             self._told_end(self)
+            for _ in range(self._window.statistics().tasks_waiting):
+                self._window.release()
 
     async def publish(
         self, channel: str, message: Message, *, expire: float, sender: object | None
@@ -123,6 +146,9 @@ class PubSub(Connection):
         Returns once it is confirmed and, where the channel is subscribed, the own copy delivered.
         """
         key, payload = self._key(channel), to_payload(message)
+        if len(payload) > LARGEST:
+            text = f"the message has {len(payload)} bytes; {LARGEST} are allowed over {self.name}"
+            raise BackendError(text)
         if expire > 0:
             milliseconds = b"" if expire > _FOREVER else max(1, round(expire * 1000))
             packed = pack((b"EVAL", SCRIPT, 1, key, payload, milliseconds))
@@ -133,7 +159,7 @@ class PubSub(Connection):
         if isinstance(publish.reply, ReplyError):
             raise publish.reply
         if expire > 0 and publish.reply != 1:
-            self._not_kept(channel)
+            self._not_kept(channel, "no text")
 
     async def subscribe_to(self, channels: Collection[str]) -> Mapping[str, ReplyError]:
         """Subscribe; see `Backend.subscribe`."""
@@ -160,28 +186,61 @@ class PubSub(Connection):
     async def last(self, channels: Collection[str], told: Told) -> Mapping[str, ReplyError]:
         """Tell last messages; see `Backend.last`."""
         refused: dict[str, ReplyError] = {}
-        batch = Batch(len(channels))
+        large: list[str] = []
 
-        def take(channel: str, _: bytes, reply: Reply) -> None:
+        def take(channel: str, batch: Batch, reply: Reply) -> None:
+            self._window.release()
             if batch.abandoned:
                 return
-            if isinstance(reply, ReplyError) and reply.code == "WRONGTYPE":
-                self._not_kept(channel)
-                reply = None
+            if isinstance(reply, ReplyError):
+                refused[channel] = reply
+            elif isinstance(reply, int) and reply > SMALL:
+                large.append(channel)
+            else:
+                self._tell(channel, reply, told)
+
+        batch = Batch(len(channels))
+        for channel in channels:
+            await self._window.acquire()
+            try:
+                self._check_working()
+                packed = pack((b"EVAL", READ, 1, self._key(channel), SMALL))
+                await self.send(packed, Pending(batch, partial(take, channel, batch)))
+            except BaseException:
+                batch.abandoned = True
+                self._window.release()
+                raise
+        await self.receive(batch)
+        for channel in large:
+            await self._last_large(channel, told, refused)
+        return refused
+
+    async def _last_large(self, channel: str, told: Told, refused: dict[str, ReplyError]) -> None:
+        batch = Batch(1)
+
+        def take(reply: Reply) -> None:
+            if batch.abandoned:
+                return
             if isinstance(reply, ReplyError):
                 refused[channel] = reply
             else:
-                told(channel, None if reply is None else to_message(reply))
+                self._tell(channel, reply, told)
 
-        await self._for_each(b"GET", channels, take, batch)
-        return refused
+        async with self._large:
+            packed = pack((b"EVAL", READ, 1, self._key(channel), LARGEST))
+            await self.exchange(batch, [(packed, Pending(batch, take))])
+
+    def _tell(self, channel: str, reply: bytes | int | None, told: Told) -> None:
+        if isinstance(reply, int):
+            self._not_kept(channel, "no text" if reply < 0 else f"larger than {LARGEST} bytes")
+            reply = None
+        told(channel, None if reply is None else to_message(reply))
 
     async def _for_each(
         self,
         command: bytes,
         channels: Collection[str],
         take: Callable[[str, bytes, Reply], object],
-        batch: Batch | None = None,
         *,
         confirmed: bool = False,
     ) -> None:
@@ -189,9 +248,8 @@ class PubSub(Connection):
 
         Args:
             take: called with the channel, its name at the broker, and the reply.
-            batch: of all replies; None: a new one.
         """
-        several = batch or Batch(len(channels))
+        several = Batch(len(channels))
 
         def send(channel: str) -> tuple[bytes, Pending]:
             key = self._key(channel)
