@@ -178,6 +178,19 @@ async def test_one_that_becomes_a_replica_is_left_at_the_next_message() -> None:
         await told.until(lambda: told.names() == ["away"])
 
 
+async def test_one_that_becomes_a_replica_is_left_though_nothing_is_kept() -> None:
+    async with (
+        open_broker() as primary,
+        open_broker() as broker,
+        running(broker, "?timeout=1") as (backend, told),
+    ):
+        await backend.subscribe(["news"])
+        await broker.ask("REPLICAOF", "127.0.0.1", primary.port)
+        await told.until(lambda: told.names() == ["lost", "away"], 5)
+        with pytest.raises(BackendError, match=r"replica|away|closed"):
+            await backend.publish("news", Message("x"), expire=0)
+
+
 async def test_unreachable_at_the_start_is_an_outage() -> None:
     with made_broker() as broker:
         async with running(broker) as (backend, told):

@@ -28,9 +28,9 @@ from ..._plain import Plain
 from ..._protocol.messages import Message
 from .. import Backend, Receiver, Told
 from .address import Address
-from .errors import Disconnected, NotPrimary
+from .errors import Disconnected, Misconfigured, NotPrimary, ReplyError
 from .locating import Fixed, Place
-from .opening import open_stream, place, shake_hands
+from .opening import check_primary, open_stream, place, shake_hands
 from .pubsub import PubSub
 from .sentinel import Sentinels
 
@@ -221,7 +221,19 @@ class RedisBackend(Backend):
                 there = await self._locator.moved(here)
                 connection.end(f"the primary has moved from {place(*here)} to {place(*there)}")
 
+            async def leave_when_demoted() -> None:
+                # A replica confirms messages that nobody on the primary hears.
+                while connection.error is None:
+                    await trio.sleep(self._address.timeout / 2)
+                    try:
+                        await check_primary(connection)
+                    except (Disconnected, ReplyError):
+                        continue
+                    except Misconfigured as exc:
+                        connection.end(str(exc))
+
             nursery.start_soon(leave_when_moved)
+            nursery.start_soon(leave_when_demoted)
             await connection.wait_ended()
             nursery.cancel_scope.cancel()
 

@@ -232,6 +232,17 @@ def _greeting(name: str, answer: Reply) -> Greeting:
     return Greeting(server, numbers, mode, role)
 
 
+async def check_primary(connection: Connection) -> None:
+    """See that what a connection leads to is still a primary.
+
+    Raises:
+        Misconfigured: it is none.
+        Disconnected: the connection has ended.
+        ReplyError: it does not say.
+    """
+    _check_primary(connection.name, _greeting(connection.name, await connection.call("HELLO")))
+
+
 def _check_primary(name: str, greeting: Greeting) -> None:
     if greeting.mode == "cluster":
         raise Misconfigured(f"{name} cannot be used: it belongs to a Cluster")
