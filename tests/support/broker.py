@@ -41,6 +41,8 @@ ADMIN: Final = "tests"
 PATIENCE: Final = 20.0
 #: Seconds between two looks at one that starts.
 LOOK: Final = 0.005
+#: Seconds within which what a killed broker leaves is gone.
+REMOVED: Final = 5.0
 #: Below what Linux gives to sockets that ask for no port (32768 and up).
 PORTS: Final = range(10_000, 32_000)
 
@@ -253,6 +255,27 @@ def reserved_port() -> Iterator[int]:
 
 
 @contextmanager
+def _directory() -> Iterator[Path]:
+    """A directory of a broker's own.
+
+    A child that a killed broker has forked, for a replica or a snapshot, may write to it for
+    a moment more.
+    """
+    path = Path(tempfile.mkdtemp(prefix="broker-"))
+    try:
+        yield path
+    finally:
+        deadline = time.monotonic() + REMOVED
+        while path.exists():
+            try:
+                shutil.rmtree(path)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK)
+
+
+@contextmanager
 def made_broker(
     kind: Kind = "valkey",
     *,
@@ -261,8 +284,7 @@ def made_broker(
     sentinel: bool = False,
 ) -> Iterator[Broker]:
     """A broker that is not started yet; its process ends with the context, see `open_broker`."""
-    with reserved_port() as port, tempfile.TemporaryDirectory(prefix="broker-") as directory:
-        path = Path(directory)
+    with reserved_port() as port, _directory() as path:
         certificates = write_certificates(path, HOST) if tls else None
         broker = Broker(kind, path, port, config, certificates, sentinel=sentinel)
         try:

@@ -135,6 +135,8 @@ async def test_what_was_confirmed_has_arrived_or_was_lost() -> None:
                 await told.until(lambda: told.names().count("back") == outage)  # noqa: B023
                 assert await two.subscribe(["news"]) == {}
                 subscribed += 1
+                while not any(heard == subscribed for _, heard in confirmed):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
                 await trio.sleep(0.2)
                 if outage < 3:
                     broker.kill()
