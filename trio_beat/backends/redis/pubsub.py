@@ -56,8 +56,8 @@ return size > tonumber(ARGV[1]) and size or redis.call('GET', KEYS[1])
 #: (client-output-buffer-limit), and replies are counted like messages.
 LARGEST: Final = 2**24
 #: Last messages that are asked for at a time, and bytes of one; larger ones come one by one.
-WINDOW: Final = 16
-SMALL: Final = 2**19
+WINDOW: Final = 256
+SMALL: Final = 2**15
 #: Since this version of Redis an own copy comes behind the reply; with Valkey it always does.
 _OWN_BEHIND: Final = (7, 2)
 #: Seconds above which a message is kept for ever: some thousand years. A broker keeps milliseconds
