@@ -44,10 +44,14 @@ class Model:
         self.refused: set[str] = set()
         #: Those that were heard, and are refused since they were lost.
         self.silent: set[str] = set()
+        #: Those of them that somebody asked for while the broker was away.
+        self.asked: set[str] = set()
         #: How often each was told that its messages may be lost.
         self.gaps: Counter[int] = Counter()
 
     def join(self, who: int, channel: str) -> bool:
+        if self.away:
+            self.asked |= {channel} & self.silent
         if self.failing or self.away:
             return False
         heard = self.joined[channel] and channel not in self.silent
@@ -62,6 +66,9 @@ class Model:
     def lose(self, channel: str) -> None:
         """Subscribe a channel again; where that is refused, its subscribers are told."""
         if channel in self.silent or not self.joined[channel]:
+            if channel in self.asked and not (self.failing or channel in self.refused):
+                self.silent.discard(channel)
+            self.asked.discard(channel)
             return
         if self.failing or channel in self.refused:
             self.gaps.update(self.joined[channel].keys())
@@ -71,6 +78,7 @@ class Model:
         self.joined[channel] -= Counter([who])
         if not self.joined[channel]:
             self.silent.discard(channel)
+            self.asked.discard(channel)
 
     def publish(self, who: int, channel: str, text: str) -> None:
         if not (self.failing or self.away):
