@@ -44,6 +44,7 @@ WITHIN: Final = {
         ("redis.pubsub", "redis.sentinel"),
         ("redis.opening",),
         ("redis.connection", "redis.locating"),
+        ("redis.replies",),
         ("redis.address", "redis.errors", "redis.payload"),
         ("memory",),
         ("__init__",),

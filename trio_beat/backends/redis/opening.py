@@ -15,8 +15,9 @@ import trio
 
 from ..._plain import leaves
 from ..._text import printable
-from .connection import Argument, Batch, Connection, Pending, Reply, pack, why
+from .connection import Argument, Connection, pack, why
 from .errors import Disconnected, Misconfigured, NotPrimary, ReplyError
+from .replies import Batch, Pending, Reply
 
 #: What a TLS server begins its complaint with (RFC 8446, section 5.1: alert).
 _ALERT: Final = b"\x15"

@@ -23,10 +23,11 @@ from hiredis import PushNotification
 from ..._exceptions import BackendError
 from ..._protocol.messages import Message
 from .. import Receiver, Told
-from .connection import Batch, Connection, Pending, Reply, pack
+from .connection import Connection, pack
 from .errors import ReplyError
 from .opening import Greeting
 from .payload import to_message, to_payload
+from .replies import Batch, Pending, Reply
 
 #: KEYS: the channel. ARGV: payload, milliseconds (empty: for ever). Returns whether it was kept.
 SCRIPT: Final = b"""\

@@ -20,10 +20,11 @@ import trio
 from ..._exceptions import BackendError
 from ..._plain import Plain
 from .address import Address
-from .connection import Connection, Reply
+from .connection import Connection
 from .errors import Disconnected, Misconfigured, ReplyError
 from .locating import Locator, Place
 from .opening import open_connection, place, shake_hands
+from .replies import Reply
 
 #: Announced when the new primary is known, and when the failover has ended.
 _ANNOUNCED: Final = (b"+promoted-slave", b"+switch-master")
