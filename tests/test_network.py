@@ -27,6 +27,9 @@ pytestmark = pytest.mark.real
 
 #: Connections of one client.
 MANY = 50
+#: Seconds more than a peer may be silent: beats in which the server stood still on a busy machine
+#: are not judged.
+BUSY = 3
 SERVER, CLIENT = "198.51.100.1", "198.51.100.2"
 
 _SERVER = """
@@ -230,7 +233,7 @@ def test_peer_behind_a_pulled_cable_is_gone(
         pulled = time.monotonic() - opened
         reason, lived = outputs[0].readline().split()
         assert reason in reasons
-        assert 2 <= float(lived) - pulled <= beats + 0.5
+        assert 2 <= float(lived) - pulled <= beats + BUSY
     finally:
         _kill(processes)
 
@@ -253,7 +256,7 @@ def test_both_ends_of_a_pulled_cable_know_it(namespaces: tuple[str, str]) -> Non
             assert output is not None
             reason, lived = output.readline().split()
             assert reason == "missed-beats"
-            assert 2 <= float(lived) - pulled <= 4 + 0.5
+            assert 2 <= float(lived) - pulled <= 4 + BUSY
     finally:
         _kill(processes)
 
@@ -291,7 +294,8 @@ def many(namespaces: tuple[str, str]) -> Iterator[tuple[subprocess.Popen[str], I
         _kill(processes)
 
 
-@pytest.mark.parametrize(("lossy", "intervals"), [(False, 4), (True, 7)])
+# Seven where packets are lost; and what was sent and lost before the stop comes up to three later.
+@pytest.mark.parametrize(("lossy", "intervals"), [(False, 4), (True, 7 + 3)])
 def test_a_stopped_process_is_gone_though_its_kernel_acknowledges(
     lossy: bool,
     intervals: int,
@@ -309,7 +313,7 @@ def test_a_stopped_process_is_gone_though_its_kernel_acknowledges(
     stopped = time.monotonic()
     ends = [output.readline().split() for _ in range(MANY)]
     assert {reason for reason, _ in ends} == {"missed-beats"}
-    assert max(float(when) for _, when in ends) - stopped <= intervals + 0.5
+    assert max(float(when) for _, when in ends) - stopped <= intervals + BUSY
 
 
 @pytest.mark.needs_tcp_info
