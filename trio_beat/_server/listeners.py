@@ -6,7 +6,7 @@ import contextlib
 import errno
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -52,8 +52,84 @@ async def open_listeners(port: int, host: str | Sequence[str] | None) -> list[so
         ValueError: the port is out of range, or there is no host.
     """
     check_port(port)
-    hosts = check_hosts(host)
-    places = _distinct([place for name in hosts for place in await _resolve(name, port)])
+    places: list[_Place] = []
+    for name in check_hosts(host):
+        try:
+            found = await trio.socket.getaddrinfo(
+                _plain(name) or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except (OSError, UnicodeError) as exc:
+            raise _not_found(exc, name, port) from None
+        places += _places(name, port, found)
+    return _open_all(places, port)
+
+
+def open_listeners_of_workers(
+    port: int, host: str | Sequence[str] | None, workers: int
+) -> list[list[socket.socket]]:
+    """Listen for several processes; each gets listeners of its own where the system spreads peers.
+
+    Linux spreads them over all sockets that listen at one place with ``SO_REUSEPORT`` (socket(7)).
+    Elsewhere all processes get the same listeners. Names are looked up in place: a thread would be
+    in the way of a process that forks.
+
+    Args:
+        port: as for `open_listeners`.
+        host: as for `open_listeners`.
+        workers: how many processes.
+
+    Raises:
+        OSError, TypeError, ValueError: as `open_listeners`.
+    """
+    check_port(port)
+    places: list[_Place] = []
+    for name in check_hosts(host):
+        try:
+            found = socket.getaddrinfo(
+                _plain(name) or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except (OSError, UnicodeError) as exc:
+            raise _not_found(exc, name, port) from None
+        places += _places(name, port, found)
+    claimed = _open_all(places, port)
+    if sys.platform != "linux":
+        return [claimed] * workers
+    with contextlib.ExitStack() as stack:
+        # These were bound alone, and so refuse another instance. The others may join them from now
+        # on; they are closed when those listen, since they are not in the group over which the
+        # kernel spreads.
+        for listener in claimed:
+            stack.enter_context(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with contextlib.ExitStack() as group:
+            listeners = [
+                [group.enter_context(_beside(listener)) for listener in claimed]
+                for _ in range(workers)
+            ]
+            group.pop_all()
+    return listeners
+
+
+def _plain(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _not_found(exc: OSError | UnicodeError, host: str, port: int) -> OSError:
+    if isinstance(exc, UnicodeError):
+        exc = socket.gaierror(socket.EAI_NONAME, "no host can have this name")
+    exc.filename = _show(host, port)
+    return exc
+
+
+def _places(host: str, port: int, found: Iterable[tuple[Any, ...]]) -> list[_Place]:
+    places = [_Place(family, address, host) for family, _, _, _, address in found]
+    if _plain(host) == "::":
+        places.append(_Place(socket.AF_INET, (_ALL[socket.AF_INET], port), host))
+    return places
+
+
+def _open_all(places: Sequence[_Place], port: int) -> list[socket.socket]:
+    places = _distinct(places)
     for attempt in range(_ATTEMPTS):
         try:
             return _listen(places)
@@ -62,23 +138,6 @@ async def open_listeners(port: int, host: str | Sequence[str] | None) -> list[so
             if port or exc.errno not in _TAKEN or attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt has raised")
-
-
-async def _resolve(host: str, port: int) -> list[_Place]:
-    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        found = await trio.socket.getaddrinfo(
-            name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (OSError, UnicodeError) as exc:
-        if isinstance(exc, UnicodeError):
-            exc = socket.gaierror(socket.EAI_NONAME, "no host can have this name")
-        exc.filename = _show(host, port)
-        raise exc from None
-    places = [_Place(family, address, host) for family, _, _, _, address in found]
-    if name == "::":
-        places.append(_Place(socket.AF_INET, (_ALL[socket.AF_INET], port), host))
-    return places
 
 
 def _distinct(places: Sequence[_Place]) -> list[_Place]:
@@ -118,22 +177,40 @@ def _listen(places: Sequence[_Place]) -> list[socket.socket]:
 def _open(place: _Place, port: int) -> socket.socket:
     sock = socket.socket(place.family, socket.SOCK_STREAM)
     try:
-        sock.setblocking(False)
         if sys.platform == "win32":
             # There SO_REUSEADDR lets several processes listen at one place, and this forbids it.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if place.family == socket.AF_INET6:
-            # IPv4 has a socket of its own, so that its peers keep the names they are known by.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((place.address[0], port, *place.address[2:]))
-        sock.listen(_BACKLOG)
+        _listen_at(sock, (place.address[0], port, *place.address[2:]))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _beside(listener: socket.socket) -> socket.socket:
+    """One more that listens there; the system spreads peers over all such."""
+    sock = socket.socket(listener.family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _listen_at(sock, listener.getsockname())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _listen_at(sock: socket.socket, address: tuple[Any, ...]) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sock.family == socket.AF_INET6:
+        # IPv4 has a socket of its own, so that its peers keep the names they are known by.
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind(address)
+    sock.listen(_BACKLOG)
 
 
 def _show(host: str, port: int) -> str:
