@@ -66,10 +66,12 @@ WITHIN: Final = {
     "_command": (
         ("main",),
         ("clients", "serve"),
-        ("logs", "settings"),
+        ("process", "supervisor"),
+        ("announcement", "certificate"),
+        ("logs", "settings", "worker"),
         ("extras",),
         ("arguments",),
-        ("signals", "streams", "title"),
+        ("descriptors", "signals", "streams", "title"),
     ),
     "_connection": (
         ("handler", "life"),

@@ -15,6 +15,11 @@ class ConfigurationError(Exception):
     """The command cannot run like this; the message is one line."""
 
 
+def cannot_listen(exc: OSError) -> ConfigurationError:
+    """For an address that cannot be listened on."""
+    return ConfigurationError(f"cannot listen on {exc.filename}: {exc.strerror}")
+
+
 class Parser(argparse.ArgumentParser):
     """Reports each error in one line, those of standard output, too."""
 

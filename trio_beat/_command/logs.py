@@ -11,7 +11,7 @@ from .._log import Escaping, get_logger
 from .extras import server_extra
 from .streams import Lines, encoded, standard_error
 
-_TEXT: Final = "%(asctime)s %(levelname)-7s %(message)s"
+_TEXT: Final = "%(asctime)s %(levelname)-7s {worker}%(message)s"
 
 _log = get_logger("trio_beat")
 
@@ -43,17 +43,20 @@ class Handler(logging.Handler):
         return self._line(_log.makeRecord(_log.name, logging.WARNING, "", 0, text, (), None))
 
 
-def set_up_logging(level: str, style: str) -> None:
+def set_up_logging(level: str, style: str, worker: int | None = None) -> None:
     """Set up the log, for what Python itself would print, too.
 
     Args:
         level: least severe level that is logged, in lower case.
         style: ``text``, or ``json`` for one object a line.
+        worker: the number of this process, which each line has; None: it is the only one, or the
+            supervisor.
 
     Raises:
         ConfigurationError: `style` is ``json`` and the package for it is not installed.
     """
-    formatter = logging.Formatter(_TEXT)
+    number = "" if worker is None else f"worker {worker}: "
+    formatter = logging.Formatter(_TEXT.format(worker=number))
     if style == "json":
         with server_extra("--log-format json"):
             from pythonjsonlogger.json import JsonFormatter
@@ -62,6 +65,7 @@ def set_up_logging(level: str, style: str) -> None:
             style="{",
             rename_fields={"levelname": "level", "name": "logger"},
             timestamp="time",
+            static_fields={} if worker is None else {"worker": worker},
         )
     root = logging.getLogger()
     root.handlers[:] = [Handler(standard_error(), formatter)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -35,6 +36,17 @@ _OF_KUBERNETES: Final = re.compile(
 )
 #: One of these names is also ours; its value tells which is meant.
 _PORT_OF_KUBERNETES: Final = re.compile(r"TRIO_BEAT(_\w+)?_PORT=(tcp|udp|sctp)://.*")
+
+
+#: More is a slip of the finger.
+_MOST_WORKERS: Final = 1024
+
+
+def _cores() -> int:
+    """Cores on which this process may run, as far as the system tells."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _environment() -> dict[str, str]:
@@ -91,6 +103,13 @@ class Settings(BaseSettings):
         "empty: all addresses",
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: the system chooses one")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=_MOST_WORKERS,
+        description="processes that share the port, over a broker (--backend); auto: one for each "
+        "core",
+    )
     path_prefix: str = Field("/ws/", description="what the path of a WebSocket begins with")
     interval: float = Field(
         4.0,
@@ -207,6 +226,11 @@ class Settings(BaseSettings):
         if hosts == [] or (isinstance(hosts, list) and "" in hosts[1:]):
             raise ValueError("has an empty part; an empty host stands alone, for all addresses")
         return hosts
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return _cores() if value == "auto" else value
 
     @field_validator("publish_token")
     @classmethod

@@ -10,5 +10,7 @@ STOPPING: Final = (
     signal.SIGTERM,
     *((signal.SIGBREAK,) if hasattr(signal, "SIGBREAK") else ()),
 )
+#: End the server at once, as a second one of those above does; Windows has none.
+QUITTING: Final = (signal.SIGQUIT,) if hasattr(signal, "SIGQUIT") else ()
 #: At these the server reads its certificate again; Windows has none.
 RENEWING: Final = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()

@@ -225,6 +225,19 @@ class Lines:
                 if self._waiting and self._size == before:
                     time.sleep(min(left, _PAUSE))
 
+    def flush(self) -> None:
+        """Write what the descriptor takes at once of the queued lines, outside of an event loop."""
+        with self._lock:
+            if self._waiting:
+                self._write()
+
+    def forget(self) -> None:
+        """Drop what waits: in a process that was forked, it is the other one's to write."""
+        self._waiting.clear()
+        self._size = self._lost = 0
+        self._torn = False
+        self._lock = threading.RLock()
+
     def _append(self, line: bytes) -> None:
         self._waiting.append(line)
         self._size += len(line) + _OVERHEAD

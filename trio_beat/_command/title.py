@@ -45,6 +45,15 @@ def hide_secrets() -> None:
     setthreadtitle(name)  # which it has changed: by that name the process is known
 
 
+def show_worker(number: int) -> None:
+    """Show this process with the number of its worker behind the command line."""
+    from setproctitle import getproctitle, getthreadtitle, setproctitle, setthreadtitle
+
+    name = getthreadtitle()
+    setproctitle(f"{getproctitle()} (worker {number})")
+    setthreadtitle(name)
+
+
 def without_secrets(arguments: Sequence[str]) -> Iterator[str]:
     """The arguments of a command line, with a mark in the place of each secret."""
     option = ""  # whose value comes next

@@ -62,6 +62,8 @@ class Site:
         path_prefix: what the path of a WebSocket begins with.
         publish_token: bearer token for publishing; None: there is no publishing over HTTP.
         max_message_size: most bytes of a published message.
+        worker: the number of this process among those that share the port, from 1.
+        workers: how many there are.
     """
 
     hub: Hub
@@ -71,6 +73,8 @@ class Site:
     path_prefix: str
     publish_token: str | None
     max_message_size: int
+    worker: int = 1
+    workers: int = 1
 
 
 def make_app(site: Site) -> ASGIApp:
@@ -134,6 +138,8 @@ def _health(site: Site) -> Endpoint:
         body = {
             "status": "ok",
             "version": _VERSION,
+            "worker": site.worker,
+            "workers": site.workers,
             **site.statistics(),
             "hub": site.hub.statistics()._asdict(),
         }
