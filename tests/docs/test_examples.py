@@ -20,7 +20,7 @@ _EXAMPLES = {
     "channels": {"python": 1},
     "embedding": {"python": 7},
     "clients": {"python": 3, "javascript": 1},
-    "operating": {"toml": 1, "sh": 3},
+    "operating": {"toml": 1, "sh": 4},
     "backends": {"python": 2, "toml": 1},
     "redis": {"python": 1, "text": 2},
     "ws4redis": {"python": 2, "sh": 1, "nginx": 1},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
@@ -105,14 +106,18 @@ def test_the_readme_listens(server: Command) -> None:
 @pytest.mark.parametrize(("name", "count"), [("README", 1), ("channels", 2)])
 def test_servers_share_channels(name: str, count: int, tmp_path: Path) -> None:
     found = re.findall(
-        r"^    \S+ -m trio_beat --port \d+ (--backend redis:\S+)$", document(name), re.MULTILINE
+        r"^    \S+ -m trio_beat ((?:--workers auto )?)--port \d+ (--backend redis:\S+)$",
+        document(name),
+        re.MULTILINE,
     )
     assert len(found) == count
     with made_broker() as broker, contextlib.ExitStack() as stack:
         broker.start_blocking()
         # The README has one line: the second server is started by it as well.
         one, two = (
-            stack.enter_context(command(path, *line.replace("6379", str(broker.port)).split()))
+            stack.enter_context(
+                command(path, *"".join(line).replace("6379", str(broker.port)).split())
+            )
             for path, line in zip(_folders(tmp_path), (found * 2)[:2], strict=True)
         )
         listen = f"python -m trio_beat listen {one.websocket('news?subscribe-broadcast')}"
@@ -142,8 +147,19 @@ def test_probes_ask_what_is_there(server: Command) -> None:
             assert response.status == 200
 
 
-def test_benchmarks_are_there() -> None:
+@pytest.mark.real
+def test_workers_share_a_port(tmp_path: Path) -> None:
     (line,) = examples("operating", "sh")[2].splitlines()
+    with made_broker() as broker:
+        broker.start_blocking()
+        _, _, options = line.replace("6379", str(broker.port)).partition(" -m trio_beat ")
+        with command(tmp_path, *options.split()) as running:
+            assert running.health()["workers"] == len(os.sched_getaffinity(0))
+            assert running.end() == 0
+
+
+def test_benchmarks_are_there() -> None:
+    (line,) = examples("operating", "sh")[3].splitlines()
     name, quick = re.findall(r"-m benchmarks (\w+) (\S+)$", line)[0]
     assert quick == "--quick"
     assert name in COMMANDS
