@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from ..support.command import clean_environment
 _PROGRAM = """
 import logging, warnings
 from trio_beat._command.logs import set_up_logging
-set_up_logging("info", "{}")
+set_up_logging("info", "{}", {})
 
 class Broken:
     def __del__(self):
@@ -26,9 +27,9 @@ raise ValueError("at last\\n2026 forged")
 """
 
 
-def run(style: str) -> list[str]:
+def run(style: str, worker: int | None = None) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM.format(style)],
+        [sys.executable, "-c", _PROGRAM.format(style, worker)],
         capture_output=True,
         check=False,
         env=clean_environment(),
@@ -57,3 +58,11 @@ def test_as_objects() -> None:
     assert [record["level"] for record in records] == ["ERROR", "WARNING", "ERROR", "CRITICAL"]
     assert "2026 forged" in records[3]["exc_info"]
     assert records[2]["logger"] == "another"
+
+
+def test_each_line_has_the_number_of_its_worker() -> None:
+    lines = [line for line in run("text", 3) if line.startswith("20")]
+    assert len(lines) == 4
+    assert all(re.match(r"\S+ \S+ [A-Z]+ +worker 3: ", line) for line in lines)
+    assert {json.loads(line)["worker"] for line in run("json", 3)} == {3}
+    assert not any("worker" in json.loads(line) for line in run("json"))

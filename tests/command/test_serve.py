@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import time
 import urllib.request
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ..support.certificates import ServerFiles
 from ..support.command import ASCII, Command, command, run_command
 from ..support.peer import dial
 
@@ -156,33 +156,8 @@ async def test_json_log_has_one_object_a_line(tmp_path: Path) -> None:
     assert datetime.fromisoformat(ended[0]["time"]).utcoffset() == timedelta(0)
 
 
-class Certificates:
-    """The files of a server, and a context that trusts them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.authority = trustme.CA()
-        self.certificate, self.key = directory / "cert.pem", directory / "key.pem"
-        self.context = ssl.create_default_context()
-        self.authority.configure_trust(self.context)
-        self.options = (f"--tls-cert={self.certificate}", f"--tls-key={self.key}")
-        self.renew()
-
-    def renew(self) -> None:
-        issued = self.authority.issue_cert("127.0.0.1")
-        self.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-        self.key.write_bytes(issued.private_key_pem.bytes())
-
-    def seen(self, port: int) -> str:
-        """The serial number of the certificate that a new handshake gets."""
-        with socket.create_connection(("127.0.0.1", port)) as sock:
-            with self.context.wrap_socket(sock, server_hostname="127.0.0.1") as secure:
-                certificate = secure.getpeercert()
-                assert certificate is not None
-                return str(certificate["serialNumber"])
-
-
 async def test_serves_over_tls(tmp_path: Path) -> None:
-    files = Certificates(tmp_path)
+    files = ServerFiles(tmp_path)
     with command(tmp_path, *files.options) as running:
         assert running.page.startswith("https://")
         url = running.websocket("news?subscribe-broadcast&publish-broadcast&echo")
@@ -212,7 +187,7 @@ async def told(running: Command, text: str) -> None:
 
 
 async def test_sighup_reads_the_certificate_again_and_drops_no_connection(tmp_path: Path) -> None:
-    files = Certificates(tmp_path)
+    files = ServerFiles(tmp_path)
     with command(tmp_path, *files.options, "--interval=0.3") as running:
         url = running.websocket("news?subscribe-broadcast&publish-broadcast&echo")
         async with trio_websocket.open_websocket_url(url, ssl_context=files.context) as websocket:
@@ -257,7 +232,7 @@ def _encrypted() -> bytes:
 
 
 def test_encrypted_key_is_told_and_nothing_is_asked(tmp_path: Path) -> None:
-    files = Certificates(tmp_path)
+    files = ServerFiles(tmp_path)
     files.key.write_bytes(_encrypted())
     done = run_command(*files.options)
     assert done.returncode == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,18 @@ def test_needs_no_option() -> None:
     assert (settings.host, settings.port, settings.path_prefix) == (["127.0.0.1"], 8000, "/ws/")
     assert (settings.interval, settings.misses, settings.heartbeat_message) == (4.0, 3, None)
     assert (settings.expire, settings.backend, settings.publish_token) == (3600, "memory://", None)
+
+
+def test_workers_for_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that this process may use, where the system tells."""
+    assert load_settings([]).workers == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 7})
+    assert load_settings(["--workers=auto"]).workers == 3
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for count, expected in ((6, 6), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        monkeypatch.setenv("TRIO_BEAT_WORKERS", "auto")
+        assert load_settings([]).workers == expected
 
 
 def test_every_option_comes_from_all_three_places(

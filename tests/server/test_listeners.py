@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import trio
 
-from trio_beat._server.listeners import describe, open_listeners
+from trio_beat._server.listeners import describe, open_listeners, open_listeners_of_workers
 
 from ..support.serving import ask, serving
 
@@ -165,3 +165,58 @@ async def test_where_there_is_no_ipv6_no_host_stands_for_ipv4_alone(
     with pytest.raises(OSError, match="not supported") as caught:
         await open_listeners(0, "::")
     assert caught.value.filename == "[::]:0"
+
+
+class TestOfWorkers:
+    """A set for each worker, over which the kernel spreads peers."""
+
+    @pytest.fixture
+    def workers(self) -> Iterator[list[list[socket.socket]]]:
+        listeners = open_listeners_of_workers(0, ["127.0.0.1", "::1"], 3)
+        with closed([listener for own in listeners for listener in own]):
+            yield listeners
+
+    def test_each_has_all_addresses(self, workers: list[list[socket.socket]]) -> None:
+        assert len(workers) == 3
+        port = workers[0][0].getsockname()[1]
+        for own in workers:
+            assert [s.getsockname()[:2] for s in own] == [("127.0.0.1", port), ("::1", port)]
+            for listener in own:
+                assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert not listener.getblocking()
+
+    def test_all_get_some_peers(self, workers: list[list[socket.socket]]) -> None:
+        """With 90 connections one gets none once in 10 ** 15 times."""
+        port = workers[0][0].getsockname()[1]
+        with ExitStack() as stack:
+            for _ in range(90):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            counts = []
+            for listener, _ in workers:
+                counts.append(0)
+                with suppress(BlockingIOError):
+                    while True:
+                        stack.enter_context(listener.accept()[0])
+                        counts[-1] += 1
+        assert sum(counts) == 90
+        assert min(counts) > 0
+
+    async def test_the_place_is_taken(self, workers: list[list[socket.socket]]) -> None:
+        """For servers with workers and without, although the system would share it."""
+        port = workers[0][0].getsockname()[1]
+        with pytest.raises(OSError, match="in use") as caught:
+            open_listeners_of_workers(port, "127.0.0.1", 2)
+        assert caught.value.filename == f"127.0.0.1:{port}"
+        with pytest.raises(OSError, match="in use"):
+            await open_listeners(port, "127.0.0.1")
+
+    def test_a_name_that_is_not_there(self) -> None:
+        with pytest.raises(socket.gaierror) as caught:
+            open_listeners_of_workers(8000, "no.such.host.invalid", 2)
+        assert caught.value.filename == "no.such.host.invalid:8000"
+
+    def test_elsewhere_all_have_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "platform", "darwin")
+        first, second = open_listeners_of_workers(0, None, 2)
+        with closed(first):
+            assert first == second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,3 +57,28 @@ def _issue(authority: trustme.CA, name: str, directory: Path) -> tuple[Path, Pat
     certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(str(key))
     return certificate, key
+
+
+class ServerFiles:
+    """The files of a bundled server that can be renewed, and a context that trusts them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = trustme.CA()
+        self.certificate, self.key = directory / "cert.pem", directory / "key.pem"
+        self.context = ssl.create_default_context()
+        self.authority.configure_trust(self.context)
+        self.options = (f"--tls-cert={self.certificate}", f"--tls-key={self.key}")
+        self.renew()
+
+    def renew(self) -> None:
+        issued = self.authority.issue_cert("127.0.0.1")
+        self.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        self.key.write_bytes(issued.private_key_pem.bytes())
+
+    def seen(self, port: int) -> str:
+        """The serial number of the certificate that a new handshake gets."""
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            with self.context.wrap_socket(sock, server_hostname="127.0.0.1") as secure:
+                certificate = secure.getpeercert()
+                assert certificate is not None
+                return str(certificate["serialNumber"])

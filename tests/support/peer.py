@@ -200,14 +200,17 @@ async def dial(
     *,
     headers: str = "",
     ssl_context: ssl.SSLContext | None = None,
+    tcp: trio.SocketStream | None = None,
 ) -> Peer:
     """Open a connection to a server on this machine.
 
     Args:
         headers: more of them, each with its line's end.
         ssl_context: speak TLS, to "localhost".
+        tcp: connected to it; None: one more.
     """
-    tcp = await trio.open_tcp_stream("127.0.0.1", port)
+    if tcp is None:
+        tcp = await trio.open_tcp_stream("127.0.0.1", port)
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = tcp
     if ssl_context is not None:
         stream = trio.SSLStream(
