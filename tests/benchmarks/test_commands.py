@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.peers import BACKENDS, PEERS
+from benchmarks.peers import BACKENDS, PEERS, WORKERS
 
 from ..support.command import clean_environment
 
@@ -27,6 +27,7 @@ _TINY = {
     "fanout": ["--connections", "10", "--messages", "8"],
     "detect": ["--connections", "4", "--interval", "0.5"],
     "echo": ["--connections", "4", "--seconds", "0.2"],
+    "workers": ["--connections", "60", "--messages", "50", "--seconds", "0.2"],
     "backends": ["--connections", "8", "--channels", "8", "--messages", "40", "--seconds", "0.1"],
 }
 
@@ -45,7 +46,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.real
 @pytest.mark.benchmark
-@pytest.mark.parametrize("command", [command for command in _TINY if command != "backends"])
+@pytest.mark.parametrize("command", [name for name in _TINY if name not in ("backends", "workers")])
 def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> None:
     told, picture = tmp_path / "run.json", tmp_path / "run.png"
     more = ["--per-process", "25"] if command == "scale" else []
@@ -79,6 +80,28 @@ def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> Non
     if command == "fanout":
         for kind in ("small", "large", "slow"):
             assert report["figures"][f"{kind}_lost"]["trio_beat"] == [0]
+
+
+@pytest.mark.real
+@pytest.mark.benchmark
+def test_a_tiny_round_measures_workers_and_holds_connections(tmp_path: Path) -> None:
+    told, picture = tmp_path / "run.json", tmp_path / "run.png"
+    hold = ["--hold", "90", "--hold-interval", "1", "--per-process", "30"]
+    files = ["--json", str(told), "--plot", str(picture)]
+    done = _run("workers", "--quick", *_TINY["workers"], *hold, *files)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "failed" not in done.stdout
+    (report,) = json.loads(told.read_text())["reports"]
+    for figure, by_server in report["figures"].items():
+        assert set(by_server) == set(WORKERS), figure
+        assert by_server["two_workers"][0] > 0, figure
+        assert (by_server["one_worker"][0] is None) == (figure in ("largest", "more")), figure
+    (held,) = report["tables"]
+    rows = dict(held["rows"])
+    assert (rows["open"], rows["live ones lost"], rows["not noticed"]) == ("90", "0", "0")
+    assert rows["workers that noticed one"] == "3 of 3"
+    assert rows["live ones lost in the end"] == "0"
+    assert picture.read_bytes().startswith(_PNG)
 
 
 @pytest.mark.real
@@ -182,6 +205,7 @@ def test_more_connections_than_files_are_refused() -> None:
         (["scale", "--sizes", "40,20"], "ascending numbers, 20 or more"),
         (["echo", "--peers", "gopher"], "'gopher' is not one of trio_beat, "),
         (["backends", "--peers", "websockets"], "'websockets' is not one of memory, redis, "),
+        (["workers", "--peers", "redis"], "'redis' is not one of one_worker, two_workers"),
         (["backends", "--channels", "0"], "'0' is not a number of 1 or more"),
         (["echo", "--seconds", "inf"], "'inf' is not a number of 0.1 or more"),
         (["echo", "--json", "/tmp"], "--json: /tmp is a directory"),

@@ -1,0 +1,287 @@
+"""What it costs to share the work among processes, and how many connections they can hold.
+
+The servers are the command itself, over a broker that is a process of its own, and keep to one
+core: where there are two, the load has the other. So what is compared is processor time, of all
+processes of a server together; how much faster two cores are cannot be told from that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+import trio
+
+from ._broker import open_broker
+from ._processes import (
+    Failed,
+    Load,
+    Server,
+    kernel_memory,
+    most_connections,
+    open_command,
+    open_load,
+    softirq,
+)
+from ._suite import Command, Figure, Goal, Options, Run, Table, warm_up
+from .peers import WORKERS
+
+#: Seconds between PINGs where what is counted is something else.
+_QUIET: Final = 20.0
+_ECHOES: Final = 50
+_SIZE: Final = 100  #: bytes of a message
+_WARM_UP: Final = 200
+#: Beats of the hold test in which nothing happens; and those that a peer may miss.
+_HOLD_BEATS: Final = 3
+_MISSES: Final = 3
+#: Mute ones for each worker: one is left out once in e ** 12 times.
+_MUTE: Final = 12
+#: Bytes that a connection may take in all, on both of its sides.
+_MOST_BYTES: Final = 24 * 1024
+_ENDED: Final = re.compile(r"worker (\d+): (\S+) /ws/hold ended: missed-beats")
+
+FIGURES = (
+    Figure("accept", "us an accept"),
+    Figure("echo", "us an echo"),
+    Figure("delivery", "us a delivery", 2),
+    Figure("largest", "largest share by the mean", 3),
+    Figure("more", "MiB of a worker more"),
+)
+GOALS = (
+    Goal("accept", 1.2, "one_worker", server="two_workers"),
+    Goal("echo", 1.2, "one_worker", server="two_workers"),
+    Goal("delivery", 1.2, "one_worker", server="two_workers"),
+    Goal("more", 25, server="two_workers"),
+)
+
+
+@contextlib.asynccontextmanager
+async def _server(
+    url: str, workers: int, *options: str, log: IO[str] | None = None, pinned: bool = True
+) -> AsyncIterator[Server]:
+    arguments = [f"--workers={workers}", f"--backend={url}", "--port=0", "--grace=0", *options]
+    if log is None:
+        arguments.append("--log-level=error")
+    async with open_command("trio_beat", *arguments, log=log, pinned=pinned) as server:
+        yield server
+
+
+async def _share(server: Server, workers: int) -> float:
+    """The most connections that a worker has, by the mean."""
+    counts: dict[int, int] = {}
+    with trio.move_on_after(30):
+        while len(counts) < workers:
+            health = await server.health()
+            counts[health["worker"]] = health["connections"]
+    if len(counts) < workers:
+        raise Failed("a worker does not answer")
+    return max(counts.values()) * workers / sum(counts.values())
+
+
+async def _more(url: str, workers: int) -> float:
+    """MiB that one worker more takes."""
+    sizes = []
+    for count in (workers, workers + 1):
+        async with _server(url, count) as server:
+            await trio.sleep(1)
+            sizes.append(server.pss())
+    return (sizes[1] - sizes[0]) / 2**20
+
+
+async def _measure(run: Run, peer: str) -> Mapping[str, float | None]:
+    options, workers = run.options, WORKERS.index(peer) + 1
+    figures: dict[str, float | None] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(open_broker())
+        server = await stack.enter_async_context(
+            _server(broker.url, workers, f"--interval={_QUIET}")
+        )
+        load = await stack.enter_async_context(open_load())
+        address = {"host": "127.0.0.1", "port": server.port}
+        many, publish = "/ws/many?subscribe-broadcast", "/ws/many?publish-broadcast"
+        await load.call("connect", **address, target=many, count=warm_up(_WARM_UP))
+        cpu = server.cpu()
+        told = await load.call("connect", **address, target=many, count=options.connections)
+        figures["accept"] = 1e6 * (server.cpu() - cpu).total / options.connections
+        run.check_load(peer, "accepting", told["busy"])
+        if workers > 1:
+            figures["largest"] = await _share(server, workers)
+        await load.call("connect", **address, target=publish, count=1)
+        common = {"publisher": publish, "slow": "", "size": _SIZE}
+        await load.call("publish", first=0, count=3, **common)
+        cpu = server.cpu()
+        told = await load.call("publish", first=3, count=max(1, options.messages // 25), **common)
+        figures["delivery"] = 1e6 * (server.cpu() - cpu).total / told["delivered"]
+        run.check_load(peer, "deliveries", told["busy"])
+        if told["lost"]:
+            raise Failed(f"{told['lost']} deliveries were lost")
+        echoing = await stack.enter_async_context(open_load())
+        target = "/ws/e{}?subscribe-broadcast&publish-broadcast&echo"
+        await echoing.call("connect", **address, target=target, count=_ECHOES)
+        await echoing.call("echo", size=_SIZE, seconds=options.seconds / 10, text=True)
+        cpu = server.cpu()
+        told = await echoing.call("echo", size=_SIZE, seconds=options.seconds, text=True)
+        figures["echo"] = 1e6 * (server.cpu() - cpu).total / told["messages"]
+        run.check_load(peer, "echoes", told["busy"])
+        if workers > 1:
+            figures["more"] = await _more(broker.url, workers)
+    return figures
+
+
+def _bearable(wanted: int) -> int:
+    """How many connections this machine's memory carries, of those that are wanted."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return min(wanted, int(line.split()[1]) * 1024 // _MOST_BYTES)
+    return wanted
+
+
+async def _hold(run: Run) -> None:
+    """Hold very many connections, and see that none is lost and that dead ones are noticed."""
+    options = run.options
+    interval, share = options.hold_interval, min(options.per_process, most_connections())
+    total = _bearable(options.hold)
+    if total < options.hold:
+        run.note(f"memory is enough to hold {total:,} connections, not {options.hold:,}")
+    workers = max(2, -(-total // share))
+    counts = [total // workers + (number < total % workers) for number in range(workers)]
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        log = stack.enter_context((Path(folder) / "log").open("w+"))
+        broker = await stack.enter_async_context(open_broker())
+        kernel = kernel_memory()
+        server = await stack.enter_async_context(
+            _server(
+                broker.url,
+                workers,
+                f"--interval={interval}",
+                f"--misses={_MISSES}",
+                f"--max-connections={most_connections()}",
+                log=log,
+                pinned=False,
+            )
+        )
+        own, loads, seconds = server.pss(), list[Load](), 0.0
+        for number, count in enumerate(counts):
+            run.step(f"hold: {sum(counts[:number]):,} of {total:,}")
+            load = await stack.enter_async_context(
+                open_load(module="benchmarks._load_quiet", pinned=False)
+            )
+            loads.append(load)
+            told = await load.call(
+                "connect",
+                host="127.0.0.1",
+                port=server.port,
+                source=f"127.1.{number // 250}.{number % 250 + 1}",
+                target="/ws/hold",
+                count=count,
+            )
+            seconds += told["seconds"]
+        run.step(f"hold: {total:,} for {_HOLD_BEATS} beats")
+        await trio.sleep(interval)
+        rows = await _quiet(run, server, loads, total, own, kernel)
+        run.step(f"hold: {_MUTE * workers} of {total:,} fall silent")
+        rows += await _dead(run, loads, workers, interval, log)
+    title = f"{total:,} connections over {workers} workers, beats of {interval:g} s"
+    rows = [("let in within, s", f"{seconds:.0f}"), *rows]
+    run.report.tables.append(Table(title, ("", "hold test"), rows))
+
+
+async def _quiet(
+    run: Run, server: Server, loads: Sequence[Load], total: int, own: int, kernel: int | None
+) -> list[tuple[str, str]]:
+    """While nothing happens but beats."""
+    seconds = _HOLD_BEATS * run.options.hold_interval
+    cpu, irq, before = server.cpu(), softirq(), await _counters(loads)
+    await trio.sleep(seconds)
+    used, served = (server.cpu() - cpu), softirq() - irq
+    after = await _counters(loads)
+    pings = after["pings"] - before["pings"]
+    run.check_beats("two_workers", total, pings, _HOLD_BEATS * total)
+    run.report.failed |= after["lost"] > 0 or after["odd"] > 0
+    memory, now = server.pss(), kernel_memory()
+    held = "-" if kernel is None or now is None else f"{(now - kernel) / total / 1024:.1f}"
+    return [
+        ("open", f"{after['open']:,}"),
+        ("live ones lost", f"{after['lost']:,}"),
+        ("PINGs answered", f"{pings:,}"),
+        ("memory of the server, MiB", f"{memory / 2**20:,.0f}"),
+        ("its KiB a connection", f"{(memory - own) / total / 1024:.1f}"),
+        ("KiB a connection in the kernel, both ends", held),
+        ("CPU of the server, of one core", f"{used.total / seconds:.1%}"),
+        ("in system calls of it", f"{used.system / seconds:.1%}"),
+        ("us a beat", f"{1e6 * used.total / pings:.1f}"),
+        ("softirqs of the machine, of one core", f"{served / seconds:.1%}"),
+        ("CPU of the load, of one core", f"{(after['cpu'] - before['cpu']) / seconds:.1%}"),
+    ]
+
+
+async def _dead(
+    run: Run, loads: Sequence[Load], workers: int, interval: float, log: IO[str]
+) -> list[tuple[str, str]]:
+    """Some fall silent, at each worker; the log says whose they were."""
+    since: dict[str, float] = {}
+    for load in loads:
+        told = await load.call("mute", count=_MUTE)
+        since |= dict.fromkeys(told["names"], told["time"])
+    # A peer is dead so many beats after its last byte, and half a beat is granted.
+    await trio.sleep((_MISSES + 1.5) * interval)
+    took, lost = list[float](), 0
+    for load in loads:
+        gone = (await load.call("gone"))["gone"]
+        took += [when - since[name] for name, when in gone.items()]
+        lost += (await load.call("counters"))["lost"]
+    log.seek(0)
+    noticed = {int(n) for n, name in _ENDED.findall(log.read()) if name in since}
+    unnoticed = len(since) - len(took)
+    run.report.failed |= unnoticed > 0 or lost > 0 or len(noticed) < workers
+    return [
+        ("fell silent", f"{len(since):,}"),
+        ("not noticed", f"{unnoticed:,}"),
+        ("noticed after at most, beats", f"{max(took, default=0) / interval:.2f}"),
+        ("workers that noticed one", f"{len(noticed)} of {workers}"),
+        ("live ones lost in the end", f"{lost:,}"),
+    ]
+
+
+async def _counters(loads: Sequence[Load]) -> Counter[str]:
+    """What all loads together have counted."""
+    total = Counter[str]()
+    for load in loads:
+        counted: dict[str, Any] = await load.call("counters")
+        total.update(counted)
+    return total
+
+
+async def _run(run: Run) -> None:
+    async def measure(peer: str) -> Mapping[str, float | None]:
+        return await _measure(run, peer)
+
+    holding = int(run.options.hold > 0)
+    with run.progress(run.options.rounds * len(run.peers) + holding):
+        await run.alternate(measure)
+        if holding:
+            try:
+                await _hold(run)
+            except Failed as exc:
+                run.note(f"hold: {exc}")
+                run.report.failed = True
+            run.step("", 1)
+
+
+COMMAND = Command(
+    "workers",
+    "one worker, and two together",
+    Options(connections=2000, messages=2000, seconds=3.0, peers=WORKERS),
+    Options(connections=300, messages=250, seconds=0.5, rounds=1, peers=WORKERS),
+    ("connections", "messages", "seconds", "hold", "hold_interval", "per_process"),
+    lambda _: FIGURES,
+    lambda _: GOALS,
+    _run,
+    "two_workers",
+)
