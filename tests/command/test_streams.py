@@ -150,6 +150,31 @@ class TestDescriptor:
             out.write_nowait(LINE)
 
 
+def test_those_who_share_a_pipe_do_not_tear_lines() -> None:
+    """Not those of a record with many lines, either, wherever the pipe gets full."""
+    read, write = os.pipe()
+    try:
+        one, two = Descriptor(write), Descriptor(write)
+        waiting = {one: b"", two: b""}
+        records = {one: LINE * 60, two: (b"y" * 499 + b"\n") * 12}
+        got, full = b"", False
+        for number in range(200):
+            out = (one, two)[number % 2]
+            waiting[out] = out.write_nowait(waiting[out] or records[out])
+            full |= bool(waiting[out])
+            if number % 3 == 2:
+                got += os.read(read, 5000 + number)
+        one.close()
+        two.close()
+    finally:
+        os.close(write)
+        with open(read, "rb") as rest:
+            got += rest.read()
+    assert full
+    assert {len(line) for line in got.splitlines()} == {99, 499}
+    assert {len(set(line)) for line in got.splitlines()} == {1}
+
+
 def test_pipe_that_cannot_be_opened_again_fails_when_it_is_written() -> None:
     far, near = os.pipe()
     os.close(far)

@@ -6,7 +6,9 @@
 2. Messages (`Descriptor`) wait for their reader. Log lines (`Lines`) wait in a bounded queue and
    are lost beyond it. The loss is counted, and reported once when there is room again.
 3. No thread is used: a thread that hangs in a write cannot be ended.
-4. On Windows neither reports whether it takes more: there a write blocks, and everything with it.
+4. Processes that share a pipe do not tear each other's lines, as far as one fits into ``PIPE_BUF``
+   bytes (pipe(7)).
+5. On Windows neither reports whether it takes more: there a write blocks, and everything with it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from .._text import printable
 #: Most bytes of waiting lines, and what the object of a line takes beside its bytes.
 _WAITING: Final = 2**16
 _OVERHEAD: Final = 64
+#: Windows has none.
+_PIPE_BUF: Final[int] = getattr(select, "PIPE_BUF", 512)
 #: Seconds between two attempts at a descriptor that is ready and still takes nothing.
 _PAUSE: Final = 0.1
 #: Seconds that lines may wait for when the command ends.
@@ -64,6 +68,13 @@ def _path(fd: int, mode: int) -> str | None:
     return None
 
 
+def _whole_lines(data: bytes) -> bytes:
+    """As much as a pipe takes at once, or not at all."""
+    if len(data) <= _PIPE_BUF:
+        return data
+    return data[: data.rfind(b"\n", 0, _PIPE_BUF) + 1 or _PIPE_BUF]
+
+
 class Descriptor:
     """A file descriptor that other processes may share, written to without blocking.
 
@@ -79,6 +90,7 @@ class Descriptor:
         #: Invariant: None everywhere but on Windows.
         self._file: FileIO | None = None
         self._shared = True
+        self._pipe = False
         mode = os.fstat(fd).st_mode
         if sys.platform == "win32" or not hasattr(os, "O_NONBLOCK"):
             # A file object writes UTF-8 to a console; the descriptor takes bytes of the code page.
@@ -87,6 +99,7 @@ class Descriptor:
             self._socket = socket.socket(fileno=os.dup(fd))
             self._fd, self._shared = self._socket.fileno(), False
         elif (path := _path(fd, mode)) is not None:
+            self._pipe = stat.S_ISFIFO(mode)
             # Another user's may not be opened, and a pipe without a reader cannot.
             with contextlib.suppress(OSError):
                 self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -115,11 +128,11 @@ class Descriptor:
             return self._file.write(data)
         if self._socket is not None:
             return self._socket.send(data, socket.MSG_DONTWAIT)
-        if self._shared:
-            # A pipe that is writable has room for so many bytes (pipe(7)).
-            if not self.wait_blocking(0):
-                raise BlockingIOError
-            data = data[: select.PIPE_BUF]
+        # A pipe that is writable has room for so many bytes (pipe(7)).
+        if self._shared and not self.wait_blocking(0):
+            raise BlockingIOError
+        if self._shared or self._pipe:
+            data = _whole_lines(data)
         return os.write(self._fd, data)
 
     async def wait_writable(self) -> None:
