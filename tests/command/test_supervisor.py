@@ -154,21 +154,23 @@ async def test_a_certificate_is_renewed_in_all(valkey: Broker, tmp_path: Path) -
         assert running.running.end() == 0
 
 
-async def test_one_that_is_told_to_end_is_replaced_after_it_has_drained(
+async def test_one_that_is_told_to_end_is_replaced_while_it_drains(
     valkey: Broker, tmp_path: Path
 ) -> None:
-    with workers(tmp_path, valkey.url, "--grace=4") as running:
+    with workers(tmp_path, valkey.url, "--grace=60") as running:
         before = running.processes()
         async with running.peers("/ws/a?subscribe-broadcast&publish-broadcast&echo", 1) as peers:
             before[2].terminate()
             before[2].terminate()
+            after = await running.replaced(2, before[2])
+            assert before[2].is_running()
             assert await _closed(peers[2]) == {1001}
-            await running.replaced(2, before[2])
             await peers[1][0].send_text("still here")
             assert await peers[1][0].text() == "still here"
-            assert running.processes()[1] == before[1]
-        log = running.running.log()
-        assert f"worker 2 (process {before[2].pid}) ended with exit code 0, another starts" in log
+        name = f"worker 2 (process {before[2].pid}) "
+        await until(functools.partial(_logged, running, f"{name}ended with exit code 0"))
+        assert _logged(running, f"{name}drains, another starts")
+        assert running.processes() == {1: before[1], 2: after}
         assert running.running.end() == 0
 
 

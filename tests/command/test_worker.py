@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_beat._command.worker import ALIVE, READY, Worker
+from trio_beat._command.worker import ALIVE, LEAVING, READY, Worker
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ async def test_it_tells_each_second_that_its_loop_runs(
     with trio.move_on_after(4.5):
         await worker.tell_alive()
     worker.tell_ready()
-    assert supervisor.recv(100) == ALIVE * 5 + READY
+    worker.tell_leaving()
+    assert supervisor.recv(100) == ALIVE * 5 + READY + LEAVING
 
 
 async def test_a_supervisor_that_stands_still_or_is_gone_does_not_hold_it_up(

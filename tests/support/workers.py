@@ -37,7 +37,8 @@ class Workers:
     def processes(self) -> dict[int, psutil.Process]:
         """Those that run, by their numbers."""
         found = {}
-        for process in self.supervisor.children():
+        children = sorted(self.supervisor.children(), key=psutil.Process.create_time)
+        for process in children:  # one that drains comes before the one that replaces it
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 if match := _NUMBER.search(" ".join(process.cmdline()).rstrip()):
                     found[int(match[1])] = process

@@ -160,8 +160,7 @@ async def _serve(
 ) -> int:
     code = 1
     async with trio.open_nursery() as nursery:
-        alone = worker is None
-        nursery.start_soon(_obey, signals, settings, server, nursery.cancel_scope, alone)
+        nursery.start_soon(_obey, signals, settings, server, nursery.cancel_scope, worker)
         nursery.start_soon(standard_error().run)
         async with trio.open_nursery() as serving:
             await serving.start(server.run, listeners)
@@ -180,7 +179,7 @@ async def _obey(
     settings: Settings,
     server: Server,
     everything: trio.CancelScope,
-    alone: bool,
+    worker: Worker | None,
 ) -> None:
     async for number in signals:
         name = signal.Signals(number).name
@@ -192,7 +191,9 @@ async def _obey(
         elif not server.draining:
             _log.info("%s, shutting down", name)
             server.drain()
-        elif alone:
+            if worker is not None:
+                worker.tell_leaving()
+        elif worker is None:
             # A worker may get two of one stop: its supervisor's, and what all processes get.
             _log.warning("%s again, leaving at once", name)
             everything.cancel()

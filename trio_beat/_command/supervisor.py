@@ -3,7 +3,8 @@
 1. It keeps the listeners of all workers open: what waits at those of a dead one is accepted by the
    next. At first workers start one after the other; one that fails then ends the command.
 2. A worker is judged as a peer is (`Verdict`): one whose loop stands still is killed.
-3. Workers that drain end by themselves; one that does not within the grace time is killed.
+3. One that drains on its own is replaced at once. One that does not end within the grace time is
+   killed.
 4. It forks, so that what workers have in common is in memory once. A worker leaves `run` as the
    supervisor does, with another result.
 5. As the first process of a container it also reaps what others leave (waitpid(2)).
@@ -29,7 +30,7 @@ from .._heartbeat import Verdict
 from .._log import get_logger
 from .signals import QUITTING, RENEWING, STOPPING
 from .streams import complain, standard_error
-from .worker import EVERY, READY, SIGNALS, Worker
+from .worker import EVERY, LEAVING, READY, SIGNALS, Worker
 
 assert sys.platform != "win32"  # which does not fork
 
@@ -38,7 +39,7 @@ _log = get_logger("trio_beat")
 #: Seconds for which a worker's loop may stand still.
 STILL: Final = 10
 #: Seconds that a worker may take beyond the grace time, and where all end at once.
-MARGIN: Final = 1.0
+MARGIN: Final = 1.5
 #: Seconds: the ceiling of the first pause before a worker is replaced, which doubles with each that
 #: does not live for `_LIVED`, and the longest. Peers wait at its listeners meanwhile.
 _FIRST: Final = 0.25
@@ -54,6 +55,7 @@ class _Process:
     channel: socket.socket
     started: float
     ready: bool = False
+    leaving: float | None = None  #: when it told that it drains; None: it does not
     gone: bool = False  #: it tells nothing more
     killed: str = ""  #: why; empty while it was not
     verdict: Verdict = field(default_factory=lambda: Verdict(int(STILL / EVERY)))
@@ -69,6 +71,8 @@ class _Process:
             return
         if told:
             self.ready |= READY in told
+            if LEAVING in told and self.leaving is None:
+                self.leaving = time.monotonic()
             self.verdict.heard()
             self.verdict.listen()
         else:
@@ -87,6 +91,7 @@ class _Place:
     number: int
     listeners: Sequence[socket.socket]
     process: _Process | None = None
+    leaving: list[_Process] = field(default_factory=list)  #: those before it that still drain
     due: float = 0.0  #: when the next one starts
     failures: int = 0  #: in a row
 
@@ -156,8 +161,9 @@ class _Supervisor:
 
     def _running(self) -> Iterator[tuple[_Place, _Process]]:
         for place in self._places:
-            if place.process is not None:
-                yield place, place.process
+            for process in (*place.leaving, place.process):
+                if process is not None:
+                    yield place, process
 
     def _start_due(self) -> Worker | None:
         if self._until is not None:
@@ -175,35 +181,37 @@ class _Supervisor:
 
     def _fork(self, place: _Place) -> Worker | None:
         """Start a worker; returns what it is in that process, and None in this one."""
-        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as stack:
+            # A signal for the new process must not be taken for one of this one.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                ours, theirs = map(stack.enter_context, socket.socketpair())
+                pid = os.fork()
+            except OSError as exc:
+                self._after(place, f"cannot be started: {exc.strerror}", 1, 0.0)
+                pid = -1
+            if pid != 0:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            if pid < 0:
+                return None
+            stack.pop_all()
         ours.setblocking(False)
         theirs.setblocking(False)
-        # A signal for the new process must not be taken for one of this one.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            pid = os.fork()
-        except OSError as exc:
-            ours.close()
-            theirs.close()
-            self._after(place, f"cannot be started: {exc.strerror}", 1, 0.0)
-            pid = -1
-        if pid == 0:
-            ours.close()
-            self._leave(place)
-            return Worker(
-                place.number, len(self._places), place.listeners, theirs, first=not self._begun
-            )
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if pid > 0:
             theirs.close()
             place.process = _Process(pid, ours, time.monotonic())
-        return None
+            return None
+        ours.close()
+        self._leave(place)
+        return Worker(
+            place.number, len(self._places), place.listeners, theirs, first=not self._begun
+        )
 
     def _leave(self, own: _Place) -> None:
         """Close what belongs to others, in a new worker."""
+        for _, process in self._running():
+            process.channel.close()
         for place in self._places:
-            if place.process is not None:
-                place.process.channel.close()
             for listener in place.listeners:
                 if listener not in own.listeners:
                     listener.close()
@@ -221,11 +229,20 @@ class _Supervisor:
         elif self._begun:
             until = min([until, *(p.due for p in self._places if p.process is None)])
         poll.poll(max(0.0, until - time.monotonic()) * 1000)
-        for _, process in self._running():
-            process.hear()
+        # First: where all processes were told to end, none is to be replaced.
         with contextlib.suppress(BlockingIOError):
             for number in wakeup.recv(4096):
                 self._obey(number)
+        for place, process in list(self._running()):
+            process.hear()
+            if process.leaving and process is place.process and self._begun and not self._until:
+                self._replace(place, process)
+
+    def _replace(self, place: _Place, process: _Process) -> None:
+        """Start the next one while a worker drains."""
+        _log.info("worker %d (process %d) drains, another starts", place.number, process.pid)
+        place.process, place.due = None, time.monotonic()
+        place.leaving.append(process)
 
     def _obey(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -261,18 +278,22 @@ class _Supervisor:
                 return
             if pid == 0:
                 return
-            for place, process in self._running():
+            for place, process in list(self._running()):
                 if process.pid == pid:
-                    process.hear()
-                    process.channel.close()
-                    place.process = None
-                    code = os.waitstatus_to_exitcode(status)
-                    lived = time.monotonic() - process.started
-                    how = process.killed or _how(code)
-                    if not (self._begun or process.killed):
-                        how += " before it was ready"
-                    self._after(place, f"(process {pid}) {how}", code, lived)
-                    break
+                    self._ended(place, process, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, place: _Place, process: _Process, code: int) -> None:
+        process.channel.close()
+        how = process.killed or _how(code)
+        if not (self._begun or process.killed):
+            how += " before it was ready"
+        how = f"(process {process.pid}) {how}"
+        if process is place.process:
+            place.process = None
+            self._after(place, how, code, time.monotonic() - process.started)
+        else:
+            place.leaving.remove(process)
+            _log.log(_level(code), "worker %d %s", place.number, how)
 
     def _after(self, place: _Place, how: str, code: int, lived: float) -> None:
         """A worker has ended, or could not be started."""
@@ -286,10 +307,9 @@ class _Supervisor:
             self._code = 2
             self._drain()
         else:
-            pause = 0.0 if code == 0 else place.pause(lived)
+            pause = place.pause(lived)
             place.due = time.monotonic() + pause
-            level = logging.INFO if code == 0 else logging.WARNING
-            _log.log(level, "worker %d %s, another starts in %.1f s", place.number, how, pause)
+            _log.warning("worker %d %s, another starts in %.1f s", place.number, how, pause)
 
     def _judge(self) -> None:
         now = time.monotonic()
@@ -300,11 +320,17 @@ class _Supervisor:
             for _, process in self._running():
                 if process.verdict.beat(fair=fair):
                     process.kill(f"stood still for {STILL} s and was killed")
+                elif process.leaving and now > process.leaving + self._grace + MARGIN:
+                    process.kill("did not end in time and was killed")
             standard_error().flush()
         if self._until is not None and now >= self._until:
             self._until = now + EVERY
             for _, process in self._running():
                 process.kill("did not end in time and was killed")
+
+
+def _level(code: int) -> int:
+    return logging.INFO if code == 0 else logging.WARNING
 
 
 def _how(code: int) -> str:

@@ -1,7 +1,7 @@
 """A worker: one of several processes that share the port, as it knows of its supervisor.
 
-1. It writes a byte to its supervisor each second, which shows that its loop runs, and one that
-   tells that it accepts.
+1. It writes a byte to its supervisor each second, which shows that its loop runs, one when it
+   accepts, and one when it begins to drain.
 2. It reads nothing but the end of the stream: the supervisor is gone.
 3. Signals that arrive before it listens to them wait.
 """
@@ -24,6 +24,7 @@ from .signals import QUITTING, RENEWING, STOPPING
 EVERY: Final = 1.0
 ALIVE: Final = b"."
 READY: Final = b"!"
+LEAVING: Final = b"-"
 #: The signals that a worker may get, from its supervisor or from anybody.
 SIGNALS: Final = (*STOPPING, *QUITTING, *RENEWING)
 
@@ -62,6 +63,10 @@ class Worker:
     def tell_ready(self) -> None:
         """Tell the supervisor that this worker accepts."""
         self._tell(READY)
+
+    def tell_leaving(self) -> None:
+        """Tell the supervisor that this worker drains: the next one can start."""
+        self._tell(LEAVING)
 
     async def tell_alive(self) -> None:
         """Tell the supervisor as long as the loop runs."""
