@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
@@ -187,6 +188,41 @@ async def test_one_that_hangs_past_the_grace_time_is_killed(valkey: Broker, tmp_
         assert "worker 2 (" not in log
 
 
+async def test_one_that_is_replaced_and_does_not_end_is_killed(
+    valkey: Broker, tmp_path: Path
+) -> None:
+    """It has the grace time from when it began to drain; the one after it is left alone."""
+    with workers(tmp_path, valkey.url, "--grace=4") as running:
+        before = running.processes()
+        # These do not answer, so that it has not ended when it is stopped.
+        async with running.peers("/ws/a", 1):
+            before[2].terminate()
+            name = f"worker 2 (process {before[2].pid}) "
+            await until(functools.partial(_logged, running, f"{name}drains, another starts"))
+            before[2].suspend()
+            after = await running.replaced(2, before[2])
+            killed = f"WARNING {name}did not end in time and was killed\n"
+            await until(functools.partial(_logged, running, killed))
+        assert running.processes() == {1: before[1], 2: after}
+        assert running.running.end() == 0
+
+
+async def test_one_that_cannot_be_started_is_tried_again(valkey: Broker, tmp_path: Path) -> None:
+    """As where file descriptors are short."""
+    with workers(tmp_path, valkey.url) as running:
+        before = running.processes()
+        limits = running.supervisor.rlimit(psutil.RLIMIT_NOFILE)
+        running.supervisor.rlimit(psutil.RLIMIT_NOFILE, (3, limits[1]))
+        before[2].kill()
+        text = "worker 2 cannot be started: Too many open files, another starts in "
+        await until(lambda: running.running.log().count(text) >= 2)
+        assert running.processes() == {1: before[1]}
+        running.supervisor.rlimit(psutil.RLIMIT_NOFILE, limits)
+        await running.replaced(2, before[2])
+        assert running.processes()[1] == before[1]
+        assert running.running.end() == 0
+
+
 async def test_ones_that_die_again_and_again_come_more_and_more_slowly(
     valkey: Broker, tmp_path: Path
 ) -> None:
@@ -263,6 +299,7 @@ async def test_what_fails_later_is_logged_and_tried_again(tmp_path: Path) -> Non
             "2 processes would not hear of one another over memory://; name a broker",
         ),
         (["--workers=0"], "--workers: '0' should be greater than or equal to 1"),
+        (["--workers=-1"], "--workers: '-1' should be greater than or equal to 1"),
         (["--workers=1025"], "--workers: '1025' should be less than or equal to 1024"),
         (["--workers=many"], "--workers: 'many' should be a valid integer"),
         (["--workers=2", "--backend=nothing://x"], "--backend: "),
@@ -294,6 +331,8 @@ if sys.argv[1] == "ends":
     os._exit(3)
 if sys.argv[1] == "dies":
     os.kill(os.getpid(), signal.SIGSEGV)
+if sys.argv[1] == "dies without a name":
+    os.kill(os.getpid(), 40)
 signal.sigwait([signal.SIGTERM])
 """
 
@@ -304,6 +343,10 @@ signal.sigwait([signal.SIGTERM])
         ("no fork", r"worker 1 cannot be started: Resource temporarily unavailable"),
         ("ends", r"worker 1 \(process \d+\) ended with exit code 3 before it was ready"),
         ("dies", r"worker 1 \(process \d+\) was ended by SIGSEGV before it was ready"),
+        (
+            "dies without a name",
+            r"worker 1 \(process \d+\) was ended by signal 40 before it was ready",
+        ),
         ("hangs", r"worker 1 \(process \d+\) stood still for 10 s and was killed"),
     ],
 )

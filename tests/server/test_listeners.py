@@ -6,6 +6,7 @@ import errno
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -209,6 +210,30 @@ class TestOfWorkers:
         assert caught.value.filename == f"127.0.0.1:{port}"
         with pytest.raises(OSError, match="in use"):
             await open_listeners(port, "127.0.0.1")
+
+    def test_one_gets_the_place_of_those_that_begin_together(self) -> None:
+        for _ in range(50):
+            with socket.create_server(("127.0.0.1", 0)) as sock:
+                port = sock.getsockname()[1]
+            together = threading.Barrier(3)
+            claimed: list[list[list[socket.socket]]] = []
+
+            def claim(
+                port: int = port,
+                together: threading.Barrier = together,
+                claimed: list[list[list[socket.socket]]] = claimed,
+            ) -> None:
+                together.wait()
+                with suppress(OSError):
+                    claimed.append(open_listeners_of_workers(port, "127.0.0.1", 2))
+
+            threads = [threading.Thread(target=claim) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            with closed([s for workers in claimed for own in workers for s in own]):
+                assert len(claimed) == 1
 
     def test_a_name_that_is_not_there(self) -> None:
         with pytest.raises(socket.gaierror) as caught:
