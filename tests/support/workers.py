@@ -103,6 +103,7 @@ async def until(condition: Callable[[], T | None]) -> T:
 
 @contextlib.contextmanager
 def workers(tmp_path: Path, backend: str, *options: str, count: int = 2) -> Iterator[Workers]:
-    """Run the command with workers until the context ends."""
-    with command(tmp_path, f"--workers={count}", f"--backend={backend}", *options) as running:
+    """Run the command with workers until the context ends; peers need not answer beats soon."""
+    given = [f"--workers={count}", f"--backend={backend}", "--interval=30", *options]
+    with command(tmp_path, *given) as running:
         yield Workers(running)
