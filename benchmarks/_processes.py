@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -18,6 +19,8 @@ import trio
 _ROOT: Final = Path(__file__).parent.parent
 #: Seconds that a server may take until it listens.
 _START: Final = 30.0
+#: Seconds that its workers may take to end: each closes its connections.
+_END: Final = 30.0
 #: Sockets, and what hangs on each, by name in ``/proc/slabinfo``.
 _SOCKET_SLABS: Final = frozenset(
     {"TCP", "TCPv6", "sock_inode_cache", "filp", "eventpoll_epi", "eventpoll_pwq", "dentry"}
@@ -368,7 +371,13 @@ async def open_command(
         Failed: it did not begin to listen.
     """
     async with _process(arguments, _cores()[0] if pinned else None, None, log) as process:
-        yield await _listening(process, arguments[0])
+        try:
+            yield await _listening(process, arguments[0])
+        finally:
+            # If it were killed its workers would drain for a while, beside what comes next.
+            process.send_signal(signal.SIGQUIT)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _END):
+                await process.wait()
 
 
 @asynccontextmanager

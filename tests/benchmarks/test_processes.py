@@ -6,11 +6,14 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
+from benchmarks._broker import open_broker
 from benchmarks._processes import (
     CPU,
     Failed,
+    open_command,
     open_server,
     parse_cpu,
     parse_pss,
@@ -95,3 +98,19 @@ async def test_a_server_that_ends_while_it_is_measured_has_failed() -> None:
             await server.collect_ends(30)
         with pytest.raises(Failed, match="ended"):
             server.pss()
+
+
+@pytest.mark.real
+async def test_no_worker_outlives_the_scope_of_its_command(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        async with open_broker() as broker:
+            arguments = ["trio_beat", "--workers=2", f"--backend={broker.url}", "--port=0"]
+            async with open_command(*arguments, log=log) as server:
+                health = await server.health()
+                assert health["workers"] == 2
+                supervisor = [
+                    child for child in psutil.Process().children() if "--port=0" in child.cmdline()
+                ]
+                processes = [*supervisor, *supervisor[0].children()]
+                assert len(processes) == 3
+            assert not [process for process in processes if process.is_running()]
