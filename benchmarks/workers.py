@@ -8,6 +8,7 @@ processes of a server together; how much faster two cores are cannot be told fro
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import tempfile
 from collections import Counter
@@ -43,6 +44,8 @@ _MISSES: Final = 3
 _MUTE: Final = 12
 #: Bytes that a connection may take in all, on both of its sides.
 _MOST_BYTES: Final = 24 * 1024
+#: Standard deviations by which a worker may have more connections than the mean.
+_UNEVEN: Final = 8
 _ENDED: Final = re.compile(r"worker (\d+): (\S+) /ws/hold ended: missed-beats")
 
 FIGURES = (
@@ -141,10 +144,20 @@ def _bearable(wanted: int) -> int:
     return wanted
 
 
+def even_share(most: int) -> int:
+    """How many connections a worker may get on average, so that none gets more than so many.
+
+    The kernel draws the worker of each, so their number is Poisson's or nearly so.
+    """
+    root = math.sqrt(most + _UNEVEN**2 / 4) - _UNEVEN / 2
+    return max(1, int(root**2))
+
+
 async def _hold(run: Run) -> None:
     """Hold very many connections, and see that none is lost and that dead ones are noticed."""
     options = run.options
-    interval, share = options.hold_interval, min(options.per_process, most_connections())
+    interval = options.hold_interval
+    share = min(options.per_process, even_share(most_connections()))
     total = _bearable(options.hold)
     if total < options.hold:
         run.note(f"memory is enough to hold {total:,} connections, not {options.hold:,}")
