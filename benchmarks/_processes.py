@@ -65,6 +65,19 @@ def most_connections() -> int:
     return max(0, min(files, int(last) - int(first) + 1))
 
 
+def bearable(wanted: int, each: int) -> int:
+    """How many connections this machine's memory carries, of those that are wanted.
+
+    Args:
+        wanted: connections.
+        each: bytes that one may take in all, on both of its sides.
+    """
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return min(wanted, int(line.split()[1]) * 1024 // each)
+    return wanted
+
+
 def parse_pss(rollup: str) -> int:
     """Bytes of proportional set size, from ``/proc/PID/smaps_rollup`` (proc(5))."""
     for line in rollup.splitlines():

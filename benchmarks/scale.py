@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import trio
 
-from ._processes import Failed, Load, Server, most_connections, open_load, open_server
+from ._processes import Failed, Load, Server, bearable, most_connections, open_load, open_server
 from ._suite import OURS, TARGET, Command, Figure, Goal, Options, Run, Table, warm_up
 
 #: Intervals in which beats are counted.
 _BEATS = 2
 _HOLD_BEATS = 3
-#: Bytes that a connection may take in all, on both of its sides: see `_bearable`.
+#: Bytes that a connection may take in all, on both of its sides: see `bearable`.
 _MOST_BYTES = 48 * 1024
 
 
@@ -79,17 +78,9 @@ async def _beats(run: Run, peer: str, server: Server, load: Load) -> float:
     return 1e6 * used.total / pings
 
 
-def _bearable(wanted: int) -> int:
-    """How many connections this machine's memory carries, of those that are wanted."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return min(wanted, int(line.split()[1]) * 1024 // _MOST_BYTES)
-    return wanted
-
-
 async def _hold(run: Run) -> None:
     options = run.options
-    total, interval = _bearable(options.hold), options.hold_interval
+    total, interval = bearable(options.hold, _MOST_BYTES), options.hold_interval
     if total < options.hold:
         run.note(f"memory is enough to hold {total:,} connections, not {options.hold:,}")
     share = min(options.per_process, most_connections())

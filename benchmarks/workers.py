@@ -23,6 +23,7 @@ from ._processes import (
     Failed,
     Load,
     Server,
+    bearable,
     kernel_memory,
     most_connections,
     open_command,
@@ -142,14 +143,6 @@ async def _measure(run: Run, peer: str) -> Mapping[str, float | None]:
     return figures
 
 
-def _bearable(wanted: int) -> int:
-    """How many connections this machine's memory carries, of those that are wanted."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return min(wanted, int(line.split()[1]) * 1024 // _MOST_BYTES)
-    return wanted
-
-
 def even_share(most: int) -> int:
     """How many connections a worker may get on average, so that none gets more than so many.
 
@@ -164,7 +157,7 @@ async def _hold(run: Run) -> None:
     options = run.options
     interval = options.hold_interval
     share = min(options.per_process, even_share(most_connections()))
-    total = _bearable(options.hold)
+    total = bearable(options.hold, _MOST_BYTES)
     if total < options.hold:
         run.note(f"memory is enough to hold {total:,} connections, not {options.hold:,}")
     workers = max(2, -(-total // share))
