@@ -11,8 +11,6 @@ import contextlib
 import gc
 import heapq
 import itertools
-import json
-import os
 import random
 import select
 import ssl
@@ -22,13 +20,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ._client import Client, dial, request, response_end, time_opening
+from ._commands import COMMANDS, Commands
 from ._frames import frame
 from ._statistics import median, percentile
 
 #: Handshakes under way at once: enough to keep a server busy, and less than any backlog.
 _WINDOW: Final = 256
 _BUFFER: Final = 1 << 18
-_COMMANDS: Final = 0  #: file descriptor of standard input
 #: Seconds that a server may take for anything at all.
 _PATIENCE: Final = 60.0
 #: Seconds after which a server is given up that lets in too few to be ready within `_PATIENCE`.
@@ -56,7 +54,6 @@ class Generator:
         self._beats: array[float] | None = None
         self._tls: ssl.SSLContext | None = None
         self._server_name = ""
-        self._line = b""
         self._buffer = memoryview(bytearray(_BUFFER))
 
     # The commands.
@@ -283,22 +280,10 @@ class Generator:
 
     def run(self) -> None:
         """Answer PINGs and commands until standard input ends."""
-        self._epoll.register(_COMMANDS, select.EPOLLIN)
-        while True:
-            if not self._turn(60.0):
-                continue
-            chunk = os.read(_COMMANDS, 65536)
-            if not chunk:
-                return
-            self._line += chunk
-            while b"\n" in self._line:
-                line, _, self._line = self._line.partition(b"\n")
-                command = json.loads(line)
-                try:
-                    answer = getattr(self, command.pop("do"))(**command)
-                except (OSError, RuntimeError) as exc:
-                    answer = {"error": f"{type(exc).__name__}: {exc}"}
-                print(json.dumps(answer), flush=True)
+        self._epoll.register(COMMANDS, select.EPOLLIN)
+        commands = Commands(self)
+        while not self._turn(60.0) or commands.obey():
+            pass
 
     def _some(self, target: str) -> list[Client]:
         return [client for client in self._clients.values() if client.target.startswith(target)]
@@ -309,7 +294,7 @@ class Generator:
             timeout = max(0.0, min(timeout, self._timers[0][0] - time.monotonic()))
         command = False
         for fd, flags in self._epoll.poll(timeout):
-            if fd == _COMMANDS:
+            if fd == COMMANDS:
                 command = True
                 continue
             client = self._clients[fd]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import resource
 import select
@@ -18,10 +17,10 @@ from collections import Counter
 from typing import Any, Final
 
 from ._client import request
+from ._commands import COMMANDS, Commands
 
 #: Handshakes under way at once: fewer than wait in any listener's queue.
 _WINDOW: Final = 128
-_COMMANDS: Final = 0  #: file descriptor of standard input
 _PATIENCE: Final = 60.0  #: seconds without any progress
 #: Lets the kernel choose a port when the other end is known (ip(7)): a port for each of both.
 _NO_PORT: Final = 24
@@ -82,22 +81,10 @@ class Quiet:
 
     def run(self) -> None:
         """Answer PINGs and commands until standard input ends."""
-        self._epoll.register(_COMMANDS, select.EPOLLIN)
-        rest = b""
-        while True:
-            if not self._turn(60.0):
-                continue
-            chunk = os.read(_COMMANDS, 65536)
-            if not chunk:
-                return
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                command = json.loads(line)
-                try:
-                    answer = getattr(self, command.pop("do"))(**command)
-                except (OSError, RuntimeError) as exc:
-                    answer = {"error": f"{type(exc).__name__}: {exc}"}
-                print(json.dumps(answer), flush=True)
+        self._epoll.register(COMMANDS, select.EPOLLIN)
+        commands = Commands(self)
+        while not self._turn(60.0) or commands.obey():
+            pass
 
     def _dial(self, address: tuple[str, int], source: str, data: bytes) -> None:
         sock = socket.socket()
@@ -119,7 +106,7 @@ class Quiet:
         """Wait for something and deal with it; true when a command has come."""
         command = False
         for fd, _ in self._epoll.poll(timeout):
-            if fd == _COMMANDS:
+            if fd == COMMANDS:
                 command = True
                 continue
             try:

@@ -8,7 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,6 +280,14 @@ def softirq() -> float:
     """
     with Path("/proc/stat").open() as stat:
         return int(stat.readline().split()[7]) / _TICK
+
+
+async def counters(loads: Iterable[Load]) -> Counter[str]:
+    """What all loads together have counted."""
+    total = Counter[str]()
+    for load in loads:
+        total.update(await load.call("counters"))
+    return total
 
 
 @asynccontextmanager

@@ -281,6 +281,28 @@ class Run:
                 self.report.add(server, await self.attempt(server, measure))
                 self.step("", 1)
 
+    async def alternate_and_hold(
+        self,
+        measure: Callable[[str], Awaitable[Mapping[str, float | None]]],
+        hold: Callable[[Run], Awaitable[None]],
+    ) -> None:
+        """Measure the servers in turn, and then do the hold test where one is asked for.
+
+        Args:
+            measure: gives a server's figures.
+            hold: the test; where it raises `Failed` the reason is noted.
+        """
+        holding = int(self.options.hold > 0)
+        with self.progress(self.options.rounds * len(self.peers) + holding):
+            await self.alternate(measure)
+            if holding:
+                try:
+                    await hold(self)
+                except Failed as exc:
+                    self.note(f"hold: {exc}")
+                    self.report.failed = True
+                self.step("", 1)
+
     async def attempt(
         self, peer: str, measure: Callable[[str], Awaitable[Mapping[str, float | None]]]
     ) -> Mapping[str, float | None]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import trio
 
-from ._processes import Failed, Load, Server, bearable, most_connections, open_load, open_server
+from ._processes import (
+    Failed,
+    Load,
+    Server,
+    bearable,
+    counters,
+    most_connections,
+    open_load,
+    open_server,
+)
 from ._suite import OURS, TARGET, Command, Figure, Goal, Options, Run, Table, warm_up
 
 #: Intervals in which beats are counted.
@@ -101,10 +109,10 @@ async def _hold(run: Run) -> None:
             seconds += let_in["seconds"]
         run.step(f"hold: {total:,} for {_HOLD_BEATS} beats")
         cpu = sum(server.cpu().total for server, _ in pairs)
-        before = await _counters(pairs)
+        before = await counters([load for _, load in pairs])
         await trio.sleep(_HOLD_BEATS * interval)
         cpu = sum(server.cpu().total for server, _ in pairs) - cpu
-        after = await _counters(pairs)
+        after = await counters([load for _, load in pairs])
         memory = sum(server.pss() for server, _ in pairs)
     lost, pings = after["lost"], after["pings"] - before["pings"]
     run.check_beats("trio_beat", after["open"], pings, _HOLD_BEATS * total)
@@ -136,14 +144,6 @@ async def _hold(run: Run) -> None:
     )
 
 
-async def _counters(pairs: Sequence[tuple[Server, Load]]) -> Counter[str]:
-    """What all loads together have counted."""
-    total = Counter[str]()
-    for _, load in pairs:
-        total.update(await load.call("counters"))
-    return total
-
-
 async def _run(run: Run) -> None:
     sizes = {peer: list(run.options.sizes) for peer in run.peers}
 
@@ -153,16 +153,7 @@ async def _run(run: Run) -> None:
         sizes[peer] = [size for size in sizes[peer] if figures[f"memory_{size}"] is not None]
         return figures
 
-    holding = int(run.options.hold > 0)
-    with run.progress(run.options.rounds * len(run.peers) + holding):
-        await run.alternate(measure)
-        if holding:
-            try:
-                await _hold(run)
-            except Failed as exc:
-                run.note(f"hold: {exc}")
-                run.report.failed = True
-            run.step("", 1)
+    await run.alternate_and_hold(measure, _hold)
 
 
 _PEERS = tuple(peer for peer in Options().peers if peer != "trio_beat_handler")

@@ -11,10 +11,9 @@ import contextlib
 import math
 import re
 import tempfile
-from collections import Counter
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import trio
 
@@ -24,6 +23,7 @@ from ._processes import (
     Load,
     Server,
     bearable,
+    counters,
     kernel_memory,
     most_connections,
     open_command,
@@ -216,7 +216,7 @@ async def _fill(
                 count=count,
             )
         except Failed as exc:
-            held = (await _counters(loads))["open"]
+            held = (await counters(loads))["open"]
             raise Failed(f"{held:,} of {total:,} were held, then {exc}") from exc
     return loads
 
@@ -226,10 +226,10 @@ async def _quiet(
 ) -> list[tuple[str, str]]:
     """While nothing happens but beats."""
     seconds = _HOLD_BEATS * run.options.hold_interval
-    cpu, irq, before = server.cpu(), softirq(), await _counters(loads)
+    cpu, irq, before = server.cpu(), softirq(), await counters(loads)
     await trio.sleep(seconds)
     used, served = (server.cpu() - cpu), softirq() - irq
-    after = await _counters(loads)
+    after = await counters(loads)
     pings = after["pings"] - before["pings"]
     run.check_beats("two_workers", total, pings, _HOLD_BEATS * total)
     run.report.failed |= after["lost"] > 0 or after["odd"] > 0
@@ -266,7 +266,7 @@ async def _dead(
         for load in loads:
             gone |= (await load.call("gone"))["gone"]
         noticed = _noticed(log, since)
-    lost = (await _counters(loads))["lost"]
+    lost = (await counters(loads))["lost"]
     worst = max((gone[name] - since[name] for name in gone), default=0.0) / interval
     if worst > _NOTICED:
         run.note(f"hold: a dead one was noticed after {worst:.1f} beats, and not {_NOTICED:g}")
@@ -286,29 +286,11 @@ def _noticed(log: Path, names: Container[str]) -> set[int]:
     return {int(number) for number, name in _ENDED.findall(log.read_text()) if name in names}
 
 
-async def _counters(loads: Sequence[Load]) -> Counter[str]:
-    """What all loads together have counted."""
-    total = Counter[str]()
-    for load in loads:
-        counted: dict[str, Any] = await load.call("counters")
-        total.update(counted)
-    return total
-
-
 async def _run(run: Run) -> None:
     async def measure(peer: str) -> Mapping[str, float | None]:
         return await _measure(run, peer)
 
-    holding = int(run.options.hold > 0)
-    with run.progress(run.options.rounds * len(run.peers) + holding):
-        await run.alternate(measure)
-        if holding:
-            try:
-                await _hold(run)
-            except Failed as exc:
-                run.note(f"hold: {exc}")
-                run.report.failed = True
-            run.step("", 1)
+    await run.alternate_and_hold(measure, _hold)
 
 
 COMMAND = Command(
