@@ -43,8 +43,9 @@ PATIENCE: Final = 20.0
 LOOK: Final = 0.005
 #: Seconds within which what a killed broker leaves is gone.
 REMOVED: Final = 5.0
-#: Below what Linux gives to sockets that ask for no port (32768 and up).
-PORTS: Final = range(10_000, 32_000)
+#: Below what Linux gives to sockets that ask for no port (32768 and up), and so is the port of
+#: a Cluster, 10,000 above.
+PORTS: Final = range(10_000, 22_000)
 
 
 class Broker:
