@@ -329,6 +329,7 @@ if sys.argv[1] == "no fork":
 listeners = [[socket.create_server(("127.0.0.1", 0))] for _ in range(3)]
 result = supervise(listeners, grace=1, announce=lambda: print("ready"), renew=lambda: False)
 if isinstance(result, int):
+    signal.raise_signal(signal.SIGTERM)  # one more changes nothing
     standard_error().finish()
     assert all(listener.fileno() == -1 for own in listeners for listener in own)
     sys.exit(result)

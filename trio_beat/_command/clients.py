@@ -27,7 +27,7 @@ from .._protocol.statuses import name_status
 from .._text import printable, public_url, utf8
 from .arguments import ConfigurationError, Parser
 from .logs import set_up_logging
-from .signals import STOPPING
+from .signals import STOPPING, caught
 from .streams import complain, say, standard_error, standard_output
 
 _log = get_logger("trio_beat")
@@ -174,7 +174,7 @@ def _run(task: Callable[..., Awaitable[int]], *arguments: object, interrupted: i
 
     async def until_signal() -> None:
         nonlocal code
-        with trio.open_signal_receiver(*STOPPING) as signals:
+        with caught(STOPPING) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, nursery.cancel_scope)
                 nursery.start_soon(standard_error().run)

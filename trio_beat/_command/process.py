@@ -28,7 +28,7 @@ from .announcement import announce
 from .arguments import ConfigurationError, cannot_listen
 from .certificate import renewed_certificate
 from .settings import Settings
-from .signals import QUITTING, RENEWING, STOPPING
+from .signals import QUITTING, RENEWING, STOPPING, caught
 from .streams import standard_error
 from .worker import Worker
 
@@ -59,7 +59,7 @@ async def run(
     code = 1
     numbers = (*STOPPING, *QUITTING, *RENEWING) if worker is None else worker.obeyed()
     # Signals are caught before the server announces itself.
-    with trio.open_signal_receiver(*numbers) as signals:
+    with caught(numbers) as signals:
         async with trio.open_nursery() as nursery:
             if worker is not None:
                 worker.take_signals()

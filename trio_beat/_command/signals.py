@@ -1,7 +1,14 @@
 """The signals that a command obeys."""
 
+from __future__ import annotations
+
 import signal
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final
+
+import trio
 
 #: End a command: on Windows also Control and Break, the only one that another process can send
 #: there.
@@ -14,3 +21,29 @@ STOPPING: Final = (
 QUITTING: Final = (signal.SIGQUIT,) if hasattr(signal, "SIGQUIT") else ()
 #: At these the server reads its certificate again; Windows has none.
 RENEWING: Final = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+
+
+@contextmanager
+def caught(numbers: Iterable[int]) -> Iterator[AsyncIterator[int]]:
+    """Catch signals. What comes later is ignored: the command has ended, and its exit code stands.
+
+    Trio raises again what nothing took, when it ends to catch, and that is no end either.
+    """
+    numbers = tuple(numbers)
+    for number in numbers:
+        signal.signal(number, take_no_notice)
+    try:
+        with trio.open_signal_receiver(*numbers) as signals:
+            yield signals
+    finally:
+        ignore(numbers)
+
+
+def ignore(numbers: Iterable[int]) -> None:
+    """Ignore signals from now on, also while Python ends."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def take_no_notice(number: int, frame: FrameType | None) -> None:
+    """A handler that does nothing; unlike with ``SIG_IGN``, what is blocked still waits."""

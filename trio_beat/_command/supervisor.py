@@ -28,7 +28,7 @@ from typing import Final
 
 from .._heartbeat import Verdict
 from .._log import get_logger
-from .signals import QUITTING, RENEWING, STOPPING
+from .signals import QUITTING, RENEWING, STOPPING, ignore, take_no_notice
 from .streams import complain, standard_error
 from .worker import EVERY, LEAVING, READY, SIGNALS, Worker
 
@@ -126,7 +126,10 @@ def supervise(
     gc.collect()
     gc.freeze()  # what exists already is not touched by a collection, and stays shared
     with _signals() as wakeup:
-        return _Supervisor(listeners, grace, announce, renew).run(wakeup)
+        result = _Supervisor(listeners, grace, announce, renew).run(wakeup)
+        if isinstance(result, int):
+            ignore(SIGNALS)
+        return result
 
 
 class _Supervisor:
@@ -344,17 +347,16 @@ def _how(code: int) -> str:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """Catch signals; what is given has their numbers as bytes."""
-    numbers = (*SIGNALS, signal.SIGCHLD)
+    """Note signals; what is given has their numbers as bytes."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
         theirs.setblocking(False)
         wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+        for number in (*SIGNALS, signal.SIGCHLD):
+            signal.signal(number, take_no_notice)
         try:
             yield ours
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.set_wakeup_fd(wakeup)
