@@ -7,6 +7,7 @@ is left at the broker.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from trio_beat import (
     EndReason,
     Heartbeat,
     Hub,
+    Observer,
     connect,
     open_hub,
 )
@@ -52,12 +54,24 @@ class Confirmed(NamedTuple):
 class Listening:
     """What one connection heard."""
 
-    def __init__(self, channel: str) -> None:
+    def __init__(self, channel: str, port: int) -> None:
         self.channel = channel
+        self.port = port
         self.joined = trio.current_time()
         self.texts: list[str] = []
         #: Whether it was closed with 1012.
         self.told = False
+        self.ended = False
+
+
+class Outages(Observer):
+    """When the last outage of a hub began."""
+
+    def __init__(self) -> None:
+        self.last = -math.inf
+
+    def away(self, why: str) -> None:
+        self.last = trio.current_time()
 
 
 class Load:
@@ -66,11 +80,13 @@ class Load:
     Args:
         hubs: those of the servers.
         ports: the servers'.
+        outages: the hubs'.
     """
 
-    def __init__(self, hubs: list[Hub], ports: list[int]) -> None:
+    def __init__(self, hubs: list[Hub], ports: list[int], outages: list[Outages]) -> None:
         self.hubs = hubs
         self.ports = ports
+        self.outages = outages
         self.confirmed: list[Confirmed] = []
         self.failed = 0
         self.listenings: list[Listening] = []
@@ -96,12 +112,12 @@ class Load:
         url = f"ws://127.0.0.1:{port}/ws/{channel}?subscribe-broadcast"
         while not self.over:
             try:
+                listening: Listening | None = None
                 async with connect(url, heartbeat=BEAT) as connection:
-                    listening: Listening | None = None
                     async for text in connection:
                         # With the first message it is known to be subscribed.
                         if listening is None:
-                            listening = Listening(channel)
+                            listening = Listening(channel, port)
                             self.listenings.append(listening)
                         assert isinstance(text, str)
                         listening.texts.append(text)
@@ -111,6 +127,9 @@ class Load:
                         listening.told = connection.closed.code == 1012
             except (ConnectFailed, ConnectionClosed):
                 await trio.sleep(0.1)
+            finally:
+                if listening is not None:
+                    listening.ended = True
 
     async def flows(self) -> None:
         """Wait until messages are confirmed, and come to all listeners."""
@@ -124,6 +143,13 @@ class Load:
             expected = 2 * len(self.ports) * len(CHANNELS)
             while sum(not it.told for it in self.listenings) < expected:  # noqa: ASYNC110
                 await trio.sleep(0.05)
+
+    async def told(self) -> None:
+        """Wait until all are told that there was an outage: that is spread over some seconds."""
+        last = dict(zip(self.ports, (outages.last for outages in self.outages), strict=True))
+        await until(
+            lambda: all(it.ended or it.joined > last[it.port] for it in self.listenings),
+        )
 
     def check(self) -> None:
         """What must hold in the end."""
@@ -147,13 +173,14 @@ class Load:
 @asynccontextmanager
 async def loaded(url: str, query: str = "?timeout=1") -> AsyncIterator[Load]:
     """Two servers with publishers and listeners, which are checked at the end."""
+    first_outages, second_outages = Outages(), Outages()
     async with (
-        open_hub(url + query) as one,
-        open_hub(url + query) as two,
+        open_hub(url + query, observer=first_outages) as one,
+        open_hub(url + query, observer=second_outages) as two,
         serving(hub=one, heartbeat=BEAT) as first,
         serving(hub=two, heartbeat=BEAT) as second,
     ):
-        load = Load([one, two], [first.port, second.port])
+        load = Load([one, two], [first.port, second.port], [first_outages, second_outages])
         async with trio.open_nursery() as nursery:
             for channel in CHANNELS:
                 for index, hub in enumerate(load.hubs):
@@ -163,6 +190,7 @@ async def loaded(url: str, query: str = "?timeout=1") -> AsyncIterator[Load]:
             await load.flows()
             yield load
             await load.flows()
+            await load.told()
             load.over = True
             await trio.sleep(0.5)  # for the last messages to come
             nursery.cancel_scope.cancel()
