@@ -22,7 +22,7 @@ LAYERS: Final = (
     ("_command",),
     ("_site",),
     ("testing",),
-    ("_client", "_server"),
+    ("_client", "_server", "auth"),
     ("_channels",),
     ("backends",),
     ("_connection",),
@@ -33,7 +33,7 @@ LAYERS: Final = (
     ("_heartbeat",),
     ("_summary",),
     ("_log",),
-    ("_exceptions",),
+    ("_exceptions", "_identity"),
     ("_checks", "_parking", "_plain", "_text", "_turns"),
 )
 #: The same within each package that has more than four modules.

@@ -36,6 +36,7 @@ from ._exceptions import (
     Unreachable,
 )
 from ._heartbeat import Heartbeat
+from ._identity import Identity
 from ._observer import ObservedConnection, Observer
 from ._protocol.headers import Headers
 from ._protocol.messages import Message
@@ -78,6 +79,7 @@ __all__ = [
     "Message",
     "Request",
     "Headers",
+    "Identity",
     "Statistics",
     "Heartbeat",
     "Closed",
