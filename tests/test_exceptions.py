@@ -38,6 +38,8 @@ def test_reasons_are_these() -> None:
         "too-big",
         "refused",
         "backend-lost",
+        "expired",
+        "disconnected",
         "lost",
         "internal-error",
     }

@@ -53,8 +53,8 @@ WITHIN: Final = {
         ("consumer",),
         ("hub", "permissions"),
         ("registry",),
-        ("availability", "gaps", "grammar"),
-        ("subscriptions",),
+        ("availability", "gaps", "keys"),
+        ("grammar", "subscriptions"),
     ),
     "_client": (
         ("connect", "reconnecting"),
@@ -80,6 +80,7 @@ WITHIN: Final = {
         ("ending",),
         ("sending",),
         ("shared",),
+        ("expiry",),
     ),
     "_protocol": (
         ("client_handshake", "events", "handshake", "parser", "refusal", "request"),
@@ -90,6 +91,7 @@ WITHIN: Final = {
         ("server",),
         ("peers",),
         ("accepting", "admission", "http"),
+        ("consumers",),
         ("parts", "refusals"),
         ("http_pace", "http_protocol", "http_tasks", "lifespan", "limits", "listeners", "pending"),
     ),

@@ -12,7 +12,8 @@ import typing
 
 from ._channels.gaps import BackendLost
 from ._channels.hub import Hub, HubStatistics, open_hub
-from ._channels.permissions import channel_key
+from ._channels.keys import channel_key
+from ._channels.permissions import Permissions
 from ._connection.connection import Connection, Statistics
 from ._connection.shared import SlowPolicy
 from ._exceptions import (
@@ -87,6 +88,7 @@ __all__ = [
     # channels
     "open_hub",
     "channel_key",
+    "Permissions",
     "Hub",
     "HubStatistics",
     "BackendLost",

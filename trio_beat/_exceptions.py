@@ -54,6 +54,8 @@ class EndReason(enum.StrEnum):
     REFUSED = "refused"  #: the hub could not subscribe it, or not publish its message
     #: messages of its channels may have been lost while the backend was away
     BACKEND_LOST = "backend-lost"
+    EXPIRED = "expired"  #: the peer's identity has expired, or is another one now
+    DISCONNECTED = "disconnected"  #: the application disconnected the peer's user or session
     LOST = "lost"  #: the socket failed
     INTERNAL_ERROR = "internal-error"  #: this package met an exception that it did not expect
 

@@ -15,7 +15,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import FIRST_BEAT, INTERVAL, Link, idle, linked, take_all
-from trio_beat import Closed, ConnectionClosed, ConnectionLost, EndReason, Heartbeat, Message
+from trio_beat import (
+    Closed,
+    ConnectionClosed,
+    ConnectionLost,
+    EndReason,
+    Heartbeat,
+    Identity,
+    Message,
+)
 from trio_beat._connection.beating import Engine
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CLOSE_TIMEOUT, WAYS, ended
@@ -65,6 +73,15 @@ async def by_a_gap(link: Link) -> None:
     link.engine.gap_nowait()
 
 
+async def by_expiry(link: Link) -> None:
+    link.connection.renew(Identity(user="bob", expires_at=trio.current_time() + 1))
+    await trio.sleep(1)
+
+
+async def by_a_disconnect(link: Link) -> None:
+    link.engine.end_nowait(EndReason.DISCONNECTED, 4003, "disconnected")
+
+
 async def by_a_violation(link: Link) -> None:
     await link.peer.send_frame(Opcode.CONT, b"x")
 
@@ -108,6 +125,8 @@ ENDS = [
                 1012,
                 "messages may have been lost, connect again",
             ),
+            (by_expiry, EndReason.EXPIRED, 3000, "identity has expired"),
+            (by_a_disconnect, EndReason.DISCONNECTED, 4003, "disconnected"),
             (by_a_fault_of_this_package, EndReason.INTERNAL_ERROR, 1011, "internal error"),
             (by_a_violation, EndReason.PROTOCOL_ERROR, 1002, "unexpected continuation frame"),
             (by_invalid_text, EndReason.PROTOCOL_ERROR, 1007, "invalid start byte at position 0"),

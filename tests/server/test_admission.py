@@ -7,13 +7,13 @@ from functools import partial
 import pytest
 import trio
 
-from trio_beat import Refused, Request
-from trio_beat._server.admission import ask
+from trio_beat import Refused
+from trio_beat._server.admission import asked
 
-REQUESTED = Request.of("/ws/news", [], peer="192.0.2.1:5")
+PEER = "192.0.2.1:5"
 
 
-async def failing(exc: BaseException, request: Request) -> None:
+async def failing(exc: BaseException) -> None:
     await trio.lowlevel.checkpoint()
     raise exc
 
@@ -25,7 +25,7 @@ def group(*excs: BaseException) -> BaseExceptionGroup[BaseException]:
 async def test_a_refusal_may_come_out_of_a_nursery() -> None:
     refused = Refused(403, "no")
     with pytest.raises(Refused) as caught:
-        await ask(partial(failing, group(group(refused))), REQUESTED)
+        await asked(partial(failing, group(group(refused))), "admit", PEER)
     assert caught.value is refused
 
 
@@ -42,7 +42,7 @@ async def test_what_is_no_refusal_is_500(
     exc: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Refused) as caught:
-        await ask(partial(failing, exc), REQUESTED)
+        await asked(partial(failing, exc), "admit", PEER)
     assert caught.value.status == 500
     assert caught.value.__cause__ is None
     [record] = caplog.records
@@ -52,7 +52,7 @@ async def test_what_is_no_refusal_is_500(
 @pytest.mark.parametrize("leaving", [KeyboardInterrupt(), SystemExit(1), group(SystemExit(1))])
 async def test_an_exit_goes_on(leaving: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(type(leaving)):
-        await ask(partial(failing, leaving), REQUESTED)
+        await asked(partial(failing, leaving), "admit", PEER)
     assert caplog.records == []
 
 
@@ -60,14 +60,14 @@ async def test_an_exit_goes_on_and_what_failed_besides_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.RaisesGroup(SystemExit):
-        await ask(partial(failing, group(SystemExit(1), ValueError("x"))), REQUESTED)
+        await asked(partial(failing, group(SystemExit(1), ValueError("x"))), "admit", PEER)
     assert "ValueError: x" in caplog.text
 
 
 async def test_a_cancellation_goes_on_and_what_failed_besides_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def admit(request: Request) -> None:
+    async def admit() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
             try:
@@ -78,5 +78,5 @@ async def test_a_cancellation_goes_on_and_what_failed_besides_is_logged(
     with trio.CancelScope() as scope:
         scope.cancel()
         with pytest.raises(Refused):
-            await ask(admit, REQUESTED)
+            await asked(admit, "admit", PEER)
     assert "ValueError: x" in caplog.text

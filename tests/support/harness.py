@@ -17,6 +17,7 @@ from websockets.frames import Close, Frame, Opcode
 from tests.support.peer import Peer, Trickle, socket_pair
 from tests.support.turns import giving_turns
 from trio_beat._connection.connection import Connection
+from trio_beat._connection.expiry import Expiry
 from trio_beat._connection.handler import Handler, HandlerConsumer, HandlerErrors, InboxConsumer
 from trio_beat._connection.life import Life
 from trio_beat._connection.shared import Shared, SlowPolicy
@@ -282,13 +283,16 @@ async def linked(
     reads = make_read_context(
         message_size, turns, message_timeout=message_timeout, unfinished=unfinished
     )
-    shared = Shared(heartbeat, metronome, outbox, slow_policy, Notifier(observer))
+    # The wall clock goes with the virtual one.
+    expiry = Expiry(trio.current_time)
+    shared = Shared(heartbeat, metronome, outbox, slow_policy, Notifier(observer), expiry=expiry)
     consumer = consumer or HandlerConsumer(handler, inbound, HandlerErrors(handler_errors))
     with trio.fail_after(HANGS), Poller(turns) as poller:
         async with trio.open_nursery() as nursery:
             await nursery.start(metronome.run)
             await nursery.start(poller.run)
             await nursery.start(turns.run)
+            nursery.start_soon(expiry.run)
             transport: Transport
             sock: socket.socket
             if secure:
@@ -308,6 +312,7 @@ async def linked(
                     await link.ended()
                     await peer.aclose()
                 nursery.cancel_scope.cancel()
+    assert not any(it.connection for it in expiry._heap), "deadlines left"
     assert not any(metronome.seats), "seats left in the metronome"
     assert not poller.watches, "watches left in the poller"
     assert not reads.unfinished._messages, "messages left that are not finished"

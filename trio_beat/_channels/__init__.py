@@ -9,5 +9,6 @@
     availability    whether the backend can be used, and how long is waited for it
     subscriptions   a channel and its subscribers
     permissions     what a connection may do: from a target to keys of channels
+    keys            the keys of channels, and patterns of them
     grammar         what a connection's URL asks for
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .._connection.beating import Engine
 from .._connection.consumer import Consumer
 from .._exceptions import BackendError, EndReason
+from .._identity import Identity
 from .._log import get_logger
 from .hub import Hub
 from .permissions import Channels
@@ -18,13 +19,15 @@ class HubConsumer(Consumer):
     Args:
         hub: where its channels are.
         channels: which they are.
+        identity: who the peer is, or None.
     """
 
-    __slots__ = ("_channels", "_hub")
+    __slots__ = ("_channels", "_hub", "identity")
 
-    def __init__(self, hub: Hub, channels: Channels) -> None:
+    def __init__(self, hub: Hub, channels: Channels, identity: Identity | None) -> None:
         self._hub = hub
         self._channels = channels
+        self.identity = identity
 
     async def opened(self, engine: Engine) -> None:
         try:

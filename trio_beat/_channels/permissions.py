@@ -1,22 +1,29 @@
 """What a connection may do: from what its URL asks for to keys of channels.
 
-1. Keys are those of django-websocket-redis: ``broadcast:<facility>`` for all,
-   ``user:<name>:<facility>``, ``group:<name>:<facility>`` and ``session:<key>:<facility>``.
-2. Where a key has a name, neither the name nor the facility has a colon. Else a member of the group
-   ``staff`` at the facility ``admins:x`` would hear the group ``staff:admins`` at ``x``, to which
-   django-websocket-redis publishes without looking.
-3. Audiences with a name need to know who the peer is.
+1. Names are those of the peer's identity: the grammar has no place for the name of another.
+2. What is not allowed is named by its audience. The answer depends on the identity and the request
+   alone, so it tells nothing of which channels there are.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-from .grammar import AUDIENCES, SHARED, ChannelError, Target
+from .._identity import Identity
+from .._protocol.request import Request
+from .grammar import SHARED, ChannelError, Target
+from .keys import OPEN, channel_key, check_colons, matches
 
-#: The audience that needs no identity, and has no name in its keys.
-_OPEN: Final = "broadcast"
+Action: TypeAlias = Literal["subscribe", "publish"]
+#: An application's decision about one channel.
+Decide: TypeAlias = Callable[[Identity | None, Action, str, Request], bool | Awaitable[bool]]
+_ACTIONS: Final[tuple[Action, ...]] = ("subscribe", "publish")
+#: What everybody may do unless `Permissions` say otherwise.
+_ALL: Final = tuple(f"{action}-{OPEN}" for action in _ACTIONS)
 
 
 class Channels(NamedTuple):
@@ -27,76 +34,190 @@ class Channels(NamedTuple):
     echo: bool  #: it gets its own messages back
 
 
-def channel_key(audience: str, facility: str, name: str | None = None) -> str:
-    """The key of an audience's channel at a facility, as django-websocket-redis writes it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permissions:
+    """What peers may do of what their URLs ask for.
+
+    A peer's own channels are those of its user, of each of its groups, and of its session; no URL
+    can name another's. By default it may do there what it asks for, and to ``broadcast`` what
+    `allow` says. Patterns of its identity (`Identity.subscribe` and `Identity.publish`) take the
+    place of both for the action that they are about.
 
     Args:
-        audience: ``broadcast``, ``user``, ``group`` or ``session``.
-        facility: any text for ``broadcast``, and one without a colon for the others.
-        name: of the user or the group, or the session's key; None for ``broadcast``, which has
-            none.
+        allow: what everybody may do to ``broadcast``: ``subscribe-broadcast`` and
+            ``publish-broadcast``.
+        decide: called with the identity (None: anonymous), the action (``subscribe`` or
+            ``publish``), the key of the channel, and the request; returns whether it is allowed, or
+            an awaitable of that. It is asked once for each channel at the handshake, and never for
+            a message. It may raise `Refused`; anything else that it raises is logged and answered
+            with 500. None: the default above.
+        denied: ``refuse``: a peer that asks for what it may not do is refused with 403, which names
+            the audience. ``drop``: it gets what is allowed, and no word about the rest.
 
     Raises:
-        ValueError: the facility or the name is empty, or has a colon that could be taken for the
-            one between them; there is no such audience, or it has no name, or lacks one.
+        TypeError: an argument is of another type.
+        ValueError: `allow` or `denied` is none of those.
     """
-    if audience not in AUDIENCES:
-        raise ValueError(f"no audience {audience!r}, there are {', '.join(AUDIENCES)}")
-    if (audience == _OPEN) != (name is None):
-        needed = "has no name" if name is not None else "needs a name"
-        raise ValueError(f"audience {audience!r} {needed}")
-    if not facility:
-        raise ChannelError(400, "a facility must not be empty")
-    if name is None:
-        return f"{audience}:{facility}"
-    if not name:
-        raise ChannelError(400, f"the name of a {audience} must not be empty")
-    # Not quoted: the key of a session is as good as a password.
-    _check_colons(f"the name of a {audience}", name)
-    _check_colons(f"facility {facility!r}", facility)
-    return f"{audience}:{name}:{facility}"
+
+    allow: Iterable[str] = _ALL
+    decide: Decide | None = None
+    denied: Literal["refuse", "drop"] = "refuse"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.allow, str):
+            raise TypeError(f"allow is {self.allow!r}; it must be several texts, such as a list")
+        object.__setattr__(self, "allow", frozenset(self.allow))
+        for name in self.allow:
+            if name not in _ALL:
+                raise ValueError(f"allow has {name!r}; there are {' and '.join(_ALL)}")
+        if self.decide is not None and not callable(self.decide):
+            raise TypeError(f"decide is {self.decide!r}; it must be a function, or None")
+        if self.denied not in ("refuse", "drop"):
+            raise ValueError(f"denied is {self.denied!r}; it must be 'refuse' or 'drop'")
 
 
-def _check_colons(described: str, text: str) -> None:
-    if ":" in text:
-        why = f"only facilities of {_OPEN!r} may have one, other keys would be ambiguous"
-        raise ChannelError(400, f"{described} has a colon: {why}")
+class _Wanted(NamedTuple):
+    """A channel that a target asks for."""
+
+    action: Action
+    audience: str
+    key: str
 
 
-def permit(target: Target) -> Channels:
-    """Decide what a connection may do, of which nothing but its target is known.
-
-    Equal targets of a usual length give the same object: many connections share it.
+class Permit:
+    """Decides what connections may do.
 
     Args:
-        target: what it asks for.
-
-    Returns:
-        The channels, all that it asks for.
-
-    Raises:
-        ChannelError: for an audience that needs an identity: 400 where its keys would be ambiguous
-            at this facility, else 403.
+        permissions: by these.
     """
-    return _permit_shared(target) if len(target.facility) <= SHARED else _permit(target)
+
+    def __init__(self, permissions: Permissions) -> None:
+        self._permissions = permissions
+        self._allow = frozenset(permissions.allow)
+        # Many connections share the result, which may be long.
+        self._shared = lru_cache(maxsize=1024)(self._permit_anyone)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the application is asked, which may take time."""
+        return self._permissions.decide is not None
+
+    def permit_nowait(self, target: Target, identity: Identity | None) -> Channels:
+        """Decide by the default.
+
+        Equal targets of a usual length give the same object where the identity does not matter.
+
+        Args:
+            target: what the peer asks for.
+            identity: who it is; None: it is anonymous.
+
+        Raises:
+            ChannelError: 400 where a key would be ambiguous at this facility; 403 for what is not
+                allowed.
+        """
+        if identity is None or _is_open(target, identity):
+            shared = len(target.facility) <= SHARED
+            return self._shared(target) if shared else self._permit_anyone(target)
+        return self._permit(target, identity)
+
+    async def permit(self, target: Target, identity: Identity | None, request: Request) -> Channels:
+        """Decide, and ask the application where it has a function for that.
+
+        Raises:
+            ChannelError: as `permit_nowait`.
+            TypeError: the application's function returned no bool.
+        """
+        decide = self._permissions.decide
+        if decide is None:
+            return self.permit_nowait(target, identity)
+        allowed = []
+        for wanted in self._wanted(target, identity):
+            answer = decide(identity, wanted.action, wanted.key, request)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if not isinstance(answer, bool):
+                kind = type(answer).__name__
+                raise TypeError(f"decide returned an object of type {kind}; it must be a bool")
+            if answer:
+                allowed.append(wanted)
+            else:
+                self._deny(wanted.action, wanted.audience)
+        return _channels(target, allowed)
+
+    def _permit_anyone(self, target: Target) -> Channels:
+        return self._permit(target, None)
+
+    def _permit(self, target: Target, identity: Identity | None) -> Channels:
+        allowed = []
+        for wanted in self._wanted(target, identity):
+            if self._is_allowed(wanted, identity):
+                allowed.append(wanted)
+            else:
+                self._deny(wanted.action, wanted.audience)
+        return _channels(target, allowed)
+
+    def _is_allowed(self, wanted: _Wanted, identity: Identity | None) -> bool:
+        patterns = None
+        if identity is not None:
+            patterns = identity.subscribe if wanted.action == "subscribe" else identity.publish
+        if patterns is not None:
+            return any(matches(pattern, wanted.key) for pattern in patterns)
+        return wanted.audience != OPEN or f"{wanted.action}-{OPEN}" in self._allow
+
+    def _wanted(self, target: Target, identity: Identity | None) -> Iterator[_Wanted]:
+        """The channels that a target asks for; those that nobody can give it are denied here."""
+        for action in _ACTIONS:
+            for audience in target.subscribe if action == "subscribe" else target.publish:
+                names = _names(audience, identity)
+                if audience != OPEN and names is not None:
+                    check_colons(f"facility {target.facility!r}", target.facility)
+                for name in names or ():
+                    if name is not None and ":" in name:
+                        self._deny(action, audience, f"the name of the {audience} has a colon")
+                    else:
+                        yield _Wanted(
+                            action, audience, channel_key(audience, target.facility, name)
+                        )
+                if names is None:
+                    self._deny(action, audience, _MISSING[audience])
+
+    def _deny(self, action: Action, audience: str, why: str = "") -> None:
+        if self._permissions.denied == "refuse":
+            because = why and f": {why}"
+            raise ChannelError(403, f"'{action}-{audience}' is not allowed{because}")
 
 
-def _permit(target: Target) -> Channels:
-    for verb, audiences in (("subscribe", target.subscribe), ("publish", target.publish)):
-        for audience in audiences:
-            if audience != _OPEN:
-                _check_colons(f"facility {target.facility!r}", target.facility)
-                name = f"{verb}-{audience}"
-                text = f"{name!r} needs an identity, which this server cannot give"
-                raise ChannelError(403, text)
-    # One object for both verbs: it may be long.
-    keys = {
-        audience: channel_key(audience, target.facility)
-        for audience in (*target.subscribe, *target.publish)
-    }
-    subscribe = tuple(keys[audience] for audience in target.subscribe)
-    publish = tuple(keys[audience] for audience in target.publish)
-    return Channels(subscribe, publish, target.echo)
+#: Why there is no channel of an audience for a peer.
+_MISSING: Final = {
+    "user": "this peer is no user",
+    "group": "this peer is no user",
+    "session": "this peer has no session",
+}
 
 
-_permit_shared = lru_cache(maxsize=1024)(_permit)
+def _names(audience: str, identity: Identity | None) -> Iterable[str | None] | None:
+    """The names of a peer's channels in an audience; None: it can have none."""
+    if audience == OPEN:
+        return (None,)
+    if identity is None:
+        return None
+    if audience == "group":
+        # A user without groups hears nothing; a page asks for the groups of all users alike.
+        return identity.groups if identity.groups or identity.user is not None else None
+    name = identity.user if audience == "user" else identity.session
+    return None if name is None else (name,)
+
+
+def _is_open(target: Target, identity: Identity) -> bool:
+    """Whether nothing depends on who the peer is."""
+    patterns = identity.subscribe is not None or identity.publish is not None
+    return not patterns and {*target.subscribe, *target.publish} <= {OPEN}
+
+
+def _channels(target: Target, allowed: Iterable[_Wanted]) -> Channels:
+    # A group may be named twice, and a message is published once.
+    keys: dict[Action, dict[str, None]] = {action: {} for action in _ACTIONS}
+    one: dict[str, str] = {}  # one object for both actions: it may be long
+    for wanted in allowed:
+        keys[wanted.action][one.setdefault(wanted.key, wanted.key)] = None
+    return Channels(tuple(keys["subscribe"]), tuple(keys["publish"]), target.echo)

@@ -9,6 +9,7 @@
     beating       Beating(Ending): the heartbeat: judges the last beat, sends the next PING
     ending        Ending(Sending): why and how a connection ends
     sending       Sending: what goes to the peer, what waits, the slow policy
+    expiry        the ends of identities, one task for all connections
     shared        what all connections of a server share
     inbox         messages that wait for an application
 

@@ -9,10 +9,12 @@ import trio
 
 from .._checks import check_kind
 from .._exceptions import Closed, EndReason
+from .._identity import Identity
 from .._protocol.frames import check_close
 from .._protocol.messages import Message
 from .._protocol.request import Request
 from .beating import Engine
+from .expiry import UNAUTHORIZED
 
 #: Messages that connections send before other tasks get a turn: a turn costs as much as a small
 #: message.
@@ -35,6 +37,8 @@ class ApplicationSide(Protocol):
     subprotocol: str | None
     #: What the peer asked with, where a server's handler is to find it; else None.
     request: Request | None
+    #: Who a server's peer is; None: nobody has asked, or it is anonymous.
+    identity: Identity | None
 
     async def receive(self) -> str | bytes:
         """Give a message to the application; raises `trio.EndOfChannel` after the last."""
@@ -68,6 +72,35 @@ class Connection:
     def request(self) -> Request | None:
         """What the peer asked with, in a server's handler; None: this is a client's connection."""
         return self._application.request
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who the peer is, as `admit` of `serve` told; None: it is anonymous, or nobody asked."""
+        return self._application.identity
+
+    def renew(self, identity: Identity) -> None:
+        """Go on with a newer identity of the same user, for example with a later `expires_at`.
+
+        For a handler whose own protocol brings a fresh token. A peer that was anonymous may become
+        a user so. An identity of another user, or of none, ends the connection (3000): what it was
+        allowed so far was for the first one.
+
+        Args:
+            identity: takes the place of the earlier one.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            TypeError: it is no `Identity`.
+        """
+        check_kind("identity", identity, Identity, "an Identity")
+        self._engine.check_open()
+        before = self._application.identity
+        if before is not None and before.user is not None and before.user != identity.user:
+            text = "identity of another user"
+            self._engine.end_nowait(EndReason.EXPIRED, UNAUTHORIZED, text)
+            return
+        self._application.identity = identity
+        self._engine.expire_at(identity.expires_at)
 
     @property
     def peer(self) -> str:

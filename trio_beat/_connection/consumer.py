@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from .._identity import Identity
 from .beating import Engine
 
 
@@ -18,6 +19,8 @@ class Consumer(ABC):
 
     #: What the application raised, and the connection's nursery with it; None: nothing.
     failure: BaseException | None = None
+    #: Who the peer is; None: nobody has asked, or it is anonymous.
+    identity: Identity | None = None
 
     @abstractmethod
     async def opened(self, engine: Engine) -> None:

@@ -38,8 +38,11 @@ from .._exceptions import Closed, ConnectionClosed, ConnectionLost, EndReason, s
 from .._log import get_logger
 from .._protocol.messages import CloseFrame
 from .._text import public_url
+from .._transports import Transport
 from .._transports.outbox import Outbox
+from .expiry import Deadline
 from .sending import Sending
+from .shared import Shared
 
 _log = get_logger("trio_beat.connection")
 
@@ -76,6 +79,8 @@ WAYS: Final[Mapping[EndReason, Way]] = {
     EndReason.SHUTDOWN: Way(owed=True),
     EndReason.REFUSED: Way(owed=True),
     EndReason.BACKEND_LOST: Way(owed=True),
+    EndReason.EXPIRED: Way(owed=True),
+    EndReason.DISCONNECTED: Way(owed=True),
     EndReason.INTERNAL_ERROR: Way(owed=True, lost=True),
 }
 
@@ -102,7 +107,12 @@ async def _raise(exc: Exception) -> None:
 class Ending(Sending):
     """The ending of a connection."""
 
-    __slots__ = ()
+    __slots__ = ("_deadline",)
+
+    def __init__(self, transport: Transport, shared: Shared, path: str, response: bytes) -> None:
+        super().__init__(transport, shared, path, response)
+        #: When the peer's identity ends; None: never.
+        self._deadline: Deadline | None = None
 
     def check_open(self) -> None:
         """Raise `ConnectionClosed` where the connection has ended."""
@@ -137,6 +147,16 @@ class Ending(Sending):
         1012 asks the peer to come again (https://www.iana.org/assignments/websocket).
         """
         self.end_nowait(EndReason.BACKEND_LOST, 1012, "messages may have been lost, connect again")
+
+    def expire_at(self, seconds: float | None) -> None:
+        """End the connection (`EndReason.EXPIRED`) at this time, and not at one told before.
+
+        Args:
+            seconds: since 1970; None: never.
+        """
+        if self._deadline is not None:
+            self.shared.expiry.let_go(self._deadline)
+        self._deadline = None if seconds is None else self.shared.expiry.add(self, seconds)
 
     def start_soon(self, task: Callable[[Self], Awaitable[object]]) -> None:
         """Run a task in the connection's nursery; it is cancelled when the connection ends."""

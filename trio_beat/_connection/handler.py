@@ -10,6 +10,7 @@ from typing import Literal
 import trio
 
 from .._exceptions import ConnectionClosed, EndReason, split
+from .._identity import Identity
 from .._log import get_logger
 from .._protocol.request import Request
 from .beating import Engine
@@ -50,6 +51,7 @@ class InboxConsumer(Consumer):
         inbound_size: how many messages may wait for it before the reader stops reading.
         subprotocol: what the handshake agreed on, or None.
         request: what a server's peer asked with, or None.
+        identity: who a server's peer is, or None.
     """
 
     __slots__ = (
@@ -59,6 +61,7 @@ class InboxConsumer(Consumer):
         "_readers",
         "_running",
         "failure",
+        "identity",
         "request",
         "subprotocol",
     )
@@ -68,6 +71,7 @@ class InboxConsumer(Consumer):
         inbound_size: int,
         subprotocol: str | None = None,
         request: Request | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self._inbox = Inbox(inbound_size)
         self._running = False
@@ -80,6 +84,7 @@ class InboxConsumer(Consumer):
         self.failure: BaseException | None = None
         self.subprotocol = subprotocol
         self.request = request
+        self.identity = identity
 
     async def opened(self, engine: Engine) -> None:
         self._running = True
@@ -163,6 +168,7 @@ class HandlerConsumer(InboxConsumer):
         errors: what to do with the exceptions of handlers.
         subprotocol: what the handshake agreed on, or None.
         request: what a server's peer asked with, or None.
+        identity: who a server's peer is, or None.
     """
 
     __slots__ = ("_errors", "_handler")
@@ -174,8 +180,9 @@ class HandlerConsumer(InboxConsumer):
         errors: HandlerErrors,
         subprotocol: str | None = None,
         request: Request | None = None,
+        identity: Identity | None = None,
     ) -> None:
-        super().__init__(inbound_size, subprotocol, request)
+        super().__init__(inbound_size, subprotocol, request, identity)
         self._handler = handler
         self._errors = errors
 

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 import trio
 
+from .._identity import Identity
 from .._protocol.events import EndOfStream, Event, Failure, PeerClose, Pong
 from .._protocol.messages import Reply
 from .._transports import Transport
@@ -71,6 +72,8 @@ class Life(Beating):
                     tell(self)
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._beat, name="trio_beat heartbeat")
+                    if consumer.identity is not None:
+                        self.expire_at(consumer.identity.expires_at)
                     await consumer.opened(self)
                     self._send_response()
                     while self.closed is None:
@@ -96,6 +99,7 @@ class Life(Beating):
                 try:
                     consumer.closed(self)
                 finally:
+                    self.expire_at(None)
                     self._report()
 
     def _read(self) -> Sequence[Event] | None:
@@ -151,6 +155,11 @@ class Life(Beating):
         """Give the application side time for what came before the end."""
         with trio.move_on_after(CLOSE_TIMEOUT):
             await self._consumer.finished(self)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who the peer is; None: nobody has asked, or it is anonymous."""
+        return self._consumer.identity
 
     @property
     def failure(self) -> BaseException | None:

@@ -12,6 +12,7 @@ from .._log import get_logger
 from .._metronome import Metronome
 from .._observer import Notifier
 from .._summary import Summary
+from .expiry import Expiry
 
 _log = get_logger("trio_beat.connection")
 
@@ -36,5 +37,7 @@ class Shared:
     sends: int = 0
     #: Thousands may end at a time, by a network that fails.
     ends: Summary = field(default_factory=lambda: Summary(_log, "connections ended"))
+    #: Ends connections whose identities have expired.
+    expiry: Expiry = field(default_factory=Expiry)
     #: What `trio.current_time` asks, twice a beat.
     clock: trio.abc.Clock = field(default_factory=trio.lowlevel.current_clock)

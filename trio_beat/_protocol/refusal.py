@@ -1,4 +1,4 @@
-"""The HTTP response of a refusal."""
+"""The answer to a request that is refused: an HTTP response, or a WebSocket that is closed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from .._exceptions import Refused
+from .frames import MOST_CONTROL
+from .messages import make_close
 from .statuses import phrase
+
+#: "Unauthorized" and "Forbidden" (https://www.iana.org/assignments/websocket).
+_CODES: Final = {401: 3000, 403: 4003}
 
 #: What goes with every answer of the server's own.
 SECURITY_HEADERS: Final = {
@@ -39,3 +44,15 @@ def refusal_response(refused: Refused) -> bytes:
     for name, value in refused.headers:
         headers[name] = value  # adds to those of the same name
     return Response(refused.status, phrase(refused.status), headers, body).serialize()
+
+
+def closing_response(refused: Refused) -> bytes:
+    """Make the close frame that goes behind the response to a handshake.
+
+    A page sees no HTTP status of a WebSocket, but a close code: 3000 for 401, 4003 for 403.
+
+    Args:
+        refused: with one of these statuses; its text is the reason, as far as there is room.
+    """
+    reason = refused.text.encode()[: MOST_CONTROL - 2].decode(errors="ignore")
+    return make_close(_CODES[refused.status], reason).frame

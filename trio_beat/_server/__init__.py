@@ -8,6 +8,7 @@
     peers           one task for each socket; what contains its faults; draining
     pending         a socket whose first request has yet to be read: TCP, TLS
     admission       from a pending socket to a connection, to HTTP, or to a refusal
+    consumers       what connections are for: channels of the hub, or the handler
     refusals        counted and logged
     limits          what a server holds at most, and its statistics
     parts           what all connections of a server share

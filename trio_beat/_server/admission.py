@@ -3,9 +3,10 @@
 1. One time limit covers the first request and the application's `admit`. If the request has come
    with its socket and there is no `admit`, nothing is waited for, and no limit is set.
 2. `admit` is called only for a request that could be admitted: a valid handshake for a valid
-   target, while there is room. Whether there is room is checked again after it.
-3. Nothing is read while `admit` runs. If the peer leaves meanwhile, its connection ends at once
-   after it; its socket is pending no longer than the time limit.
+   target, while there is room. It tells who the peer is; then it is decided what that one may do.
+   Whether there is room is checked again after both.
+3. Nothing is read while the application is asked. If the peer leaves meanwhile, its connection ends
+   at once after it; its socket is pending no longer than the time limit.
 4. While a hub's backend is away, handshakes wait for it, within the hub's grace time and their own.
 5. Draining ends all handshakes: their peers get 503.
 6. Anything wrong with a request is a `Refused`, which is sent here and nowhere else.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import trio
 
@@ -24,27 +25,46 @@ from .._channels.hub import Hub
 from .._connection.consumer import Consumer
 from .._connection.life import Life
 from .._exceptions import BackendError, Refused, split
+from .._identity import Identity
 from .._log import get_logger
 from .._plain import plain
 from .._protocol.handshake import accept
 from .._protocol.head import Head, fields
+from .._protocol.refusal import closing_response, refusal_response
 from .._protocol.request import Request, release
+from .consumers import Admitted, Consumers
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
 from .refusals import GOING_AWAY, Refusals, backend_away, full
 
 _log = get_logger("trio_beat.server")
 
-#: An application's decision about a request: it returns, or raises `Refused`.
-Admit = Callable[[Request], Awaitable[None]]
+_T = TypeVar("_T")
+
+#: An application's decision about a request: it tells who the peer is, or raises `Refused`.
+Admit = Callable[[Request], Awaitable[Identity | None]]
+
+#: How a peer is told that it is not who it should be, or may not do what it asks for.
+RefuseBy = Literal["status", "close"]
 
 
 class _Handshake(NamedTuple):
     """A request that may become a connection."""
 
-    request: Request | None  #: None: neither `admit` nor a handler will see it
-    consumer: Consumer
+    request: Request | None  #: None: the application will not see it
+    subprotocol: str | None
     response: bytes
+
+
+class _Attempt:
+    """A socket that wants to become a connection."""
+
+    __slots__ = ("handshake", "pending")
+
+    def __init__(self, pending: PendingSocket) -> None:
+        self.pending = pending
+        #: None until it is seen that the request is one for a target that is there.
+        self.handshake: _Handshake | None = None
 
 
 class Admission:
@@ -54,12 +74,11 @@ class Admission:
         parts: what the server's connections share.
         refusals: where refusals are noted.
         connections: those that are open, for their limit.
-        consume: makes a connection's consumer from its target, its subprotocol, and its request
-            where that is kept; raises `Refused`.
+        consumers: makes the connections' consumers.
         subprotocols: that the server speaks, the preferred one first.
         admit: asked for each handshake; None: nothing is asked.
+        refuse_by: how a peer is refused with 401 or 403.
         hub: where connections subscribe; None: they do not.
-        keep_requests: consumers are given the requests.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
     """
 
@@ -68,22 +87,23 @@ class Admission:
         parts: Parts,
         refusals: Refusals,
         connections: set[Life],
-        consume: Callable[[str, str | None, Request | None], Consumer],
+        consumers: Consumers,
         subprotocols: Sequence[str],
         *,
         admit: Admit | None,
+        refuse_by: RefuseBy,
         hub: Hub | None,
-        keep_requests: bool,
         http_prefix: str | None,
     ) -> None:
         self._parts = parts
         self._refusals = refusals
         self._connections = connections
-        self._consume = consume
+        self._consumers = consumers
         self._subprotocols = subprotocols
         self._ask = admit
+        self._asks = admit is not None or consumers.waits
+        self._refuse_by = refuse_by
         self._hub = hub
-        self._keep_requests = keep_requests
         self._http_prefix = http_prefix
         #: The time limits of the handshakes under way.
         self._waiting: set[trio.CancelScope] = set()
@@ -97,18 +117,21 @@ class Admission:
         Returns:
             A connection that is to be run, a request that is HTTP, or None.
         """
+        attempt = _Attempt(pending)
         try:
             first = pending.read_head_nowait()
             if first is not None and self._is_http(first.head):
                 return first
-            if first is None or self._ask is not None or self._is_away():
-                return await self._admit_in_time(pending, first)
-            return self._connection(pending, self._check(pending, first.head), first)
+            if first is None or self._asks or self._is_away():
+                return await self._admit_in_time(attempt, first)
+            handshake = self._check(attempt, first.head)
+            consumer = self._consumers.make_nowait(_admitted(first, handshake, None))
+            return self._connection(pending, handshake, consumer, first)
         except Refused as refusal:
             # An application may raise one object again and again.
             refusal.__traceback__ = refusal.__context__ = None
             self._refusals.note(pending, refusal)
-            await pending.refuse(refusal, self._parts.turns)
+            await pending.answer(self._answer(refusal, attempt.handshake), self._parts.turns)
         except OSError as exc:
             _log.debug("%s left: %s", pending.peer, exc)
         return None
@@ -118,9 +141,15 @@ class Admission:
         for scope in self._waiting:
             scope.cancel()
 
+    def _answer(self, refusal: Refused, handshake: _Handshake | None) -> bytes:
+        if self._refuse_by == "close" and handshake is not None and refusal.status in (401, 403):
+            return handshake.response + closing_response(refusal)
+        return refusal_response(refusal)
+
     async def _admit_in_time(
-        self, pending: PendingSocket, first: FirstRequest | None
+        self, attempt: _Attempt, first: FirstRequest | None
     ) -> Life | FirstRequest | None:
+        pending = attempt.pending
         timeout = self._parts.limits.handshake_timeout
         late: Callable[[], Refused] = partial(Refused, 408, f"no request within {timeout:g} s")
         with trio.move_on_after(timeout) as scope:
@@ -131,19 +160,21 @@ class Admission:
                     first = await pending.read_head(self._parts.turns)
                 if first is None or self._is_http(first.head):
                     return first
-                handshake = self._check(pending, first.head)
-                if self._ask is not None and handshake.request is not None:
+                handshake = self._check(attempt, first.head)
+                if self._asks:
                     late = partial(Refused, 408, f"not admitted within {timeout:g} s")
-                    await ask(self._ask, handshake.request)
-                    if scope.cancel_called:  # it has ignored its end
-                        raise late()
+                identity = await self._identify(handshake.request)
+                consumer = await self._make_consumer(_admitted(first, handshake, identity))
+                if self._asks and scope.cancel_called:  # the application has ignored its end
+                    raise late()
                 if self._hub is not None and self._is_away():
                     late = backend_away
                     await _wait_for(self._hub)
                 # Meanwhile draining may have begun, and others may have taken the last place.
                 self._check_draining()
                 self._check_room()
-                return self._connection(pending, handshake, first)
+                self._check_current(identity)
+                return self._connection(pending, handshake, consumer, first)
             finally:
                 self._waiting.discard(scope)
         if self._parts.draining.is_set():
@@ -158,18 +189,48 @@ class Admission:
             return False
         return below(head.target.partition("?")[0], self._http_prefix) is None
 
-    def _check(self, pending: PendingSocket, head: Head) -> _Handshake:
+    async def _identify(self, request: Request | None) -> Identity | None:
+        """Ask the application who the peer is."""
+        if self._ask is None or request is None:
+            return None
+        admit = self._ask
+
+        async def call() -> Identity | None:
+            identity = await admit(request)
+            if identity is not None and not isinstance(identity, Identity):
+                kind = type(identity).__name__
+                raise TypeError(f"admit returned an object of type {kind}; it must be an Identity")
+            return identity
+
+        identity = await asked(call, "admit", request.peer)
+        self._check_current(identity)
+        return identity
+
+    async def _make_consumer(self, admitted: Admitted) -> Consumer:
+        if not self._consumers.waits:
+            return self._consumers.make_nowait(admitted)
+        assert admitted.request is not None
+        call = partial(self._consumers.make, admitted)
+        return await asked(call, "decide", admitted.request.peer)
+
+    def _check(self, attempt: _Attempt, head: Head) -> _Handshake:
         """See that a request is a handshake for a target that is there, and that there is room."""
         self._check_draining()
         parsed = fields(head.raw)
         response, subprotocol = accept(head, self._subprotocols, parsed)
-        request = None
-        if self._keep_requests or self._ask is not None:
-            request = Request(head, pending.peer, secure=pending.secure, parsed=parsed)
-        kept = request if self._keep_requests else None
-        consumer = self._consume(head.target, subprotocol, kept)
+        self._consumers.check(head.target)
         self._check_room()
-        return _Handshake(request, consumer, response)
+        request = None
+        if self._asks or self._consumers.keeps_requests:
+            pending = attempt.pending
+            request = Request(head, pending.peer, secure=pending.secure, parsed=parsed)
+        attempt.handshake = _Handshake(request, subprotocol, response)
+        return attempt.handshake
+
+    def _check_current(self, identity: Identity | None) -> None:
+        if identity is not None and self._parts.shared.expiry.is_over(identity.expires_at):
+            challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            raise Refused(401, "identity has expired", challenge)
 
     def _check_draining(self) -> None:
         if self._parts.draining.is_set():
@@ -180,7 +241,11 @@ class Admission:
             raise full()
 
     def _connection(
-        self, pending: PendingSocket, handshake: _Handshake, first: FirstRequest
+        self,
+        pending: PendingSocket,
+        handshake: _Handshake,
+        consumer: Consumer,
+        first: FirstRequest,
     ) -> Life:
         transport = pending.transport(self._parts.reads, self._parts.poller, first.behind)
         if handshake.request is not None:
@@ -188,7 +253,7 @@ class Admission:
         return Life(
             transport,
             self._parts.shared,
-            handshake.consumer,
+            consumer,
             path=first.head.target,
             response=handshake.response,
         )
@@ -202,15 +267,24 @@ async def _wait_for(hub: Hub) -> None:
         raise backend_away() from exc
 
 
-async def ask(admit: Admit, request: Request) -> None:
-    """Ask the application whether a request is admitted.
+def _admitted(first: FirstRequest, handshake: _Handshake, identity: Identity | None) -> Admitted:
+    return Admitted(first.head.target, handshake.subprotocol, handshake.request, identity)
+
+
+async def asked(call: Callable[[], Awaitable[_T]], function: str, peer: str) -> _T:
+    """Ask the application about a peer.
+
+    Args:
+        call: does it.
+        function: which of its functions that is, for the log.
+        peer: the peer's address, for people.
 
     Raises:
-        Refused: it is not, also where that comes alone in a nursery's group; 500 for any other
-            exception, which is logged.
+        Refused: the peer is refused, also where that comes alone in a nursery's group; 500 for any
+            other exception, which is logged.
     """
     try:
-        await admit(request)
+        return await call()
     except Refused:
         raise
     except (Exception, BaseExceptionGroup) as exc:
@@ -221,7 +295,7 @@ async def ask(admit: Admit, request: Request) -> None:
             )
             if failed is None:
                 raise
-            _log.error("%s admit failed", request.peer, exc_info=failed)
+            _log.error("%s %s failed", peer, function, exc_info=failed)
             answer = Refused(500, "internal error") if leaving is None else leaving
             del failed, leaving
         try:

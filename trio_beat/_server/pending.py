@@ -103,11 +103,16 @@ class PendingSocket(ABC):
         head = find_head(self._received)
         return None if head is None else FirstRequest(head, bytes(self._received[len(head.raw) :]))
 
-    async def refuse(self, refusal: Refused, turns: Turns) -> None:
-        """Send the peer its refusal."""
+    async def answer(self, data: bytes, turns: Turns) -> None:
+        """Send the peer its last answer.
+
+        Args:
+            data: the answer.
+            turns: one is taken for each piece that the peer still sends.
+        """
         until = trio.current_time() + LINGER
         with contextlib.suppress(OSError), trio.move_on_at(until):
-            await self.send_all(refusal_response(refusal))
+            await self.send_all(data)
             self.end_output()
             await self.linger(turns, until)
 
@@ -263,9 +268,9 @@ class PendingTLS(PendingTCP):
     def read_head_nowait(self) -> FirstRequest | None:
         return None
 
-    async def refuse(self, refusal: Refused, turns: Turns) -> None:
+    async def answer(self, data: bytes, turns: Turns) -> None:
         if self._answerable:
-            await super().refuse(refusal, turns)
+            await super().answer(data, turns)
 
     def refuse_nowait(self, refusal: Refused) -> None:
         if self._session is not None and not self._sending:

@@ -4,6 +4,7 @@
 
     serve                     (outer nursery)
     ├── the metronome, the poller, the turns, and three that sum up lines of the log
+    ├── the ends of identities (`Expiry`)
     ├── the lifespan of the ASGI application
     └── peers                 (one task for each socket, `Peers`)
         ├── a pending socket         its request is read: a connection, HTTP, or a refusal
@@ -24,10 +25,8 @@ from typing import Literal
 
 import trio
 
-from .._channels.consumer import HubConsumer
-from .._channels.grammar import ChannelError, parse_target
 from .._channels.hub import Hub
-from .._channels.permissions import permit
+from .._channels.permissions import Permissions
 from .._checks import (
     check_kind,
     check_prefix,
@@ -35,16 +34,16 @@ from .._checks import (
     check_server_context,
     check_subprotocols,
 )
-from .._connection.consumer import Consumer
-from .._connection.handler import Handler, HandlerConsumer, HandlerErrors
+from .._connection.handler import Handler, HandlerErrors
 from .._connection.life import Life
-from .._exceptions import Refused
 from .._heartbeat import Heartbeat
+from .._identity import Identity
 from .._observer import Notifier, Observer
 from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
-from .admission import Admission, Admit
+from .admission import Admission, Admit, RefuseBy
+from .consumers import Consumers, HandlerConsumers, HubConsumers
 from .lifespan import ASGIApp, Lifespan
 from .limits import Limits, ServerStatistics
 from .listeners import open_listeners
@@ -66,26 +65,6 @@ def _check_served(handler: object, hub: object, app: object, admit: object) -> N
         check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
 
 
-def _hub_consumers(hub: Hub, prefix: str) -> Callable[[str, str | None, Request | None], Consumer]:
-    def consume(target: str, _: str | None, __: Request | None) -> Consumer:
-        try:
-            return HubConsumer(hub, permit(parse_target(target, prefix)))
-        except ChannelError as exc:
-            logged = "channels that are not there, or not allowed"
-            raise Refused(exc.status, str(exc), logged=logged) from None
-
-    return consume
-
-
-def _handler_consumers(
-    handler: Handler, inbound: int, errors: HandlerErrors
-) -> Callable[[str, str | None, Request | None], Consumer]:
-    def consume(_: str, subprotocol: str | None, request: Request | None) -> Consumer:
-        return HandlerConsumer(handler, inbound, errors, subprotocol, request)
-
-    return consume
-
-
 class Server:
     """A running server; `serve` makes it.
 
@@ -102,6 +81,8 @@ class Server:
         handler_errors: Literal["raise", "close"],
         hub: Hub | None,
         admit: Admit | None = None,
+        permissions: Permissions = Permissions(),  # noqa: B008 - immutable
+        refuse_by: RefuseBy = "status",
         app: ASGIApp | None,
         path_prefix: str,
         heartbeat: Heartbeat,
@@ -115,6 +96,9 @@ class Server:
         check_prefix(path_prefix)
         check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
         check_kind("limits", limits, Limits, "a Limits")
+        check_kind("permissions", permissions, Permissions, "a Permissions")
+        if refuse_by not in ("status", "close"):
+            raise ValueError(f"refuse_by is {refuse_by!r}; it must be 'status' or 'close'")
         if ssl_context is not None:
             check_server_context(ssl_context, "an ssl.SSLContext, or None")
         check_seconds("grace", grace, zero=True)
@@ -130,22 +114,23 @@ class Server:
             self._lifespan = Lifespan(app)
             timeout = limits.handshake_timeout
             self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state)
+        consumers: Consumers
         if hub is not None:
-            consume = _hub_consumers(hub, path_prefix)
+            consumers = HubConsumers(hub, path_prefix, permissions)
         else:
             assert handler is not None
-            consume = _handler_consumers(handler, limits.inbound, errors)
+            consumers = HandlerConsumers(handler, limits.inbound, errors)
         self._refusals = Refusals(notify)
         self._connections: set[Life] = set()
         admission = Admission(
             parts,
             self._refusals,
             self._connections,
-            consume,
+            consumers,
             check_subprotocols(subprotocols),
             admit=admit,
+            refuse_by=refuse_by,
             hub=hub,
-            keep_requests=handler is not None,
             http_prefix=None if app is None else path_prefix,
         )
         self._peers = Peers(
@@ -237,6 +222,7 @@ class Server:
             await nursery.start(self._parts.turns.run)
             nursery.start_soon(self._refusals.lines.run)
             nursery.start_soon(self._parts.shared.ends.run)
+            nursery.start_soon(self._parts.shared.expiry.run)
             nursery.start_soon(self._notify.failures.run)
             if self._lifespan is not None:
                 nursery.start_soon(self._lifespan.run)
@@ -283,7 +269,9 @@ async def serve(
     host: str | Sequence[str] | None = "127.0.0.1",
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - immutable
     hub: Hub | None = None,
-    admit: Callable[[Request], Awaitable[None]] | None = None,
+    admit: Callable[[Request], Awaitable[Identity | None]] | None = None,
+    permissions: Permissions = Permissions(),  # noqa: B008 - immutable
+    refuse_by: Literal["status", "close"] = "status",
     app: ASGIApp | None = None,
     path_prefix: str = "/ws/",
     subprotocols: Sequence[str] = (),
@@ -314,11 +302,17 @@ async def serve(
         hub: where connections subscribe and publish, as their URLs ask for. None: `handler` is
             given.
         admit: an async function, called with the `Request` of each WebSocket before it is opened.
-            When it returns the request is admitted; it raises `Refused` to give another answer.
-            Any other exception is logged with its traceback and answered with 500. It has what is
+            It returns who the peer is, an `Identity`, or None for an anonymous one; it raises
+            `Refused` to give another answer. A connection whose identity has expired is closed with
+            3000. Any other exception is logged with its traceback and answered with 500. It has
+            what is
             left of ``limits.handshake_timeout`` and is cancelled then (408), or when the server
             drains (503). It is not called for a request that is refused anyway, nor for one that
             goes to `app`. None: all requests are admitted.
+        permissions: what peers may do of what their URLs ask for, where there is a `hub`.
+        refuse_by: how a peer is told that it is not who it should be (401), or may not do what it
+            asks for (403). ``status``: by that HTTP status. ``close``: the WebSocket is opened and
+            closed with 3000 or 4003, since pages cannot see a status.
         app: an ASGI 3 application for every request that is not below `path_prefix`, over
             HTTP/1.1; None: every request is taken for a WebSocket handshake. It is told of start
             and end (ASGI lifespan 2.0): it has 60 seconds to start before the server accepts, and
@@ -348,6 +342,8 @@ async def serve(
         handler_errors=handler_errors,
         hub=hub,
         admit=admit,
+        permissions=permissions,
+        refuse_by=refuse_by,
         app=app,
         path_prefix=path_prefix,
         heartbeat=heartbeat,

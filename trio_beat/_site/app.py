@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 
 from .._channels.grammar import ChannelError, below, parse_facility
 from .._channels.hub import Hub
-from .._channels.permissions import channel_key
+from .._channels.keys import channel_key
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
 from .._protocol.refusal import SECURITY_HEADERS
