@@ -65,9 +65,10 @@ WITHIN: Final = {
     ),
     "_command": (
         ("main",),
-        ("clients", "serve"),
+        ("clients", "serve", "token"),
         ("process", "supervisor"),
-        ("announcement", "certificate"),
+        ("prepared",),
+        ("announcement", "auth", "certificate", "exposure"),
         ("logs", "settings", "worker"),
         ("extras",),
         ("arguments",),

@@ -50,13 +50,22 @@ def test_every_option_comes_from_all_three_places(
             "log_level": "error",
             "log_format": "json",
             "tls_cert": "/x.pem",
+            "jwt_key": "/x.pem",
+            "allow": "subscribe-broadcast",
+            "denied": "drop",
+            "refuse_by": "close",
+            "allow_anonymous": "true",
+            "jwt_no_expiry": "true",
         }.get(name, "7")
-        by_flag = load_settings([f"--{name.replace('_', '-')}={value}"])
+        flag = f"--{name.replace('_', '-')}"
+        by_flag = load_settings([flag if value == "true" else f"{flag}={value}"])
         monkeypatch.setenv(f"TRIO_BEAT_{name.upper()}", value)
         by_environment = load_settings([])
         monkeypatch.delenv(f"TRIO_BEAT_{name.upper()}")
         quoted = f'"{value}"' if isinstance(getattr(by_flag, name), str) else value
-        quoted = f'"{value}"' if name in ("host", "publish_token", "tls_cert") else quoted
+        texts = ("host", "publish_token", "tls_cert", "jwt_key")
+        texts += ("allow", "jwt_audience", "auth_header")
+        quoted = f'"{value}"' if name in texts else quoted
         file.write_text(f"{name.replace('_', '-')} = {quoted}\n")
         by_file = load_settings([f"--config={file}"])
         values = [getattr(s, name) for s in (by_flag, by_environment, by_file)]
@@ -95,6 +104,13 @@ def test_flag_goes_before_environment_goes_before_file(
         ("--host=a,", ["--host", "'a,'", "has an empty part"]),
         ("--interval=1e308", ["--interval", "'1e308'", "less than or equal to 1000000000000"]),
         ("--misses=1000000001", ["--misses", "less than or equal to 1000000000"]),
+        ("--allow=all", ["--allow", "'all'", "subscribe-broadcast, publish-broadcast, or empty"]),
+        ("--denied=ignore", ["--denied", "'ignore'", "'refuse' or 'drop'"]),
+        ("--refuse-by=silence", ["--refuse-by", "'silence'", "'status' or 'close'"]),
+        ("--auth=", ["--auth", "at least 1 character"]),
+        ("--jwt-leeway=-1", ["--jwt-leeway", "'-1'", "greater than or equal to 0"]),
+        ("--auth-timeout=0", ["--auth-timeout", "'0'", "greater than 0"]),
+        ("--auth-concurrency=0", ["--auth-concurrency", "'0'", "greater than or equal to 1"]),
         ("--backend-lost=wait", ["--backend-lost", "'wait'", "'close' or 'keep'"]),
         ("--backend-grace=-1", ["--backend-grace", "'-1'", "greater than or equal to 0"]),
         ("--backend-grace=inf", ["--backend-grace", "'inf'", "finite"]),
@@ -136,6 +152,27 @@ def test_bad_file_is_explained(tmp_path: Path, text: str, words: str) -> None:
 def test_token_and_backend_are_never_shown() -> None:
     assert "secret" not in repr(load_settings(["--publish-token=secret"]))
     assert "secret" not in repr(load_settings(["--backend=redis://bob:secret@host"]))
+    assert "secret" not in repr(load_settings(["--auth=http://bob:secret@host/hook"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "allow"),
+    [
+        ([], ["subscribe-broadcast", "publish-broadcast"]),
+        (["--allow="], []),
+        (
+            ["--allow=subscribe-broadcast, publish-broadcast"],
+            ["subscribe-broadcast", "publish-broadcast"],
+        ),
+        (
+            ["--allow=subscribe-broadcast", "--allow=publish-broadcast"],
+            ["subscribe-broadcast", "publish-broadcast"],
+        ),
+        (["--allow", "publish-broadcast"], ["publish-broadcast"]),
+    ],
+)
+def test_what_everybody_may_do_is_a_list(options: list[str], allow: list[str]) -> None:
+    assert load_settings(options).allow == allow
 
 
 @pytest.mark.parametrize(

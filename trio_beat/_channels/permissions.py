@@ -23,7 +23,7 @@ Action: TypeAlias = Literal["subscribe", "publish"]
 Decide: TypeAlias = Callable[[Identity | None, Action, str, Request], bool | Awaitable[bool]]
 _ACTIONS: Final[tuple[Action, ...]] = ("subscribe", "publish")
 #: What everybody may do unless `Permissions` say otherwise.
-_ALL: Final = tuple(f"{action}-{OPEN}" for action in _ACTIONS)
+EVERYTHING: Final = tuple(f"{action}-{OPEN}" for action in _ACTIONS)
 
 
 class Channels(NamedTuple):
@@ -59,7 +59,7 @@ class Permissions:
         ValueError: `allow` or `denied` is none of those.
     """
 
-    allow: Iterable[str] = _ALL
+    allow: Iterable[str] = EVERYTHING
     decide: Decide | None = None
     denied: Literal["refuse", "drop"] = "refuse"
 
@@ -68,8 +68,8 @@ class Permissions:
             raise TypeError(f"allow is {self.allow!r}; it must be several texts, such as a list")
         object.__setattr__(self, "allow", frozenset(self.allow))
         for name in self.allow:
-            if name not in _ALL:
-                raise ValueError(f"allow has {name!r}; there are {' and '.join(_ALL)}")
+            if name not in EVERYTHING:
+                raise ValueError(f"allow has {name!r}; there are {' and '.join(EVERYTHING)}")
         if self.decide is not None and not callable(self.decide):
             raise TypeError(f"decide is {self.decide!r}; it must be a function, or None")
         if self.denied not in ("refuse", "drop"):

@@ -52,9 +52,7 @@ def renewed_certificate(settings: Settings) -> ssl.SSLContext | None:
     except ConfigurationError as exc:
         _log.error("SIGHUP: the certificate in use stays: %s", exc)
         return None
-    if context is None:
-        _log.info("SIGHUP: nothing to read again, there is no --tls-cert")
-    else:
+    if context is not None:
         _log.info("SIGHUP: read %s again", settings.tls_cert)
     return context
 

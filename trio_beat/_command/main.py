@@ -1,7 +1,7 @@
-"""The command: the bundled server, or one of the two clients.
+"""The command: the bundled server, one of the two clients, or a maker of tokens.
 
 Each is imported only when it is asked for: the clients run without the packages of the extra
-``server``.
+``server``, and the server without those of ``auth``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .arguments import ConfigurationError
-from .extras import server_extra
+from .extras import auth_extra, server_extra
 from .streams import complain, open_missing, standard_error
 from .title import hide_secrets
 
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if arguments is None:
                     _hide_secrets_of_client()
                 return _client(name)(rest)
+            case ["token", *rest]:
+                return _token()(rest)
             case _:
                 if arguments is None:
                     with server_extra("hiding a secret of the command line"):
@@ -64,3 +66,10 @@ def _server() -> Callable[[Sequence[str]], int]:
         from .serve import serve
 
     return serve
+
+
+def _token() -> Callable[[Sequence[str]], int]:
+    with auth_extra("making a token"):
+        from .token import token
+
+    return token

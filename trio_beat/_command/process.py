@@ -6,7 +6,6 @@ import contextlib
 import gc
 import signal
 import socket
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -15,6 +14,7 @@ import trio
 
 from .._channels.gaps import BackendLost
 from .._channels.hub import Hub, open_hub
+from .._channels.permissions import Permissions
 from .._connection.shared import SlowPolicy
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
@@ -23,10 +23,12 @@ from .._server.limits import Limits
 from .._server.listeners import open_listeners
 from .._server.server import Server
 from .._site.app import Site, make_app
+from ..auth.credentials import BEARER
 from ..backends import Backend, backend_from_url
 from .announcement import announce
 from .arguments import ConfigurationError, cannot_listen
-from .certificate import renewed_certificate
+from .exposure import warn_if_exposed
+from .prepared import Prepared
 from .settings import Settings
 from .signals import QUITTING, RENEWING, STOPPING, caught
 from .streams import standard_error
@@ -39,14 +41,12 @@ _log = get_logger("trio_beat")
 _COLLECT: Final = (700, 5, 200)
 
 
-async def run(
-    settings: Settings, context: ssl.SSLContext | None, worker: Worker | None = None
-) -> int:
+async def run(settings: Settings, prepared: Prepared, worker: Worker | None = None) -> int:
     """Serve until a signal ends it.
 
     Args:
         settings: the options.
-        context: with the certificate; None: plain.
+        prepared: what they name.
         worker: what this process is among several; None: it is the only one, and listens itself.
 
     Returns:
@@ -65,7 +65,7 @@ async def run(
                 worker.take_signals()
                 nursery.start_soon(worker.tell_alive)
             try:
-                code = await _open_and_serve(settings, context, worker, signals)
+                code = await _open_and_serve(settings, prepared, worker, signals)
             except ConfigurationError as exc:
                 failure = exc  # the nursery would wrap it
             nursery.cancel_scope.cancel()
@@ -76,7 +76,7 @@ async def run(
 
 async def _open_and_serve(
     settings: Settings,
-    context: ssl.SSLContext | None,
+    prepared: Prepared,
     worker: Worker | None,
     signals: AsyncIterator[int],
 ) -> int:
@@ -86,11 +86,13 @@ async def _open_and_serve(
             listeners = await _listen(settings) if worker is None else worker.listeners
             for listener in listeners:
                 stack.enter_context(listener)
+            if worker is None:
+                warn_if_exposed(settings, listeners)
             async with _open_hub(settings, backend) as hub:
-                server = _make_server(settings, hub, context, worker)
+                server = _make_server(settings, hub, prepared, worker)
                 gc.freeze()  # what exists already stays for good
                 gc.set_threshold(*_COLLECT)
-                return await _serve(settings, server, listeners, signals, worker)
+                return await _serve(settings, prepared, server, listeners, signals, worker)
         except BackendError as exc:
             raise ConfigurationError(f"--backend: {exc}") from exc
 
@@ -111,11 +113,10 @@ async def _listen(settings: Settings) -> list[socket.socket]:
         raise cannot_listen(exc) from exc
 
 
-def _make_server(
-    settings: Settings, hub: Hub, context: ssl.SSLContext | None, worker: Worker | None
-) -> Server:
+def _make_server(settings: Settings, hub: Hub, prepared: Prepared, worker: Worker | None) -> Server:
     heartbeat = Heartbeat(settings.interval, settings.misses, settings.heartbeat_message)
     token = settings.publish_token
+    authentication = prepared.authentication
     site = Site(
         hub=hub,
         draining=lambda: server.draining,
@@ -131,6 +132,9 @@ def _make_server(
         handler=None,
         handler_errors="raise",
         hub=hub,
+        admit=None if authentication is None else authentication.admit,
+        permissions=Permissions(allow=settings.allow, denied=settings.denied),
+        refuse_by=settings.refuse_by,
         app=make_app(site),
         path_prefix=settings.path_prefix,
         heartbeat=heartbeat,
@@ -144,8 +148,9 @@ def _make_server(
             outbox=settings.outbox_size,
             slow_policy=SlowPolicy(settings.slow_policy),
         ),
-        subprotocols=(),
-        ssl_context=context,
+        # A page offers a token behind it; Chrome drops a connection whose offer is not answered.
+        subprotocols=() if authentication is None else (BEARER,),
+        ssl_context=prepared.context,
         grace=settings.grace,
     )
     return server
@@ -153,6 +158,7 @@ def _make_server(
 
 async def _serve(
     settings: Settings,
+    prepared: Prepared,
     server: Server,
     listeners: Sequence[socket.socket],
     signals: AsyncIterator[int],
@@ -160,7 +166,7 @@ async def _serve(
 ) -> int:
     code = 1
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_obey, signals, settings, server, nursery.cancel_scope, worker)
+        nursery.start_soon(_obey, signals, prepared, server, nursery.cancel_scope, worker)
         nursery.start_soon(standard_error().run)
         async with trio.open_nursery() as serving:
             await serving.start(server.run, listeners)
@@ -176,7 +182,7 @@ async def _serve(
 
 async def _obey(
     signals: AsyncIterator[int],
-    settings: Settings,
+    prepared: Prepared,
     server: Server,
     everything: trio.CancelScope,
     worker: Worker | None,
@@ -184,7 +190,8 @@ async def _obey(
     async for number in signals:
         name = signal.Signals(number).name
         if number in RENEWING:
-            _renew_certificate(settings, server)
+            if prepared.renew() and prepared.context is not None:
+                server.replace_ssl_context(prepared.context)
         elif number in QUITTING:
             _log.warning("%s, leaving at once", name)
             everything.cancel()
@@ -203,10 +210,3 @@ async def _drain_abandoned(worker: Worker, server: Server) -> None:
     await worker.wait_abandoned()
     _log.warning("the supervisor is gone, shutting down")
     server.drain()
-
-
-def _renew_certificate(settings: Settings, server: Server) -> None:
-    """Read the certificate again; where that fails, the one in use stays."""
-    context = renewed_certificate(settings)
-    if context is not None:
-        server.replace_ssl_context(context)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import ssl
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -17,9 +16,10 @@ from ..backends import backend_from_url
 from ..backends.memory import MemoryBackend
 from .announcement import announce_nowait
 from .arguments import ConfigurationError, cannot_listen
-from .certificate import load_certificate, renewed_certificate
 from .descriptors import raise_descriptor_limit
+from .exposure import warn_if_exposed
 from .logs import set_up_logging
+from .prepared import Prepared
 from .process import run
 from .settings import Settings, load_settings
 from .streams import standard_error
@@ -50,7 +50,7 @@ def serve(arguments: Sequence[str]) -> int:
     """
     settings = load_settings(arguments)
     set_up_logging(settings.log_level, settings.log_format)
-    context = load_certificate(settings)
+    prepared = Prepared(settings)
     if settings.workers > 1:
         _check_workers(settings)
     raise_descriptor_limit(settings.max_connections + settings.max_pending)
@@ -59,8 +59,8 @@ def serve(arguments: Sequence[str]) -> int:
             "beats are %g s apart; many proxies end what is idle for 60 s", settings.interval
         )
     if settings.workers == 1:
-        return trio.run(run, settings, context)
-    return _supervise(settings, context)
+        return trio.run(run, settings, prepared)
+    return _supervise(settings, prepared)
 
 
 def _check_workers(settings: Settings) -> None:
@@ -76,19 +76,13 @@ def _check_workers(settings: Settings) -> None:
         raise ConfigurationError(f"--workers: {text}; name a broker (--backend redis://HOST), or 1")
 
 
-def _supervise(settings: Settings, context: ssl.SSLContext | None) -> int:
+def _supervise(settings: Settings, prepared: Prepared) -> int:
     """Run the workers; in each of them, be one."""
-
-    def renew() -> bool:
-        nonlocal context
-        renewed = renewed_certificate(settings)
-        context = renewed or context
-        return renewed is not None
-
     try:
         listeners = open_listeners_of_workers(settings.port, settings.host, settings.workers)
     except OSError as exc:
         raise cannot_listen(exc) from exc
+    warn_if_exposed(settings, listeners[0])
     importlib.import_module("trio_beat._server.http")  # which workers share
     result: int | Worker = 2
     if sys.platform != "win32":
@@ -96,18 +90,18 @@ def _supervise(settings: Settings, context: ssl.SSLContext | None) -> int:
             listeners,
             grace=settings.grace,
             announce=lambda: announce_nowait(settings, listeners[0]),
-            renew=renew,
+            renew=prepared.renew,
         )
-    return result if isinstance(result, int) else _work(settings, context, result)
+    return result if isinstance(result, int) else _work(settings, prepared, result)
 
 
-def _work(settings: Settings, context: ssl.SSLContext | None, worker: Worker) -> int:
+def _work(settings: Settings, prepared: Prepared, worker: Worker) -> int:
     """Be a worker, in a process that was forked."""
     standard_error().forget()
     set_up_logging(settings.log_level, settings.log_format, worker.number)
     show_worker(worker.number)
     try:
-        return trio.run(run, settings, context, worker)
+        return trio.run(run, settings, prepared, worker)
     except ConfigurationError as exc:
         if worker.first:
             raise

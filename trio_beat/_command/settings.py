@@ -15,7 +15,9 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    CliImplicitFlag,
     CliSettingsSource,
+    CliToggleFlag,
     EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
@@ -23,6 +25,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from .._channels.permissions import EVERYTHING
 from .._checks import LONGEST, MOST_MISSES, check_prefix
 from .._text import public_backend, utf8
 from .arguments import ConfigurationError, Parser
@@ -38,6 +41,8 @@ _OF_KUBERNETES: Final = re.compile(
 _PORT_OF_KUBERNETES: Final = re.compile(r"TRIO_BEAT(_\w+)?_PORT=(tcp|udp|sctp)://.*")
 
 
+#: Options whose values are names of files: bytes, which need not be UTF-8.
+_FILES: Final = ("tls_cert", "tls_key", "jwt_key", "config")
 #: More is a slip of the finger.
 _MOST_WORKERS: Final = 1024
 
@@ -153,6 +158,74 @@ class Settings(BaseSettings):
         description="seconds for which is waited for a backend that is away; then peers that may "
         "have missed messages are told, and new ones get 503",
     )
+    auth: str | None = Field(
+        None,
+        min_length=1,
+        repr=False,  # a URL may have a password
+        description="who tells who a peer is: jwt (a signed token), the URL of an application that "
+        "is asked (http://HOST/PATH), or MODULE:FUNCTION, an async function in Python",
+    )
+    allow_anonymous: CliImplicitFlag[bool] = Field(
+        False,
+        description="let peers in that have no credential; so it is anyway where there is no "
+        "--auth",
+    )
+    allow: Annotated[list[str], NoDecode] = Field(
+        [*EVERYTHING],
+        description="what everybody may do to broadcast: subscribe-broadcast, publish-broadcast, "
+        "both with a comma between, or nothing",
+    )
+    denied: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="what happens to a peer that asks for what it may not do: 403, or it gets only "
+        "what is allowed",
+    )
+    refuse_by: Literal["status", "close"] = Field(
+        "status",
+        description="how a peer is refused with 401 or 403: by that status, or (as pages cannot "
+        "see it) by closing an open WebSocket with 3000 or 4003",
+    )
+    jwt_key: Path | None = Field(
+        None,
+        description="file with the key of --auth jwt: a public key (PEM), a JWK or a set of them "
+        "(JSON), or a secret",
+    )
+    jwt_issuer: str | None = Field(None, min_length=1, description="iss that tokens must have")
+    jwt_audience: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="aud of which tokens must have one; may be given several times, or with commas",
+    )
+    jwt_leeway: float = Field(
+        10.0,
+        ge=0,
+        le=LONGEST,
+        allow_inf_nan=False,
+        description="seconds by which the clocks of issuer and server may differ",
+    )
+    jwt_no_expiry: CliToggleFlag[bool] = Field(
+        False, description="let tokens in that never expire (without exp)"
+    )
+    jwt_query: str | None = Field(
+        None, min_length=1, description="name in a URL's query that may have the token"
+    )
+    jwt_cookie: str | None = Field(
+        None, min_length=1, description="name of a cookie that may have the token"
+    )
+    auth_timeout: float = Field(
+        5.0,
+        gt=0,
+        le=LONGEST,
+        allow_inf_nan=False,
+        description="seconds that the application of --auth http://... has for an answer",
+    )
+    auth_concurrency: int = Field(
+        20, ge=1, description="requests to it at a time; further peers wait"
+    )
+    auth_header: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="header of a peer's request that is passed on to it, beside Cookie and "
+        "Authorization; may be given several times, or with commas",
+    )
     publish_token: SecretStr | None = Field(
         None,
         description="bearer token that allows to publish over HTTP; without it that is off",
@@ -214,8 +287,7 @@ class Settings(BaseSettings):
     def _text(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, list):
             return [utf8(item) if isinstance(item, str) else item for item in value]
-        # File names are bytes, and need not be UTF-8.
-        if not isinstance(value, str) or info.field_name in ("tls_cert", "tls_key", "config"):
+        if not isinstance(value, str) or info.field_name in _FILES:
             return value
         return utf8(value)
 
@@ -226,6 +298,22 @@ class Settings(BaseSettings):
         if hosts == [] or (isinstance(hosts, list) and "" in hosts[1:]):
             raise ValueError("has an empty part; an empty host stands alone, for all addresses")
         return hosts
+
+    @field_validator("allow", "jwt_audience", "auth_header", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return names
+        return [name.strip() for given in names for name in given.split(",") if name.strip()]
+
+    @field_validator("allow")
+    @classmethod
+    def _allowed(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in EVERYTHING:
+                raise ValueError(f"should be {', '.join(EVERYTHING)}, or empty")
+        return value
 
     @field_validator("workers", mode="before")
     @classmethod

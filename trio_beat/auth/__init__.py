@@ -11,3 +11,38 @@ at all. A credential that is not right raises `Refused`.
 
 The extra ``auth`` installs what they need.
 """
+
+import typing
+
+if typing.TYPE_CHECKING:
+    from .hook import Hook
+    from .jwt import JWT
+else:
+    # Each needs a package of the extra, and is loaded by itself.
+    def __getattr__(name: str) -> object:
+        try:
+            match name:
+                case "Hook":
+                    from .hook import Hook
+
+                    value: object = Hook
+                case "JWT":
+                    from .jwt import JWT
+
+                    value = JWT
+                case _:
+                    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        except ModuleNotFoundError as exc:
+            package = (exc.name or "").partition(".")[0]
+            if package == "trio_beat":
+                raise
+            text = f"{name} needs {package}: pip install 'trio-beat[auth]' installs it"
+            raise ImportError(text, name=exc.name) from exc
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+
+__all__ = ["JWT", "Hook"]

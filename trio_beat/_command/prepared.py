@@ -1,0 +1,46 @@
+"""What is read and made before the server runs, and read again at SIGHUP.
+
+Workers get a copy of it when they are forked: what their supervisor has read again by then.
+"""
+
+from __future__ import annotations
+
+from .._log import get_logger
+from .auth import load_authentication
+from .certificate import load_certificate, renewed_certificate
+from .settings import Settings
+
+_log = get_logger("trio_beat")
+
+
+class Prepared:
+    """The certificate, and who tells who a peer is.
+
+    Args:
+        settings: the options that name them.
+
+    Attributes:
+        context: with the certificate; None: plain.
+        authentication: None: nobody is asked who a peer is.
+
+    Raises:
+        ConfigurationError: they cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.context = load_certificate(settings)
+        self.authentication = load_authentication(settings)
+
+    def renew(self) -> bool:
+        """Read again what is in files, and log it; what cannot be read stays as it is.
+
+        Returns:
+            Whether anything is new.
+        """
+        if self._settings.tls_cert is None and self._settings.jwt_key is None:
+            _log.info("SIGHUP: nothing to read again, there is neither --tls-cert nor --jwt-key")
+        context = renewed_certificate(self._settings)
+        self.context = context or self.context
+        keys = self.authentication is not None and self.authentication.renew()
+        return context is not None or keys
