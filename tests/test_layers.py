@@ -38,6 +38,12 @@ LAYERS: Final = (
 )
 #: The same within each package that has more than four modules.
 WITHIN: Final = {
+    "auth": (
+        ("__init__",),
+        ("hook",),
+        ("exchange",),
+        ("answer", "credentials", "pause"),
+    ),
     "backends": (
         ("redis.__init__",),
         ("redis.backend",),
