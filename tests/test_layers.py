@@ -40,9 +40,9 @@ LAYERS: Final = (
 WITHIN: Final = {
     "auth": (
         ("__init__",),
-        ("hook",),
+        ("hook", "jwt"),
         ("exchange",),
-        ("answer", "credentials", "pause"),
+        ("answer", "claims", "credentials", "keys", "pause"),
     ),
     "backends": (
         ("redis.__init__",),

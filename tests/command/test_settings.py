@@ -63,8 +63,8 @@ def test_every_option_comes_from_all_three_places(
         by_environment = load_settings([])
         monkeypatch.delenv(f"TRIO_BEAT_{name.upper()}")
         quoted = f'"{value}"' if isinstance(getattr(by_flag, name), str) else value
-        texts = ("host", "publish_token", "tls_cert", "jwt_key")
-        texts += ("allow", "jwt_audience", "auth_header")
+        texts = {"host", "publish_token", "tls_cert", "jwt_key"}
+        texts |= {"allow", "jwt_audience", "auth_header"}
         quoted = f'"{value}"' if name in texts else quoted
         file.write_text(f"{name.replace('_', '-')} = {quoted}\n")
         by_file = load_settings([f"--config={file}"])

@@ -3,7 +3,12 @@
 ::
 
     jwt           a token that its issuer has signed
+    keys          the keys of tokens, and what each is for
+    claims        what a token says
     hook          an application that is asked over HTTP
+    exchange      one request to it, and its answer
+    answer        what its answer says
+    pause         whether one that is away is asked again
     credentials   what a request identifies its peer with
 
 Each is called with a `Request` and returns an `Identity`; None where the request has no credential
