@@ -64,11 +64,17 @@ class Application:
         assert len(pairs) == len(dict(pairs))
         return dict(pairs)
 
+    async def asked(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        with trio.fail_after(60):
+            while len(self.requests) < count:  # noqa: ASYNC110 - it has no event
+                await trio.sleep(0.01)
+
     async def deserted(self) -> None:
         """Wait until no connection is open."""
         with trio.fail_after(60):
             while self.present:  # noqa: ASYNC110 - it has no event
-                await trio.sleep(0.01)
+                await trio.sleep(0.1)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
