@@ -24,6 +24,7 @@ _EXAMPLES = {
     "backends": {"python": 2, "toml": 1},
     "redis": {"python": 1, "text": 2},
     "ws4redis": {"python": 2, "sh": 1, "nginx": 1},
+    "hook": {"python": 2},
 }
 
 

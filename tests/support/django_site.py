@@ -1,0 +1,79 @@
+"""A site in Django with sessions and users, that has a view of the documentation.
+
+It is run as a process of its own, with a directory for its database and the file of the view; it
+prints its port. Bob logs in at /login.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import django  # type: ignore[import-untyped]
+from django.conf import settings  # type: ignore[import-untyped]
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+def main(directory: Path, view: Path) -> None:
+    """Serve until the process is killed."""
+    settings.configure(
+        SECRET_KEY="of no use",
+        ALLOWED_HOSTS=["site.example"],
+        SECURE_SSL_REDIRECT=True,
+        SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
+        USE_TZ=True,
+        ROOT_URLCONF=__name__,
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(directory / "site.sqlite3"),
+            }
+        },
+        INSTALLED_APPS=[
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",
+        ],
+        MIDDLEWARE=[
+            "django.middleware.security.SecurityMiddleware",
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.middleware.common.CommonMiddleware",
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+        ],
+        LOGGING_CONFIG=None,
+    )
+    django.setup()
+
+    # They need the set-up.
+    from django.contrib.auth import login  # type: ignore[import-untyped]
+    from django.contrib.auth.models import Group, User  # type: ignore[import-untyped]
+    from django.core.management import call_command  # type: ignore[import-untyped]
+    from django.core.wsgi import get_wsgi_application  # type: ignore[import-untyped]
+    from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]
+    from django.urls import path  # type: ignore[import-untyped]
+
+    call_command("migrate", verbosity=0)
+    bob = User.objects.create(username="bob")
+    bob.groups.add(Group.objects.create(name="editors"))
+
+    def log_in(request: HttpRequest) -> HttpResponse:
+        login(request, bob)
+        return HttpResponse(request.session.session_key)
+
+    urlpatterns.append(path("login", log_in))
+    urlpatterns.append(path("hook", runpy.run_path(str(view))["hook"]))
+    with make_server("127.0.0.1", 0, get_wsgi_application(), handler_class=_Silent) as server:
+        print(server.server_port, flush=True)
+        server.serve_forever()
+
+
+urlpatterns: list[object] = []
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
