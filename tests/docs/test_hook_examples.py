@@ -7,7 +7,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -24,8 +23,12 @@ pytestmark = pytest.mark.real
 async def test_a_handler_knows_who_it_greets() -> None:
     async with playing(says(answer(200, '{"user": "bob"}'))) as application:
         async with program(examples("hook", "python")[0], application.port) as running:
-            peer = await dial(*await running.target(), headers="Cookie: sessionid=1\r\n")
+            target = await running.target()
+            peer = await dial(*target, headers="Cookie: sessionid=1\r\n")
             assert await peer.text() == "hello, bob"
+            await peer.aclose()
+            peer = await dial(*target)
+            assert await peer.text() == "hello, visitor"
             await peer.aclose()
 
 

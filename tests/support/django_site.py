@@ -69,7 +69,8 @@ def main(directory: Path, view: Path) -> None:
     urlpatterns.append(path("login", log_in))
     urlpatterns.append(path("hook", runpy.run_path(str(view))["hook"]))
     with make_server("127.0.0.1", 0, get_wsgi_application(), handler_class=_Silent) as server:
-        print(server.server_port, flush=True)
+        sys.stdout.write(f"{server.server_port}\n")
+        sys.stdout.flush()
         server.serve_forever()
 
 

@@ -18,16 +18,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
+import httpcore
 import trio
 
 from .._plain import leaves
 from .answer import MOST_JSON, MOST_TEXT, is_text
 from .pause import Outcome
-
-try:
-    import httpcore
-except ModuleNotFoundError as exc:
-    raise ImportError("Hook needs httpcore: pip install 'trio-beat[auth]' installs it") from exc
 
 #: Bytes that are read of an answer with its head, and what chunks and earlier answers (1xx) take.
 #: (h11 bounds a head by itself: 100 KiB.)
