@@ -16,7 +16,7 @@ import ssl
 from collections.abc import AsyncIterable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import httpcore
 import trio
@@ -206,9 +206,6 @@ class _Bounded(httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 def _why(exc: BaseException) -> str:
