@@ -58,6 +58,7 @@ WITHIN: Final = {
     "_channels": (
         ("consumer",),
         ("hub", "permissions"),
+        ("control",),
         ("registry",),
         ("availability", "gaps", "keys"),
         ("grammar", "subscriptions"),

@@ -59,7 +59,7 @@ class Identity:
     ) -> None:
         for name, text in (("user", user), ("session", session)):
             if text is not None:
-                _check_name(name, text, _NAME)
+                check_name(name, text, _NAME)
         if expires_at is not None:
             _check_time(expires_at)
         put = object.__setattr__  # since it is frozen
@@ -76,8 +76,8 @@ class Identity:
         return f"Identity(user={self.user!r}, groups={self.groups!r}{hidden})"
 
 
-def _check_name(name: str, text: str, expected: str) -> None:
-    # Values are not quoted: a session's key is secret.
+def check_name(name: str, text: str, expected: str) -> None:
+    """Check a text that is not empty; `expected` says so. It is not quoted: it may be secret."""
     if not isinstance(text, str):
         raise TypeError(f"{name} is of type {type(text).__name__}; it must be {expected}")
     check_text(name, text)
@@ -90,7 +90,7 @@ def _names(name: str, texts: Iterable[str]) -> tuple[str, ...]:
         raise TypeError(f"{name} must be several texts, such as a list")
     found = tuple(texts)
     for text in found:
-        _check_name(name, text, "several texts, none of them empty")
+        check_name(name, text, "several texts, none of them empty")
     return found
 
 

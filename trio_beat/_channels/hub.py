@@ -10,6 +10,7 @@
 4. Subscriptions are counted: a second one delivers nothing twice, and a subscriber hears the
    channel until it has unsubscribed as often as it has subscribed.
 5. The end of the hub ends every wait: subscribing and publishing then raise `HubClosed`.
+6. Who is to be disconnected goes to all hubs of the backend, by a channel of its own (`control`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .._plain import Plain
 from .._protocol.messages import Message
 from ..backends import Backend, Receiver, backend_from_url
 from .availability import Availability
+from .control import CONTROL, RESERVED, Control, order, to_message
 from .gaps import BackendLost, Gaps
 from .registry import Registry
 from .subscriptions import Channel, Subscriber
@@ -79,6 +81,8 @@ class Hub:
         self._availability = Availability(grace)
         self._gaps = Gaps(lost)
         self._registry = Registry(backend, self._availability, self._gaps)
+        #: For servers.
+        self.control: Final = Control(self._registry, self._until_end)
         #: Deliveries since other tasks got a turn.
         self._in_a_row = 0
         #: Scopes in which is waited; cancelled when the hub ends.
@@ -89,11 +93,12 @@ class Hub:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the hub, and its backend, while the context lasts."""
-        receiver = _Receiver(self._deliver, self._registry.lose, self._away, self._back)
+        receiver = _Receiver(self._deliver, self._lose, self._away, self._back)
         async with self._backend.running(receiver), trio.open_nursery() as nursery:
             nursery.start_soon(self._registry.run)
             nursery.start_soon(self._availability.run, self._registry.give_up)
             nursery.start_soon(self._gaps.run)
+            nursery.start_soon(self.control.run)
             nursery.start_soon(self._notify.failures.run)
             self._closed = None
             try:
@@ -103,6 +108,7 @@ class Hub:
                 self._registry.clear()
                 for scope in self._waits:
                     scope.cancel()
+                self.control.tell()
                 self._notify.failures.tell()
             nursery.cancel_scope.cancel()
 
@@ -165,7 +171,8 @@ class Hub:
             BackendError: it may not have reached all of them.
             HubClosed: that, because the hub has ended; or it was not running.
             TypeError: the message is neither text nor bytes, or the key is no text.
-            ValueError: the key is empty, or it or the message cannot be encoded.
+            ValueError: the key is empty, or begins with ``trio-beat:``, or it or the message cannot
+                be encoded.
         """
         self._check_running()
         _check_key(channel)
@@ -175,6 +182,43 @@ class Hub:
             tell(channel)
         call = partial(self._backend.publish, channel, message, expire=self._expire, sender=sender)
         await self._until_end(call)
+
+    async def disconnect(
+        self,
+        *,
+        user: str | None = None,
+        session: str | None = None,
+        code: int = 4003,
+        reason: str = "disconnected",
+        block: float = 0.0,
+    ) -> None:
+        """End all connections of a user or a session, at all servers that share the backend.
+
+        Returns when the backend has confirmed it; connections end shortly before or after that.
+        A peer that is being admitted at that moment is refused. One that comes later is admitted
+        if its credentials are still good and `block` is over: a signed token is, until it expires.
+        A server whose backend is away at that moment does not hear of it.
+
+        Args:
+            user: whose connections end, as in their `Identity`. Exactly one of it and `session` is
+                given, with at most 4,096 characters.
+            session: the key of the session whose connections end.
+            code: close code that peers are told. 1008, and 4000 to 4099, forbid clients of this
+                package to reconnect; with them refusals are 403, else 503.
+            reason: text that peers are told.
+            block: seconds for which each of these servers refuses the name from now on. 0: none. It
+                does not shorten what was asked for before.
+
+        Raises:
+            BackendError: it may not have reached all servers.
+            HubClosed: that, because the hub has ended; or it was not running.
+            TypeError: an argument is of another type.
+            ValueError: both or neither of `user` and `session` are given, or an argument can never
+                be right.
+        """
+        self._check_running()
+        message = to_message(order(user, session, code, reason, block))
+        await self._until_end(partial(self._backend.publish, CONTROL, message, expire=0))
 
     async def subscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Deliver channels to a subscriber, beginning with the last message of each.
@@ -192,7 +236,8 @@ class Hub:
             BackendError: the backend is away, or refuses one; none of them is subscribed.
             HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
             TypeError: a key is no text, or `channels` is one; none of them is subscribed.
-            ValueError: a key is empty, or cannot be encoded; none of them is subscribed.
+            ValueError: a key is empty, or begins with ``trio-beat:``, or cannot be encoded; none of
+                them is subscribed.
         """
         self._check_running()
         _check_several(channels)
@@ -279,6 +324,8 @@ class Hub:
     def statistics(self) -> HubStatistics:
         """The hub at this moment."""
         channels, subscriptions = self._registry.count()
+        if self._registry.get(CONTROL) is not None:  # it is ours, and has no subscribers
+            channels -= 1
         counters = self._notify.counters
         return HubStatistics(
             channels,
@@ -291,6 +338,10 @@ class Hub:
         )
 
     async def _deliver(self, key: str, message: Message, sender: object | None) -> None:
+        if key == CONTROL:
+            self.control.take(message)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         channel = self._registry.get(key)
         if channel is None:
             return
@@ -311,6 +362,11 @@ class Hub:
         if self._in_a_row >= _TURN:
             self._in_a_row = 0
             await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _lose(self, keys: Collection[str]) -> None:
+        self._registry.lose(keys)
+        if CONTROL in keys:
+            self.control.lose()
 
     def _away(self, error: BackendError) -> None:
         self._availability.away(error)
@@ -360,6 +416,8 @@ def _check_key(key: str) -> None:
     check_text("channel", key)
     if not key:
         raise ValueError("channel is empty; it must be a text such as broadcast:news")
+    if key.startswith(RESERVED):
+        raise ValueError(f"channel is {key!r}; keys that begin with {RESERVED!r} are reserved")
 
 
 def open_hub(
