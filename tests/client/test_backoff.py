@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.chance import Chance
-from trio_beat._client.backoff import Backoff, asks_for_time, forbids
+from trio_beat._client.backoff import Backoff, asks_for_time
 
 INTERVAL = 5.0
 
@@ -48,7 +48,3 @@ def test_are_always_in_bounds(ends: list[tuple[int, float]]) -> None:
     for code, lived in ends * 10:
         shortest = 8 if asks_for_time(code) else 1
         assert shortest <= backoff.pause(code, lived=lived) <= 30
-
-
-def test_which_codes_forbid_to_come_back() -> None:
-    assert [code for code in range(1000, 5000) if forbids(code)] == [1008, *range(4000, 4100)]

@@ -27,11 +27,6 @@ _LATER: Final = frozenset({1012, 1013})
 _LATER_STATUS: Final = frozenset({429, 503})
 
 
-def forbids(code: int) -> bool:
-    """Whether a close code forbids a client to reconnect: 1008, and 4000 to 4099."""
-    return code == 1008 or 4000 <= code < 4100
-
-
 def asks_for_time(code: int) -> bool:
     """Whether a close code, or the status of a refused handshake, asks to come later."""
     return code in _LATER or code in _LATER_STATUS

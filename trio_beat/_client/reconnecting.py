@@ -11,7 +11,8 @@ from .._connection.connection import Connection
 from .._connection.ending import ended
 from .._exceptions import Closed, ConnectFailed, EndReason, HandshakeRefused, TLSFailed
 from .._log import get_logger
-from .backoff import Backoff, forbids
+from .._protocol.frames import forbids
+from .backoff import Backoff
 from .context import ClientContext
 from .session import Session
 

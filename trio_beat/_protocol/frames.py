@@ -32,3 +32,12 @@ def check_close(code: int, reason: str) -> None:
         raise ValueError(f"close code {code} may not be sent; 1000 to 4999, see RFC 6455") from exc
     if len(payload) > MOST_CONTROL:
         raise ValueError(f"close reason takes {len(payload) - 2} bytes; at most 123 are allowed")
+
+
+def forbids(code: int) -> bool:
+    """Whether a close code forbids a client to reconnect: 1008, and 4000 to 4099.
+
+    Both clients of this package obey it. Codes from 4000 on are for private use (RFC 6455, section
+    7.4.2).
+    """
+    return code == 1008 or 4000 <= code < 4100
