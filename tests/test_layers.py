@@ -99,8 +99,8 @@ WITHIN: Final = {
         ("server",),
         ("peers",),
         ("accepting", "admission", "http"),
-        ("consumers",),
-        ("parts", "refusals"),
+        ("consumers", "disconnects"),
+        ("blocks", "parts", "refusals"),
         ("http_pace", "http_protocol", "http_tasks", "lifespan", "limits", "listeners", "pending"),
     ),
     "testing": (

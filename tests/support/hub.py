@@ -9,6 +9,8 @@ import trio
 import trio.testing
 
 from trio_beat import BackendError, Hub, Message
+from trio_beat._channels.control import CONTROL as CONTROL
+from trio_beat._channels.control import Disconnect as Disconnect
 from trio_beat.backends import Receiver, Told
 from trio_beat.backends.memory import MemoryBackend
 

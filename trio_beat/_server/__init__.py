@@ -9,6 +9,8 @@
     pending         a socket whose first request has yet to be read: TCP, TLS
     admission       from a pending socket to a connection, to HTTP, or to a refusal
     consumers       what connections are for: channels of the hub, or the handler
+    disconnects     users and sessions that are disconnected, also while they are being admitted
+    blocks          names that are refused for a time
     refusals        counted and logged
     limits          what a server holds at most, and its statistics
     parts           what all connections of a server share

@@ -8,6 +8,7 @@
 3. Nothing is read while the application is asked. If the peer leaves meanwhile, its connection ends
    at once after it; its socket is pending no longer than the time limit.
 4. While a hub's backend is away, handshakes wait for it, within the hub's grace time and their own.
+   `admit` is called once it is heard who is to be disconnected (`disconnects`).
 5. Draining ends all handshakes: their peers get 503.
 6. Anything wrong with a request is a `Refused`, which is sent here and nowhere else.
 """
@@ -33,6 +34,7 @@ from .._protocol.head import Head, fields
 from .._protocol.refusal import closing_response, refusal_response
 from .._protocol.request import Request, release
 from .consumers import Admitted, Consumers
+from .disconnects import Disconnects
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
 from .refusals import GOING_AWAY, Refusals, backend_away, full
@@ -75,6 +77,7 @@ class Admission:
         refusals: where refusals are noted.
         connections: those that are open, for their limit.
         consumers: makes the connections' consumers.
+        disconnects: knows who was disconnected.
         subprotocols: that the server speaks, the preferred one first.
         admit: asked for each handshake; None: nothing is asked.
         refuse_by: how a peer is refused with 401 or 403.
@@ -88,6 +91,7 @@ class Admission:
         refusals: Refusals,
         connections: set[Life],
         consumers: Consumers,
+        disconnects: Disconnects,
         subprotocols: Sequence[str],
         *,
         admit: Admit | None,
@@ -99,6 +103,7 @@ class Admission:
         self._refusals = refusals
         self._connections = connections
         self._consumers = consumers
+        self._disconnects = disconnects
         self._subprotocols = subprotocols
         self._ask = admit
         self._asks = admit is not None or consumers.waits
@@ -162,19 +167,24 @@ class Admission:
                     return first
                 handshake = self._check(attempt, first.head)
                 if self._asks:
-                    late = partial(Refused, 408, f"not admitted within {timeout:g} s")
-                identity = await self._identify(handshake.request)
-                consumer = await self._make_consumer(_admitted(first, handshake, identity))
-                if self._asks and scope.cancel_called:  # the application has ignored its end
-                    raise late()
-                if self._hub is not None and self._is_away():
                     late = backend_away
-                    await _wait_for(self._hub)
-                # Meanwhile draining may have begun, and others may have taken the last place.
-                self._check_draining()
-                self._check_room()
-                self._check_current(identity)
-                return self._connection(pending, handshake, consumer, first)
+                    await _wait_for(self._disconnects.wait_ready)
+                    late = partial(Refused, 408, f"not admitted within {timeout:g} s")
+                with self._disconnects.admitting() as admitting:
+                    identity = await self._identify(handshake.request)
+                    admitting.check(identity)
+                    consumer = await self._make_consumer(_admitted(first, handshake, identity))
+                    if self._asks and scope.cancel_called:  # the application has ignored its end
+                        raise late()
+                    if self._hub is not None and self._is_away():
+                        late = backend_away
+                        await _wait_for(self._hub.wait_available)
+                    # Meanwhile draining may have begun, and others may have taken the last place.
+                    self._check_draining()
+                    self._check_room()
+                    self._check_current(identity)
+                    admitting.check(identity)
+                    return self._connection(pending, handshake, consumer, first)
             finally:
                 self._waiting.discard(scope)
         if self._parts.draining.is_set():
@@ -259,10 +269,10 @@ class Admission:
         )
 
 
-async def _wait_for(hub: Hub) -> None:
+async def _wait_for(backend: Callable[[], Awaitable[None]]) -> None:
     """Wait for a hub's backend, while the grace time lasts."""
     try:
-        await hub.wait_available()
+        await backend()
     except BackendError as exc:
         raise backend_away() from exc
 

@@ -30,6 +30,13 @@ def backend_away() -> Refused:
     return Refused(503, "backend is away, try again later", {"Retry-After": "5"})
 
 
+def again_later() -> Refused:
+    """Make the refusal of a server that may have missed an order to disconnect the peer."""
+    return Refused(
+        503, "cannot tell whether you were disconnected, try again later", {"Retry-After": "5"}
+    )
+
+
 class Refusals:
     """Tells the observer of refusals, and logs them.
 

@@ -4,7 +4,7 @@
 
     serve                     (outer nursery)
     ├── the metronome, the poller, the turns, and three that sum up lines of the log
-    ├── the ends of identities (`Expiry`)
+    ├── the ends of identities (`Expiry`), and of those that are disconnected (`Disconnects`)
     ├── the lifespan of the ASGI application
     └── peers                 (one task for each socket, `Peers`)
         ├── a pending socket         its request is read: a connection, HTTP, or a refusal
@@ -44,6 +44,7 @@ from .._transports.kernel import set_up
 from .accepting import accept_forever
 from .admission import Admission, Admit, RefuseBy
 from .consumers import Consumers, HandlerConsumers, HubConsumers
+from .disconnects import Disconnects
 from .lifespan import ASGIApp, Lifespan
 from .limits import Limits, ServerStatistics
 from .listeners import open_listeners
@@ -122,11 +123,15 @@ class Server:
             consumers = HandlerConsumers(handler, limits.inbound, errors)
         self._refusals = Refusals(notify)
         self._connections: set[Life] = set()
+        # Where nobody asks who they are, there is no name to disconnect them by.
+        control = None if hub is None or admit is None else hub.control
+        self._disconnects = Disconnects(self._connections, control)
         admission = Admission(
             parts,
             self._refusals,
             self._connections,
             consumers,
+            self._disconnects,
             check_subprotocols(subprotocols),
             admit=admit,
             refuse_by=refuse_by,
@@ -223,6 +228,7 @@ class Server:
             nursery.start_soon(self._refusals.lines.run)
             nursery.start_soon(self._parts.shared.ends.run)
             nursery.start_soon(self._parts.shared.expiry.run)
+            await nursery.start(self._disconnects.run)
             nursery.start_soon(self._notify.failures.run)
             if self._lifespan is not None:
                 nursery.start_soon(self._lifespan.run)
