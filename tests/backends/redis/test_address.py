@@ -181,6 +181,7 @@ def test_whatever_is_percent_encoded_is_read(name: str, password: str) -> None:
         ("redis://h?prefix=%ff", "parameter prefix is not UTF-8"),
         ("redis://h?prefix=user", "prefix 'user' begins like a key that has none"),
         ("redis://h?prefix=broadcast:x", "prefix 'broadcast:x' begins like a key"),
+        ("redis://h?prefix=trio-beat", "prefix 'trio-beat' begins like a key"),
         ("redis://h?password_file=a%00b", "password_file is no file name"),
         ("redis://h?timeout=0", "timeout '0' is not a number of seconds > 0"),
         ("redis://h?timeout=nan", "timeout 'nan'"),

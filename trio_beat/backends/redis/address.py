@@ -55,7 +55,7 @@ _PARAMETERS: Final = (
 )
 _FILES: Final = ("password_file", "ca", "cert", "key", "sentinel_password_file")
 #: What keys without a prefix begin with.
-_AUDIENCES: Final = ("broadcast", "user", "group", "session")
+_FIRST_PARTS: Final = ("broadcast", "user", "group", "session", "trio-beat")
 _PASSWORDS: Final = re.compile(r".*(pass|pwd|secret|token|auth).*", re.IGNORECASE)
 _NODE: Final = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?P<port>:.*)?", re.DOTALL)
 #: The name of a host; getaddrinfo decides about the rest.
@@ -350,8 +350,8 @@ def _node(text: str, port: int) -> tuple[str, int]:
 
 
 def _prefix(text: str) -> str:
-    if text.partition(":")[0] in _AUDIENCES:
-        names = ", ".join(_AUDIENCES)
+    if text.partition(":")[0] in _FIRST_PARTS:
+        names = ", ".join(_FIRST_PARTS)
         raise ValueError(f"prefix {text!r} begins like a key that has none: with one of {names}")
     return text
 
