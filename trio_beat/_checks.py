@@ -85,13 +85,21 @@ def check_token(name: str, value: str) -> None:
         raise ValueError(f"{name} {value!r} is not a token (RFC 9110, section 5.6.2)")
 
 
-def check_subprotocols(value: Iterable[str]) -> tuple[str, ...]:
-    """Check names of subprotocols (RFC 6455, section 4.1), and return them as a tuple."""
+def check_subprotocols(value: Iterable[str], *, secret: bool = False) -> tuple[str, ...]:
+    """Check names of subprotocols (RFC 6455, section 4.1), and return them as a tuple.
+
+    Args:
+        secret: whether a name may be one, such as a token that a client offers; no message has it.
+    """
     if isinstance(value, str):
-        text = f"subprotocols is {value!r}; it must be a sequence of names"
+        shown = "a text" if secret else repr(value)
+        text = f"subprotocols is {shown}; it must be a sequence of names"
         raise ValueError(text)  # noqa: TRY004 - a text is a sequence of texts
     names = tuple(value)
-    for name in names:
+    for number, name in enumerate(names, 1):
+        if secret and not (isinstance(name, str) and TOKEN.fullmatch(name)):
+            kind = TypeError if not isinstance(name, str) else ValueError
+            raise kind(f"subprotocol {number} is not a token (RFC 9110, section 5.6.2)")
         check_token("subprotocol", name)
     # A header would format an enumeration's members by their names.
     return tuple(map(str.__str__, names))

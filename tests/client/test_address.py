@@ -96,3 +96,27 @@ def test_header_that_cannot_be_sent_is_named_without_its_value() -> None:
     with pytest.raises(ValueError, match="header 'Authorization' or its value") as caught:
         connect("ws://host/", headers={"Authorization": "Bearer s3cret\n"})
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"url": b"ws://host/?token=s3cret"}, "^url is a bytes; it must be a text$"),
+        ({"headers": "Authorization: s3cret"}, "^headers is a str; it must be a mapping, or pairs"),
+        ({"headers": None}, "^headers is a NoneType; it must be a mapping, or pairs of texts$"),
+        ({"headers": ["s3cret"]}, "^headers has what is no pair; it must be"),
+        ({"headers": [("A", "B", "s3cret")]}, "^headers has what is no pair; it must be"),
+        ({"subprotocols": ["bearer", "s3cret="]}, "^subprotocol 2 is not a token"),
+        ({"subprotocols": ["bearer", b"s3cret"]}, "^subprotocol 2 is not a token"),
+        ({"subprotocols": "s3cret"}, "^subprotocols is a text; it must be a sequence of names$"),
+    ],
+)
+def test_what_may_be_secret_is_not_quoted(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=text) as caught:
+        connect(**{"url": URL, **arguments})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_address_shows_no_secret() -> None:
+    address = make_address("ws://u:s3cret@host/?t=s3cret", {"A": "s3cret"}, ["s3cret"], None)
+    assert "s3cret" not in repr(address)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 from websockets.exceptions import InvalidURI
 from websockets.headers import build_host
@@ -15,6 +15,9 @@ from websockets.uri import WebSocketURI, parse_uri
 from .._checks import TOKEN, check_kind, check_subprotocols
 from .._protocol.client_handshake import OpeningHandshake
 from .._text import public_url
+
+#: What a request carries beside the handshake's own headers.
+Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
 #: A request's target and the host of a URL, percent-encoded (RFC 3986); the value of a header
 #: (RFC 9110, section 5.5).
@@ -31,9 +34,10 @@ _OWN: Final = re.compile(
 class Address:
     """Where a client connects to, and what it sends in its request."""
 
-    uri: WebSocketURI
-    headers: tuple[tuple[str, str], ...]
-    subprotocols: tuple[str, ...]
+    # Not shown, as they may be secret: a query, a password, the values of headers, a token.
+    uri: WebSocketURI = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    subprotocols: tuple[str, ...] = field(repr=False)
     ssl_context: ssl.SSLContext | None  #: None exactly where the URL is not secure
 
     @property
@@ -53,17 +57,36 @@ class Address:
 
 def make_address(
     url: str,
-    headers: Mapping[str, str] | Iterable[tuple[str, str]],
+    headers: Headers,
     subprotocols: Sequence[str],
     ssl_context: ssl.SSLContext | None,
+    default_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
 ) -> Address:
     """Check a client's URL and what goes with it; the arguments are those of `connect`.
+
+    Args:
+        default_context: makes a TLS context where the URL is secure and none is given.
 
     Raises:
         TypeError: an argument is of another type.
         ValueError: an argument can never be right; says which, and what is allowed.
     """
-    check_kind("url", url, str, "a text")
+    uri = _parse(url)
+    check_context(ssl_context)
+    if ssl_context is not None and not uri.secure:
+        shown = public_url(url)
+        raise ValueError(f"ssl_context is given, but {shown!r} is not secure; expected wss://...")
+    pairs = check_headers(headers)
+    names = check_subprotocols(subprotocols, secret=True)
+    if uri.secure and ssl_context is None:
+        ssl_context = default_context()
+    return Address(uri, pairs, names, ssl_context)
+
+
+def _parse(url: str) -> WebSocketURI:
+    if not isinstance(url, str):
+        # Not quoted: its query may be secret.
+        raise TypeError(f"url is a {type(url).__name__}; it must be a text")
     shown = public_url(url)
     try:
         uri = parse_uri(url)
@@ -73,23 +96,44 @@ def make_address(
         raise ValueError(f"{shown!r} is not the URL of a WebSocket; {expected}") from None
     if not TARGET.fullmatch(uri.resource_name) or not _HOST.fullmatch(uri.host):
         raise ValueError(f"{shown!r} has characters that must be percent-encoded (RFC 3986)")
-    if ssl_context is not None:
-        check_kind("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext, or None")
-    if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:
+    return uri
+
+
+def check_context(ssl_context: ssl.SSLContext | None) -> None:
+    """Check the TLS context of a client.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: it is a server's.
+    """
+    if ssl_context is None:
+        return
+    check_kind("ssl_context", ssl_context, ssl.SSLContext, "an ssl.SSLContext, or None")
+    if ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:
         raise ValueError("ssl_context is a server's; see ssl.create_default_context()")
-    if ssl_context is not None and not uri.secure:
-        raise ValueError(f"ssl_context is given, but {shown!r} is not secure; expected wss://...")
+
+
+def check_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Check the headers that a client adds to its request, and return them as pairs.
+
+    Raises:
+        TypeError: they are of another type.
+        ValueError: a header cannot be sent, or is not the application's.
+    """
+    if isinstance(headers, str | bytes) or not isinstance(headers, Iterable):
+        # Not quoted, here and below: it may be secret.
+        kind = type(headers).__name__
+        raise TypeError(f"headers is a {kind}; it must be a mapping, or pairs of texts")
     pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+            raise TypeError("headers has what is no pair; it must be a mapping, or pairs of texts")
     check_fields(pairs)
     for name, _ in pairs:
         if _OWN.fullmatch(name):
             raise ValueError(f"header {name!r} is the handshake's own")
     # A header would format an enumeration's members by their names.
-    pairs = tuple((str.__str__(name), str.__str__(value)) for name, value in pairs)
-    names = check_subprotocols(subprotocols)
-    if uri.secure and ssl_context is None:
-        ssl_context = ssl.create_default_context()  # once: it reads all certificates
-    return Address(uri, pairs, names, ssl_context)
+    return tuple((str.__str__(name), str.__str__(value)) for name, value in pairs)
 
 
 def check_fields(pairs: Iterable[tuple[str, str]]) -> None:
