@@ -68,6 +68,7 @@ WITHIN: Final = {
         ("backoff", "context"),
         ("session",),
         ("consumer", "dial", "options"),
+        ("destination",),
         ("address",),
     ),
     "_command": (

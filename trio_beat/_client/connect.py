@@ -29,23 +29,26 @@ class connect(ClientContext):  # noqa: N801 - is called like a function
 
     Args:
         url: ``ws://host[:port]/path?query``, or ``wss://`` for TLS; a user and password in it are
-            sent as a header (RFC 7617).
+            sent as a header (RFC 7617). Or an async callable without arguments that gives it, for
+            example with a fresh token; each attempt to connect asks it.
         heartbeat: how often the connection beats, and when the server counts as dead. Its
             `message` is for servers that expect one: others take it for a message of yours.
         ssl_context: for ``wss://``, for example with a private authority; None: the system's
             authorities.
-        headers: sent with the request.
+        headers: sent with the request, a mapping or pairs; or an async callable without arguments
+            that gives them, likewise.
         subprotocols: names to offer, the preferred one first.
-        connect_timeout: seconds for TCP, TLS and the opening handshake together; `math.inf`: no
-            limit.
+        connect_timeout: seconds for the callables, TCP, TLS and the opening handshake together;
+            `math.inf`: no limit.
         message_size: the largest message to receive, in bytes, or in characters where it is text;
             a larger one ends the connection.
         inbound: how many messages may wait for the block before the server feels back-pressure.
         outbox: bytes that may wait for the socket before the server counts as too slow.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: an argument can never be right.
+        TypeError: an argument is of another type; or what a callable gave, on entering the context.
+        ValueError: an argument can never be right; or what a callable gave, likewise.
+        Exception: what a callable raises, on entering the context.
         ConnectFailed: there is no connection, see its subclasses. On entering the context.
         ConnectionLost: the connection has been lost. On leaving the context.
     """

@@ -7,14 +7,14 @@ group, so the context's nursery is never told of it.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import trio
 
 from .._connection.connection import Connection
 from .._heartbeat import Heartbeat
 from .._plain import Plain
-from .address import make_address
+from .destination import URL, Destination, RequestHeaders
 from .options import Options
 from .session import Session
 
@@ -33,19 +33,25 @@ class ClientContext:
 
     def __init__(
         self,
-        url: str,
+        url: URL,
         *,
         heartbeat: Heartbeat = Heartbeat(interval=5.0),  # noqa: B008 - immutable
         ssl_context: ssl.SSLContext | None = None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        headers: RequestHeaders = (),
         subprotocols: Sequence[str] = (),
         connect_timeout: float = 10.0,
         message_size: int = 2**20,
         inbound: int = 16,
         outbox: int = 2**20,
     ) -> None:
-        address = make_address(url, headers, subprotocols, ssl_context)
-        self._options = Options(address, heartbeat, connect_timeout, message_size, inbound, outbox)
+        self._options = Options(
+            Destination(url, headers, subprotocols, ssl_context),
+            heartbeat,
+            connect_timeout,
+            message_size,
+            inbound,
+            outbox,
+        )
         #: The open connection, or the last one; None before the first.
         self._session: Session | None = None
         self._entered = self._left = False

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from .._checks import check_kind, check_seconds, check_whole
 from .._heartbeat import Heartbeat
-from .address import Address
+from .destination import Destination
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a client connects, and the limits of its connections; see `connect`."""
 
-    address: Address
+    destination: Destination
     heartbeat: Heartbeat
     connect_timeout: float
     message_size: int

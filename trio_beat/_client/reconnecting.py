@@ -12,6 +12,7 @@ from .._connection.ending import ended
 from .._exceptions import Closed, ConnectFailed, EndReason, HandshakeRefused, TLSFailed
 from .._log import get_logger
 from .._protocol.frames import forbids
+from .._text import printable
 from .backoff import Backoff
 from .context import ClientContext
 from .session import Session
@@ -96,21 +97,24 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
             if closed.by is EndReason.PEER and forbids(closed.code):
                 raise ended(closed)
             code = closed.code if closed.by is EndReason.PEER else 1006
-            self._put_off(closed, code, session.lived)
+            self._put_off(closed, code, session.place, session.lived)
         while True:
             # A time, not a duration: an iteration that is cancelled does not shorten the pause.
             await trio.sleep_until(self._not_before)
+            session = Session(self._options)
             try:
-                return await self._open(Session(self._options))
+                return await self._open(session)
             except ConnectFailed as exc:
                 if _is_final(exc):
                     raise
-                self._put_off(exc, getattr(exc, "status", 1006))
+                self._put_off(exc, getattr(exc, "status", 1006), session.place)
 
-    def _put_off(self, why: Closed | ConnectFailed, code: int, lived: float = 0.0) -> None:
+    def _put_off(
+        self, why: Closed | ConnectFailed, code: int, place: str | None, lived: float = 0.0
+    ) -> None:
         pause = self._backoff.pause(code, lived=lived)
-        text, place = str(why), self._options.address.place
-        where = "" if place in text else f"{place}: "
+        text = printable(str(why))  # it may be the application's own
+        where = "" if place is None or place in text else f"{place}: "
         _log.info("%s%s; again in %.1f s", where, text, pause)
         self._not_before = trio.current_time() + pause
 

@@ -34,6 +34,7 @@ from .._plain import leaves
 from .._protocol.client_handshake import Opened
 from .._transports.client_stream import ClientStream
 from .._transports.kernel import set_up
+from .address import Address
 from .consumer import BlockConsumer
 from .dial import dial, perform_handshake, start_transport
 from .options import Options
@@ -57,6 +58,8 @@ class Session:
     def __init__(self, options: Options, on_lost: Callable[[], object] = lambda: None) -> None:
         self._options = options
         self._on_lost = on_lost
+        #: None: the application has not told it yet.
+        self._address: Address | None = None
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -79,6 +82,11 @@ class Session:
     def lived(self) -> float:
         """Seconds for which the connection was open, without the closing handshake."""
         return self._consumer.lived or 0.0
+
+    @property
+    def place(self) -> str | None:
+        """Host and port, for people; None: the application has not told the URL."""
+        return self._address.place if self._address else self._options.destination.place
 
     def shield(self) -> None:
         """Ignore cancellation from outside from now on; the caller promises to call `close`."""
@@ -104,13 +112,18 @@ class Session:
     async def _open(
         self, sockets: contextlib.ExitStack
     ) -> tuple[socket.socket, ClientStream, Opened]:
-        address, handshake = self._options.address, self._options.address.handshake()
-        with trio.move_on_after(self._options.connect_timeout):
+        timeout, handshake = self._options.connect_timeout, None
+        with trio.move_on_after(timeout):
+            address = await self._options.destination.address()
+            self._address, handshake = address, address.handshake()
             sock, stream = await dial(address)
             sockets.callback(stream.abort)
             set_up(sock, self._options.heartbeat.patience)
             return sock, stream, await perform_handshake(handshake, stream)
-        text = f"{address.place} did not answer within {self._options.connect_timeout:g} s"
+        if handshake is None:
+            asked = self._options.destination.asked
+            raise ConnectTimeout(f"{asked} did not return within {timeout:g} s")
+        text = f"{self.place} did not answer within {timeout:g} s"
         raise handshake.refusal() or ConnectTimeout(text)
 
     async def _start(
@@ -123,11 +136,12 @@ class Session:
         metronome = Metronome(options.heartbeat.interval, slots=1)
         await tasks.start(metronome.run)
         self._consumer.subprotocol = opened.subprotocol
+        assert self._address is not None
         return Life(
             transport,
             Shared(options.heartbeat, metronome, options.outbox, SlowPolicy.DISCONNECT),
             self._consumer,
-            path=options.address.target,
+            path=self._address.target,
             response=b"",
         )
 
