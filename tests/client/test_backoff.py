@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.chance import Chance
-from trio_beat._client.backoff import Backoff, asks_for_time
+from trio_beat._client.backoff import Backoff, Credentials, asks_for_time
 
 INTERVAL = 5.0
 
@@ -48,3 +48,19 @@ def test_are_always_in_bounds(ends: list[tuple[int, float]]) -> None:
     for code, lived in ends * 10:
         shortest = 8 if asks_for_time(code) else 1
         assert shortest <= backoff.pause(code, lived=lived) <= 30
+
+
+class TestCredentials:
+    @pytest.mark.parametrize(("fresh", "most"), [(True, 3), (False, 0)])
+    def test_are_offered_so_often(self, fresh: bool, most: int) -> None:
+        credentials = Credentials(INTERVAL, fresh=fresh)
+        assert [credentials.rejected() for _ in range(10)] == [True] * most + [False] * (10 - most)
+
+    def test_were_good_where_a_connection_lived(self) -> None:
+        credentials = Credentials(INTERVAL, fresh=True)
+        for _ in range(3):
+            assert credentials.ended(3000, INTERVAL - 0.1)
+        assert credentials.ended(1001, INTERVAL - 0.1)
+        assert not credentials.ended(3000, INTERVAL - 0.1)
+        assert credentials.ended(3000, INTERVAL)
+        assert credentials.ended(3000, 0)

@@ -5,6 +5,8 @@
 2. The ceiling falls back only after a connection has lived for one interval: a server that accepts
    connections and ends them at once gets longer and longer pauses.
 3. A server that asks to come later (1012, 1013) gets a longer pause.
+4. A server that does not accept the client's credentials (401, or 3000 soon after the handshake)
+   is asked again only with credentials that may be fresh, and only some times in a row.
 
 The browser's client (``_site/static/trio-beat.js``) follows the same rules.
 """
@@ -20,6 +22,13 @@ SHORTEST: Final = 1.0
 LONGEST: Final = 30.0
 #: Seconds: the shortest pause where a server asks to come later.
 BUSY: Final = 8.0
+
+#: Times in a row that a client comes back with credentials that a server did not accept.
+MOST_UNAUTHORIZED: Final = 3
+
+#: Of HTTP (RFC 9110, section 15.5.2), and as a close code (IANA's registry of them).
+UNAUTHORIZED_STATUS: Final = 401
+UNAUTHORIZED: Final = 3000
 
 #: "Service restart" and "try again later" (the registry of RFC 6455, section 11.7).
 _LATER: Final = frozenset({1012, 1013})
@@ -62,3 +71,34 @@ class Backoff:
         # The ceiling is reached after three failures; counting on would end in an overflow.
         self._failures = min(self._failures + 1, 8)
         return self._chance.uniform(shortest, max(longest, 2 * shortest))
+
+
+class Credentials:
+    """Whether a client may come back after its credentials were not accepted. Pure.
+
+    Args:
+        interval: seconds that a connection must have lived for its credentials to be good ones.
+        fresh: whether the application is asked for credentials at each attempt.
+    """
+
+    def __init__(self, interval: float, *, fresh: bool) -> None:
+        self._interval = interval
+        self._most = MOST_UNAUTHORIZED if fresh else 0
+        self._rejected = 0
+
+    def ended(self, code: int, lived: float) -> bool:
+        """Note that a connection has ended; whether to come back.
+
+        Args:
+            code: the close code; 1006 where the server did not close.
+            lived: seconds for which the connection was open.
+        """
+        if lived >= self._interval:
+            self._rejected = 0
+            return True
+        return code != UNAUTHORIZED or self.rejected()
+
+    def rejected(self) -> bool:
+        """Note that credentials were not accepted; whether to come back."""
+        self._rejected = min(self._rejected + 1, self._most + 1)
+        return self._rejected <= self._most

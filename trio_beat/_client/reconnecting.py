@@ -13,7 +13,7 @@ from .._exceptions import Closed, ConnectFailed, EndReason, HandshakeRefused, TL
 from .._log import get_logger
 from .._protocol.frames import forbids
 from .._text import printable
-from .backoff import Backoff
+from .backoff import UNAUTHORIZED_STATUS, Backoff, Credentials
 from .context import ClientContext
 from .session import Session
 
@@ -36,23 +36,34 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
     seconds where the server asks to come later (close codes 1012 and 1013, HTTP statuses 429 and
     503).
 
+    Where `url` or `headers` is an async callable, the client comes back with fresh credentials. It
+    does so also after a 401 (RFC 9110, section 15.5.2), and after a close with 3000 before the
+    connection has lived for one interval: three times in a row at most. Without a callable each of
+    these is the end. After a close with 3000 later on it comes back in either case.
+
     Args:
         url, heartbeat, ssl_context, headers, subprotocols, connect_timeout, message_size, inbound,
             outbox: see `connect`.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: an argument can never be right.
+        TypeError: an argument is of another type, or what a callable gave. Of a callable: on the
+            next iteration.
+        ValueError: an argument can never be right, or what a callable gave. Likewise.
         ConnectionClosed: the server has closed with 1008, or 4000 to 4099, and so forbids to
-            reconnect. On the next iteration.
+            reconnect; or with 3000, as above. On the next iteration.
         HandshakeRefused: the server refuses this client. On the next iteration.
         TLSFailed: the server's certificate is not trusted. On the next iteration.
+        Exception: what a callable raises, on the next iteration; a `ConnectFailed` is as one of
+            the attempt's own.
     """
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         await self._enter()
-        self._backoff = Backoff(self._options.heartbeat.interval)
+        interval = self._options.heartbeat.interval
+        self._backoff = Backoff(interval)
+        fresh = bool(self._options.destination.asked)
+        self._credentials = Credentials(interval, fresh=fresh)
         #: Of the task that waits for the next connection, cancelled when the context is left;
         #: None: no task waits.
         self._iterating: trio.CancelScope | None = None
@@ -92,12 +103,7 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
         if (session := self._session) is not None:
             await session.close(None)
             self._session = None
-            closed = session.connection.closed
-            assert closed is not None
-            if closed.by is EndReason.PEER and forbids(closed.code):
-                raise ended(closed)
-            code = closed.code if closed.by is EndReason.PEER else 1006
-            self._put_off(closed, code, session.place, session.lived)
+            self._consider(session)
         while True:
             # A time, not a duration: an iteration that is cancelled does not shorten the pause.
             await trio.sleep_until(self._not_before)
@@ -105,9 +111,18 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
             try:
                 return await self._open(session)
             except ConnectFailed as exc:
-                if _is_final(exc):
+                if self._is_final(exc):
                     raise
                 self._put_off(exc, getattr(exc, "status", 1006), session.place)
+
+    def _consider(self, session: Session) -> None:
+        """Decide what follows from the end of a connection: a pause, or that it was the last."""
+        closed, lived = session.connection.closed, session.lived
+        assert closed is not None
+        code = closed.code if closed.by is EndReason.PEER else 1006
+        if not self._credentials.ended(code, lived) or forbids(code):
+            raise ended(closed)
+        self._put_off(closed, code, session.place, lived)
 
     def _put_off(
         self, why: Closed | ConnectFailed, code: int, place: str | None, lived: float = 0.0
@@ -118,9 +133,10 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
         _log.info("%s%s; again in %.1f s", where, text, pause)
         self._not_before = trio.current_time() + pause
 
-
-def _is_final(exc: ConnectFailed) -> bool:
-    """Whether another attempt would fail in the same way."""
-    if isinstance(exc, HandshakeRefused):
-        return exc.status < 500 and exc.status not in _TRANSIENT
-    return isinstance(exc, TLSFailed) and exc.untrusted
+    def _is_final(self, exc: ConnectFailed) -> bool:
+        """Whether another attempt would fail in the same way."""
+        if isinstance(exc, HandshakeRefused):
+            if exc.status == UNAUTHORIZED_STATUS:
+                return not self._credentials.rejected()
+            return exc.status < 500 and exc.status not in _TRANSIENT
+        return isinstance(exc, TLSFailed) and exc.untrusted
