@@ -29,6 +29,9 @@ beat.addEventListener("message", ({ data }) => {
   console.log(typeof data === "string" ? data.length : data.byteLength);
 });
 beat.send(new Uint8Array(3));
+const fresh = async (): Promise<string[]> => ["bearer", await (await fetch("/token")).text()];
+new TrioBeat(() => "wss://example.com/ws/news", { protocols: fresh });
+new TrioBeat(async () => new URL("wss://example.com/ws/news"), { protocols: () => "chat" });
 export async function main(): Promise<void> {
   for await (const message of beat) console.log(state, latency, message);
   beat.close(1000, "done");
@@ -62,13 +65,17 @@ def test_declarations_are_strict(tmp_path: Path) -> None:
 
 def test_declarations_refuse_what_does_not_exist(tmp_path: Path) -> None:
     done = _compile(
-        tmp_path, _USE + 'beat.send(7); beat.latency = 3; new TrioBeat("", { intervall: 1 });\n'
+        tmp_path,
+        _USE
+        + 'beat.send(7); beat.latency = 3; new TrioBeat("", { intervall: 1 });\n'
+        + "new TrioBeat(async () => true);\n",
     )
     assert done.returncode != 0
     for complaint in (
         "'number' is not assignable",
         "read-only property",
         "'intervall' does not exist",
+        "'boolean' is not assignable",
     ):
         assert complaint in done.stdout
 

@@ -11,8 +11,8 @@ from tests.support.browser import wait_for
 from tests.support.command import Command
 
 HEARTBEAT = "--heartbeat--"
+_ARGUMENTS = "const [urls, options, done] = arguments;"
 _OPEN = """
-const [urls, options, done] = arguments;
 import("/trio-beat.js").then(({ TrioBeat }) => {
   window.log = [];
   window.clients = urls.map((url, index) => {
@@ -40,7 +40,14 @@ class Entry(NamedTuple):
 
 def open_each(chrome: webdriver.Chrome, urls: Sequence[str], **options: Any) -> None:
     """Open a client to each URL, and begin a new log."""
-    chrome.execute_async_script(_OPEN, urls, options)
+    chrome.execute_async_script(_ARGUMENTS + _OPEN, urls, options)
+
+
+def open_scripted(chrome: webdriver.Chrome, *urls: str, **options: str) -> None:
+    """Open a client to each URL, and begin a new log; all of them are expressions of JavaScript."""
+    pairs = ", ".join(f"{name}: {value}" for name, value in options.items())
+    arguments = f"const [done] = arguments, urls = [{', '.join(urls)}], options = {{ {pairs} }};"
+    chrome.execute_async_script(arguments + _OPEN)
 
 
 def open_clients(chrome: webdriver.Chrome, url: str, count: int = 1, **options: Any) -> None:

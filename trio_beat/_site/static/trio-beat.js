@@ -13,6 +13,12 @@
 //    closing accepts messages and drops them: it counts as closed.
 // 6. A pause between two attempts ends early when something may have changed: the network is back,
 //    or the page is visible again.
+// 7. A URL or subprotocols that are a function are asked for at each attempt, within its time. What
+//    comes from an attempt that is over is ignored. The function is not called within the
+//    constructor: it may use what that returns.
+// 8. A server that closes with 3000 does not accept the page's credentials. Soon after the handshake
+//    they were no good from the start: only a function may give others, and is asked for them some
+//    times in a row. Later they have expired.
 
 const SECOND = 1000;
 const FIRST_PAUSE = 4 * SECOND; // the ceiling of the first pause; it doubles with each failure
@@ -20,9 +26,13 @@ const SHORTEST_PAUSE = SECOND;
 const LONGEST_PAUSE = 30 * SECOND;
 const BUSY_PAUSE = 8 * SECOND; // the shortest pause where the server asks to come later
 const BUSY = new Set([1012, 1013]);
+const UNAUTHORIZED = 3000;
+const MOST_UNAUTHORIZED = 3; // times in a row that a page comes back with credentials that were no good
 const LATE = 2; // intervals: a timer that took longer means that the page was suspended
 
 const forbids = (code) => code === 1008 || (code >= 4000 && code < 4100);
+const isFunction = (value) => typeof value === "function";
+const told = async (value) => (isFunction(value) ? value() : value);
 
 function checked(options) {
   const { heartbeat = "--heartbeat--", watchdog, interval = 5, misses = 3 } = options;
@@ -35,14 +45,17 @@ function checked(options) {
 }
 
 export class TrioBeat extends EventTarget {
-  #url;
+  #url = ""; // the last one that was used
+  #source; // a URL, or what is asked for it
   #options;
   #state = "connecting";
   #latency = null;
   #socket = null;
+  #asking = null; // tells an attempt that asks functions from those before it
   #waiting = []; // messages, until there is an open socket
   #readers = new Set();
   #failures = 0;
+  #rejected = 0; // times in a row that the page's credentials were no good
   #missed = 0;
   #late = 0; // timers in a row that were late, with nothing received
   #armed; // whether silence means that the server is dead
@@ -62,7 +75,8 @@ export class TrioBeat extends EventTarget {
   constructor(url, options = {}) {
     super();
     this.#options = checked(options);
-    this.#url = String(url);
+    this.#source = isFunction(url) ? url : String(url);
+    if (!isFunction(url)) this.#url = this.#source;
     this.#armed = this.#options.watchdog === true;
     this.#connect(); // before any listener is added: where this throws, nothing remains
     this.#listen("addEventListener");
@@ -139,10 +153,38 @@ export class TrioBeat extends EventTarget {
     }
   }
 
+  #asks() {
+    return isFunction(this.#source) || isFunction(this.#options.protocols);
+  }
+
   #connect() {
     this.#drop(); // an earlier attempt may still be pending
+    if (this.#asks()) this.#ask();
+    else this.#dial(this.#source, this.#options.protocols);
+    // An attempt may take as long as a server may be silent.
+    this.#timer = setTimeout(() => this.#lost(1006, "no answer"), this.#options.interval * this.#options.misses);
+  }
+
+  async #ask() {
+    const asking = (this.#asking = {});
+    const over = () => this.#asking !== asking;
+    try {
+      await null; // rule 7
+      if (over()) return;
+      const [url, protocols] = await Promise.all([told(this.#source), told(this.#options.protocols)]);
+      if (over()) return;
+      // Not left to WebSocket: for browsers, "undefined" is a relative URL.
+      if (url === undefined || url === null) throw new TypeError(`the URL is ${url}`);
+      this.#dial(String(url), protocols ?? []);
+    } catch (error) {
+      if (!over()) this.#lost(1006, String(error));
+    }
+  }
+
+  #dial(url, protocols) {
+    this.#url = url;
     const begun = performance.now();
-    const socket = new WebSocket(this.#url, this.#options.protocols);
+    const socket = new WebSocket(url, protocols);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     socket.onopen = () => {
@@ -151,8 +193,6 @@ export class TrioBeat extends EventTarget {
     };
     socket.onmessage = (event) => this.#received(event.data);
     socket.onclose = ({ code, reason }) => this.#lost(code, reason);
-    // An attempt may take as long as a server may be silent.
-    this.#timer = setTimeout(() => this.#lost(1006, "no answer"), this.#options.interval * this.#options.misses);
   }
 
   #opened(socket) {
@@ -225,7 +265,7 @@ export class TrioBeat extends EventTarget {
   #drop() {
     clearTimeout(this.#timer);
     const socket = this.#socket;
-    this.#socket = null;
+    this.#socket = this.#asking = null;
     if (socket !== null) {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close();
@@ -234,9 +274,11 @@ export class TrioBeat extends EventTarget {
 
   #lost(code, reason) {
     const lived = this.#state === "open" ? performance.now() - this.#openedAt : 0;
-    if (lived >= this.#options.interval) this.#failures = 0;
+    if (lived >= this.#options.interval) this.#failures = this.#rejected = 0;
+    else if (code === UNAUTHORIZED) this.#rejected += 1;
     this.#drop();
-    if (forbids(code)) {
+    const rejected = code === UNAUTHORIZED && this.#rejected > (this.#asks() ? MOST_UNAUTHORIZED : 0);
+    if (forbids(code) || rejected) {
       this.#finish(code, reason);
       return;
     }
