@@ -13,13 +13,13 @@ from tests.support.command import run_command
 from tests.support.documents import DOCUMENTS, document, examples, program
 from tests.support.peer import dial
 from tests.support.serving import serving
-from trio_beat import open_hub
+from trio_beat import Connection, Refused, Request, open_hub
 
 _EXAMPLES = {
     "heartbeats": {"python": 1},
     "channels": {"python": 1},
     "embedding": {"python": 7},
-    "clients": {"python": 3, "javascript": 1},
+    "clients": {"python": 4, "javascript": 2},
     "operating": {"toml": 1, "sh": 4},
     "backends": {"python": 2, "toml": 1},
     "redis": {"python": 1, "text": 2},
@@ -101,12 +101,36 @@ async def test_a_signal_drains() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", [0, 1, 3])
 async def test_clients_print_what_is_published(number: int) -> None:
     async with open_hub() as hub, serving(hub=hub) as server:
         await hub.publish("broadcast:news", "hello")  # kept, and sent to each new subscriber
         async with program(examples("clients", "python")[number], server.port) as running:
             assert await running.line() == "hello\n"
+
+
+@pytest.mark.real
+async def test_a_client_comes_back_with_a_fresh_token(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("first\n")
+
+    async def admit(request: Request) -> None:
+        if request.headers["authorization"] != f"Bearer {token.read_text().strip()}":
+            raise Refused(401, "who are you?")
+
+    async def greet(connection: Connection) -> None:
+        await connection.send(f"hello {token.read_text().strip()}")
+        if token.read_text() == "first\n":
+            token.write_text("second\n")
+            await connection.aclose(3000, "expired")
+        async for _ in connection:
+            pass
+
+    async with serving(greet, admit=admit) as server:
+        (example,) = (text for text in examples("clients", "python") if "token" in text)
+        async with program(example, server.port, HOME=str(tmp_path)) as running:
+            assert await running.line() == "hello first\n"
+            assert await running.line() == "hello second\n"
 
 
 @pytest.mark.real

@@ -87,21 +87,48 @@ async def test_comes_back_with_a_fresh_token(chromium: webdriver.Chrome, tmp_pat
     assert tokens == [f"token-{number}" for number in range(1, 6)]
 
 
-async def test_tokens_that_are_no_good_end_it(chromium: webdriver.Chrome, tmp_path: Path) -> None:
-    async with serving(expire_at_once) as server:
+async def test_refusals_that_a_page_can_see_end_it(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    async def refuse(request: Request) -> None:
+        status = int(request.path.rpartition("/")[2])
+        raise Refused(status, f"this is {status}")
+
+    async with serving(expire_at_once, admit=refuse, refuse_by="close") as server:
 
         def use() -> None:
-            url = f"'ws://127.0.0.1:{server.port}/ws/'"
-            open_scripted(chromium, f"() => {url}", url, interval="600")
-            wait_for(chromium, lambda c: len(log(c, "close")) == 2, _PATIENCE)
-            for client, attempts in enumerate([4, 1]):
-                kinds = [
-                    e.kind for e in log(chromium, "open", "reconnecting", "close", client=client)
-                ]
-                assert kinds == [*["open", "reconnecting"] * (attempts - 1), "open", "close"]
-                (close,) = log(chromium, "close", client=client)
-                assert close.detail == {"code": 3000, "reason": "expired", "unsent": []}
+            url = f"ws://127.0.0.1:{server.port}/ws/"
+            urls = [f"() => '{url}401'", f"'{url}401'", f"() => '{url}403'"]
+            open_scripted(chromium, *urls, interval="600")
+            wait_for(chromium, lambda c: len(log(c, "close")) == len(urls), _PATIENCE)
+            for client, attempts in enumerate([4, 1, 1]):
+                entries = log(chromium, "open", "reconnecting", "close", client=client)
+                expected = [*["open", "reconnecting"] * (attempts - 1), "open", "close"]
+                assert [entry.kind for entry in entries] == expected
+                status = 403 if client == 2 else 401
+                code = 4003 if client == 2 else 3000
+                told = {"code": code, "reason": f"this is {status}", "unsent": []}
+                assert entries[-1].detail == told
                 assert state(chromium, client) == "closed"
+
+        await drive(chromium, tmp_path, use)
+
+
+async def test_a_refusal_that_a_page_cannot_see_is_tried_again(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    async def refuse(request: Request) -> None:
+        raise Refused(401, "who are you?")
+
+    async with serving(expire_at_once, admit=refuse) as server:
+
+        def use() -> None:
+            open_scripted(chromium, f"() => 'ws://127.0.0.1:{server.port}/ws/'")
+            chromium.execute_script(_NO_PAUSES)
+            wait_for(chromium, lambda c: len(log(c, "reconnecting")) > 4, _PATIENCE)
+            assert {entry.detail["code"] for entry in log(chromium, "reconnecting")} == {1006}
+            assert log(chromium, "open", "close") == []
+            chromium.execute_script("clients[0].close()")
 
         await drive(chromium, tmp_path, use)
 

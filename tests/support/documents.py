@@ -60,19 +60,20 @@ class Program:
 
 
 @asynccontextmanager
-async def program(text: str, port: int = 0) -> AsyncIterator[Program]:
+async def program(text: str, port: int = 0, **variables: str) -> AsyncIterator[Program]:
     """Run an example until the context ends.
 
     Args:
         text: the example.
         port: takes the place of 8000, the only one in it.
+        variables: of its environment, beside the usual ones.
     """
     assert text.count("8000") == 1
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", text.replace("8000", str(port))],
         stdout=subprocess.PIPE,
         text=True,
-        env=clean_environment(),
+        env={**clean_environment(), **variables},
     )
     try:
         yield Program(process)
