@@ -17,13 +17,14 @@ from trio_beat import Connection, Refused, Request, open_hub
 
 _EXAMPLES = {
     "heartbeats": {"python": 1},
-    "channels": {"python": 1},
+    "channels": {"python": 2},
     "embedding": {"python": 7},
     "clients": {"python": 4, "javascript": 2},
     "operating": {"toml": 1, "sh": 4},
     "backends": {"python": 2, "toml": 1},
     "redis": {"python": 1, "text": 2},
-    "ws4redis": {"python": 2, "sh": 1, "nginx": 1},
+    "ws4redis": {"python": 2, "sh": 2, "nginx": 1},
+    "identity": {"python": 1, "sh": 2},
     "hook": {"python": 2},
 }
 
@@ -49,7 +50,7 @@ async def test_heartbeats_are_set_for_a_handler() -> None:
 
 @pytest.mark.real
 async def test_a_handler_subscribes() -> None:
-    async with program(examples("channels", "python")[0]) as running:
+    async with program(examples("channels", "python")[1]) as running:
         port, target = await running.target()
         one, two = await dial(port, target), await dial(port, target)
         for peer in (one, two):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 
 from tests.support.application import answer, playing, says
+from tests.support.django_site import Site, running_site
 from tests.support.documents import document, examples, program
 from tests.support.peer import dial
 from trio_beat import Identity, Refused, Request
@@ -32,32 +29,10 @@ async def test_a_handler_knows_who_it_greets() -> None:
             await peer.aclose()
 
 
-class Site(NamedTuple):
-    """A running site in Django, where bob has logged in."""
-
-    url: str
-    cookie: str
-    session: str
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    directory = tmp_path_factory.mktemp("site")
-    view = directory / "view.py"
-    view.write_text(examples("hook", "python")[1])
-    command = [sys.executable, "-m", "tests.support.django_site", str(directory), str(view)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
-            headers = {"Host": "site.example", "X-Forwarded-Proto": "https"}
-            login = urllib.request.Request(f"{url}/login", headers=headers)
-            with urllib.request.urlopen(login, timeout=60) as response:
-                cookie = response.headers["Set-Cookie"].partition(";")[0]
-                session = response.read().decode()
-            yield Site(f"{url}/hook", cookie, session)
-        finally:
-            process.kill()
+    with running_site(tmp_path_factory.mktemp("site"), examples("hook", "python")[1]) as running:
+        yield running
 
 
 def request(cookie: str, *, host: str = "site.example", secure: bool = True) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shlex
@@ -17,8 +18,10 @@ import pytest
 import trio
 
 from tests.support.broker_port import port
+from tests.support.certificates import ServerFiles
 from tests.support.command import command
-from tests.support.documents import document, examples, program
+from tests.support.django_site import running_site
+from tests.support.documents import document, examples
 from tests.support.peer import Peer, dial
 from tests.support.programs import missing
 from tests.support.serving import serving
@@ -81,7 +84,7 @@ async def test_nginx_passes_websockets_on(tmp_path: Path) -> None:
 
 @pytest.mark.real
 async def test_the_server_has_what_django_publishes(port: int, tmp_path: Path) -> None:
-    (start,) = examples("ws4redis", "sh")
+    start = examples("ws4redis", "sh")[0]
     line = start.replace("\\\n", " ").replace(_REDIS, f"127.0.0.1:{port}")
     python, *options = shlex.split(line)
     assert [python, *options[:4]] == ["python", "-m", "trio_beat", "--port", "8000"]
@@ -113,28 +116,34 @@ async def _run(publish: str, port: int) -> str:
 
 
 @pytest.mark.real
-async def test_a_handler_hears_a_session(port: int) -> None:
-    example = examples("ws4redis", "python")[1]
-    assert example.count(_REDIS) == 1
-    async with (
-        django(port, TEST_REDIS_PREFIX="myapp") as project,
-        program(example.replace(_REDIS, f"127.0.0.1:{port}")) as running,
-    ):
-        await project.publish("kept", "news", sessions=["tfo4xm2u"])
-        server, target = await running.target()
-        hears = await dial(server, target, headers="Cookie: a=b; sessionid=tfo4xm2u\r\n")
-        assert await hears.text() == "kept"
-        await project.publish("not for it", "news", sessions=["other"], broadcast=True)
-        await project.publish("later", "news", sessions=["tfo4xm2u"])
-        assert await hears.text() == "later"
-        await hears.aclose()
-        for headers in ("", "Cookie: sessionid=a:b\r\n"):
-            refused = await dial(server, target, headers=headers)
-            closed = await refused.closed()
-            assert closed is not None
-            assert closed.code == 1008
-            await refused.send_close(1008)
-            await refused.aclose()
+@pytest.mark.slow
+async def test_users_groups_and_sessions(port: int, tmp_path: Path) -> None:
+    view, line = examples("ws4redis", "python")[1], examples("ws4redis", "sh")[1]
+    options = shlex.split(line.replace("\\\n", " ").replace(_REDIS, f"127.0.0.1:{port}"))[5:]
+    target = "/ws/news?subscribe-broadcast&subscribe-user&subscribe-group&subscribe-session"
+    files = ServerFiles(tmp_path)  # the site wants TLS
+    files.context.check_hostname = False
+    with running_site(tmp_path, view) as site:
+        options[options.index("http://127.0.0.1:9000/hook")] = site.url
+        options.append("--auth-timeout=60")
+        with command(tmp_path, *options, *files.options, "--handshake-timeout=60") as running:
+            dialling = functools.partial(dial, running.port, target, ssl_context=files.context)
+            bob = await dialling(headers=f"Cookie: {site.cookie}\r\n")
+            visitor = await dialling(headers="Cookie: theme=dark\r\n")
+            async with django(port, TEST_REDIS_PREFIX="myapp") as project:
+                await project.publish("to bob", "news", users=["bob"])
+                assert await bob.text() == "to bob"
+                await project.publish("to editors", "news", groups=["editors"])
+                assert await bob.text() == "to editors"
+                await project.publish("to a session", "news", sessions=[site.session])
+                assert await bob.text() == "to a session"
+                await project.publish("to all", "news", broadcast=True)
+                assert await bob.text() == await visitor.text() == "to all"
+                anonymous = await dialling()
+                assert await anonymous.text() == "to all"
+            for peer in (bob, visitor, anonymous):
+                await peer.aclose()
+            assert running.end() == 0
 
 
 def test_every_setting_is_explained() -> None:

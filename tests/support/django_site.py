@@ -6,13 +6,46 @@ prints its port. Bob logs in at /login.
 
 from __future__ import annotations
 
+import contextlib
 import runpy
+import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import django  # type: ignore[import-untyped]
 from django.conf import settings  # type: ignore[import-untyped]
+
+
+class Site(NamedTuple):
+    """A running site in Django, where bob has logged in."""
+
+    url: str
+    cookie: str
+    session: str
+
+
+@contextlib.contextmanager
+def running_site(directory: Path, view: str) -> Iterator[Site]:
+    """Run a site that has a view at /hook, until the context ends."""
+    file = directory / "view.py"
+    file.write_text(view)
+    command = [sys.executable, "-m", "tests.support.django_site", str(directory), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            headers = {"Host": "site.example", "X-Forwarded-Proto": "https"}
+            login = urllib.request.Request(f"{url}/login", headers=headers)
+            with urllib.request.urlopen(login, timeout=60) as response:
+                cookie = response.headers["Set-Cookie"].partition(";")[0]
+                session = response.read().decode()
+            yield Site(f"{url}/hook", cookie, session)
+        finally:
+            process.kill()
 
 
 class _Silent(WSGIRequestHandler):
@@ -24,7 +57,7 @@ def main(directory: Path, view: Path) -> None:
     """Serve until the process is killed."""
     settings.configure(
         SECRET_KEY="of no use",
-        ALLOWED_HOSTS=["site.example"],
+        ALLOWED_HOSTS=["site.example", "localhost"],
         SECURE_SSL_REDIRECT=True,
         SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
         USE_TZ=True,
@@ -64,6 +97,7 @@ def main(directory: Path, view: Path) -> None:
 
     def log_in(request: HttpRequest) -> HttpResponse:
         login(request, bob)
+        request.session["ws4redis:memberof"] = ["editors"]  # as ws4redis does it
         return HttpResponse(request.session.session_key)
 
     urlpatterns.append(path("login", log_in))
