@@ -16,6 +16,7 @@ from ._network import SERVER, Network, NoNamespaces, network
 from ._processes import Load, Server, open_load, open_server
 from ._statistics import median
 from ._suite import Command, Figure, Goal, Options, Run
+from .peers import IDLE_ONLY
 
 MISSES: Final = 3
 #: Intervals for which a handler sleeps, and a large message takes: longer than any server waits.
@@ -182,7 +183,7 @@ async def _run(run: Run) -> None:
                     nursery.start_soon(take, peer)
 
 
-_PEERS = tuple(peer for peer in Options().peers if peer != "trio_beat_handler")
+_PEERS = tuple(peer for peer in Options().peers if peer not in IDLE_ONLY)
 
 COMMAND = Command(
     "detect",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._processes import open_load, open_server
 from ._suite import Command, Figure, Goal, Options, Run
+from .peers import IDLE_ONLY
 
 _SIZES = {"small": (100, True), "large": (64 * 1024, False)}
 
@@ -54,7 +55,7 @@ async def _run(run: Run) -> None:
         await run.alternate(measure)
 
 
-_PEERS = tuple(peer for peer in Options().peers if peer != "trio_beat_handler")
+_PEERS = tuple(peer for peer in Options().peers if peer not in IDLE_ONLY)
 
 COMMAND = Command(
     "echo",

@@ -6,6 +6,7 @@ from typing import Any
 
 from ._processes import open_load, open_server
 from ._suite import Command, Figure, Goal, Options, Run
+from .peers import IDLE_ONLY
 
 #: The large ones first, so that the small ones, too, find a slow subscriber's backlog.
 _SIZES = {"large": 16 * 1024, "small": 100}
@@ -82,7 +83,7 @@ async def _run(run: Run) -> None:
         await run.alternate(measure)
 
 
-_PEERS = tuple(peer for peer in Options().peers if peer != "trio_beat_handler")
+_PEERS = tuple(peer for peer in Options().peers if peer not in IDLE_ONLY)
 
 COMMAND = Command(
     "fanout",

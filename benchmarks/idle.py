@@ -58,9 +58,11 @@ FIGURES = (
 GOALS = (
     Goal("memory", 6.2),
     Goal("memory", 9.5, server="trio_beat_handler"),
+    Goal("memory", 1.03, "trio_beat", server="trio_beat_identity"),
     Goal("memory", 0.50, "websockets"),
     Goal("memory", 0.30, "trio_websocket"),
     Goal("memory", 0.30, "websockets_trio"),
+    Goal("cpu", 1.03, "trio_beat", server="trio_beat_identity"),
     Goal("cpu", 0.85, "picows"),
     Goal("cpu", 0.45, "uvicorn"),
     Goal("cpu", 0.22, "websockets"),

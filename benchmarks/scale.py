@@ -19,6 +19,7 @@ from ._processes import (
     open_server,
 )
 from ._suite import OURS, TARGET, Command, Figure, Goal, Options, Run, Table, warm_up
+from .peers import IDLE_ONLY
 
 #: Intervals in which beats are counted.
 _BEATS = 2
@@ -156,7 +157,7 @@ async def _run(run: Run) -> None:
     await run.alternate_and_hold(measure, _hold)
 
 
-_PEERS = tuple(peer for peer in Options().peers if peer != "trio_beat_handler")
+_PEERS = tuple(peer for peer in Options().peers if peer not in IDLE_ONLY)
 
 COMMAND = Command(
     "scale",

@@ -24,6 +24,7 @@ from typing import Final
 PEERS: Final = (
     "trio_beat",
     "trio_beat_handler",
+    "trio_beat_identity",
     "websockets",
     "websockets_uvloop",
     "websockets_trio",
@@ -32,6 +33,9 @@ PEERS: Final = (
     "uvicorn",
     "picows",
 )
+
+#: Those that differ from ``trio_beat`` in the role ``idle`` alone.
+IDLE_ONLY: Final = ("trio_beat_handler", "trio_beat_identity")
 
 #: What carries messages between processes, and with what that is compared.
 BACKENDS: Final = ("memory", "redis", "coredis", "coredis_script")
@@ -43,6 +47,7 @@ WORKERS: Final = ("one_worker", "two_workers")
 DISTRIBUTIONS: Final = {
     "trio_beat": ("trio-beat", "trio", "websockets"),
     "trio_beat_handler": ("trio-beat", "trio", "websockets"),
+    "trio_beat_identity": ("trio-beat", "trio", "websockets"),
     "websockets": ("websockets",),
     "websockets_uvloop": ("websockets", "uvloop"),
     "websockets_trio": ("websockets", "trio"),

@@ -8,11 +8,12 @@ from typing import Final
 
 import trio
 
-from trio_beat import Connection, Heartbeat, Limits, open_hub, serve
+from trio_beat import Connection, Heartbeat, Identity, Limits, Request, open_hub, serve
 
 from ._server import Options, announce, nap, parse, report_end
 
 Handler = Callable[[Connection], Awaitable[None]]
+Admit = Callable[[Request], Awaitable[Identity | None]]
 
 
 async def echo(connection: Connection) -> None:
@@ -31,7 +32,9 @@ async def detect(connection: Connection) -> None:
 HANDLERS: Final[Mapping[str, Handler]] = {"echo": echo, "detect": detect}
 
 
-async def main(options: Options, handlers: Mapping[str, Handler] = HANDLERS) -> None:
+async def main(
+    options: Options, handlers: Mapping[str, Handler] = HANDLERS, admit: Admit | None = None
+) -> None:
     handler = handlers.get(options.role)
     async with open_hub() as hub, trio.open_nursery() as nursery:
         server = await nursery.start(
@@ -42,6 +45,7 @@ async def main(options: Options, handlers: Mapping[str, Handler] = HANDLERS) -> 
                 host=options.host,
                 heartbeat=Heartbeat(options.interval, options.misses),
                 hub=hub if handler is None else None,
+                admit=admit,
                 ssl_context=options.ssl_context(),
                 limits=Limits(pending=4096, connections=2**20),
             )

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.peers import BACKENDS, PEERS, WORKERS
+from benchmarks.peers import BACKENDS, IDLE_ONLY, PEERS, WORKERS
 
 from ..support.command import clean_environment
 
@@ -56,7 +56,7 @@ def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> Non
     assert done.stderr == ""
     assert "failed" not in done.stdout
     (report,) = json.loads(told.read_text())["reports"]
-    expected = set(PEERS) if command == "idle" else set(PEERS) - {"trio_beat_handler"}
+    expected = set(PEERS) if command == "idle" else set(PEERS) - set(IDLE_ONLY)
     for figure, by_server in report["figures"].items():
         assert expected <= set(by_server), figure
         value = by_server["trio_beat"][0]
