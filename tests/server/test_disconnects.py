@@ -29,7 +29,8 @@ class Opened:
     """A connection that records its end."""
 
     def __init__(self, identity: Identity | None) -> None:
-        self.identity = identity
+        self.user = None if identity is None else identity.user
+        self.session = None if identity is None else identity.session
         self.ends: list[tuple[EndReason, int, str]] = []
 
     def end_nowait(self, by: EndReason, code: int, reason: str) -> None:

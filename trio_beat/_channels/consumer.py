@@ -19,15 +19,25 @@ class HubConsumer(Consumer):
     Args:
         hub: where its channels are.
         channels: which they are.
-        identity: who the peer is, or None.
+        identity: who the peer is, or None. Only its names are kept, so that a quiet connection
+            costs little more than they do.
     """
 
-    __slots__ = ("_channels", "_hub", "identity")
+    __slots__ = ("_channels", "_hub", "_session", "_user")
 
     def __init__(self, hub: Hub, channels: Channels, identity: Identity | None) -> None:
         self._hub = hub
         self._channels = channels
-        self.identity = identity
+        self._user = None if identity is None else identity.user
+        self._session = None if identity is None else identity.session
+
+    @property
+    def user(self) -> str | None:
+        return self._user
+
+    @property
+    def session(self) -> str | None:
+        return self._session
 
     async def opened(self, engine: Engine) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from .._identity import Identity
 from .beating import Engine
 
 
@@ -19,8 +18,16 @@ class Consumer(ABC):
 
     #: What the application raised, and the connection's nursery with it; None: nothing.
     failure: BaseException | None = None
-    #: Who the peer is; None: nobody has asked, or it is anonymous.
-    identity: Identity | None = None
+
+    @property
+    def user(self) -> str | None:
+        """The peer's user; None: not known."""
+        return None
+
+    @property
+    def session(self) -> str | None:
+        """The key of the peer's session; None: there is none."""
+        return None
 
     @abstractmethod
     async def opened(self, engine: Engine) -> None:

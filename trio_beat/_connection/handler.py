@@ -86,6 +86,14 @@ class InboxConsumer(Consumer):
         self.request = request
         self.identity = identity
 
+    @property
+    def user(self) -> str | None:
+        return None if self.identity is None else self.identity.user
+
+    @property
+    def session(self) -> str | None:
+        return None if self.identity is None else self.identity.session
+
     async def opened(self, engine: Engine) -> None:
         self._running = True
 

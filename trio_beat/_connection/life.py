@@ -23,7 +23,6 @@ from collections.abc import Sequence
 
 import trio
 
-from .._identity import Identity
 from .._protocol.events import EndOfStream, Event, Failure, PeerClose, Pong
 from .._protocol.messages import Reply
 from .._transports import Transport
@@ -72,8 +71,6 @@ class Life(Beating):
                     tell(self)
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._beat, name="trio_beat heartbeat")
-                    if consumer.identity is not None:
-                        self.expire_at(consumer.identity.expires_at)
                     await consumer.opened(self)
                     self._send_response()
                     while self.closed is None:
@@ -157,9 +154,14 @@ class Life(Beating):
             await self._consumer.finished(self)
 
     @property
-    def identity(self) -> Identity | None:
-        """Who the peer is; None: nobody has asked, or it is anonymous."""
-        return self._consumer.identity
+    def user(self) -> str | None:
+        """The peer's user; None: not known."""
+        return self._consumer.user
+
+    @property
+    def session(self) -> str | None:
+        """The key of the peer's session; None: there is none."""
+        return self._consumer.session
 
     @property
     def failure(self) -> BaseException | None:

@@ -184,7 +184,9 @@ class Admission:
                     self._check_room()
                     self._check_current(identity)
                     admitting.check(identity)
-                    return self._connection(pending, handshake, consumer, first)
+                    life = self._connection(pending, handshake, consumer, first)
+                    life.expire_at(None if identity is None else identity.expires_at)
+                    return life
             finally:
                 self._waiting.discard(scope)
         if self._parts.draining.is_set():

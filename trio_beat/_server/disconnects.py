@@ -41,8 +41,12 @@ class Identified(Protocol):
     """A connection, as far as this goes."""
 
     @property
-    def identity(self) -> Identity | None:
-        """Who the peer is."""
+    def user(self) -> str | None:
+        """The peer's user."""
+
+    @property
+    def session(self) -> str | None:
+        """The key of the peer's session."""
 
     def end_nowait(self, by: EndReason, code: int, reason: str) -> None:
         """End it, without waiting and without raising."""
@@ -147,7 +151,7 @@ class Disconnects:
 
     def check(self, began: int, identity: Identity | None) -> None:
         """See `Admitting.check`; `began` is the number at which the admission began."""
-        names = list(_names(identity))
+        names = [] if identity is None else list(_names(identity))
         now = trio.current_time()
         for kind, name in names:
             block = self._blocks.get(kind, name, now)
@@ -188,18 +192,17 @@ class Disconnects:
         return waiting
 
 
-def _names(identity: Identity | None) -> Iterator[_Key]:
-    if identity is not None:
-        if identity.user is not None:
-            yield "user", identity.user
-        if identity.session is not None:
-            yield "session", identity.session
+def _names(peer: Identified | Identity) -> Iterator[_Key]:
+    if peer.user is not None:
+        yield "user", peer.user
+    if peer.session is not None:
+        yield "session", peer.session
 
 
 def _end(connections: Iterable[Identified], disconnects: dict[_Key, Disconnect]) -> None:
     """End those whose names are to be disconnected."""
     for connection in connections:
-        for key in _names(connection.identity):
+        for key in _names(connection):
             disconnect = disconnects.get(key)
             if disconnect is not None:
                 connection.end_nowait(EndReason.DISCONNECTED, disconnect.code, disconnect.reason)
