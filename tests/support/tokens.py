@@ -1,4 +1,4 @@
-"""Keys, and tokens made by another implementation than the one that verifies them."""
+"""Keys, tokens made by another implementation than the one that verifies them, and requests."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import time
 from typing import Any, Final
 
 import jwt
+import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from trio_beat import Refused, Request
+from trio_beat.auth import JWT
 
 SECRET: Final = b"a secret of thirty-two characters"
 
@@ -86,3 +90,25 @@ def signed(header: bytes, payload: bytes, secret: bytes = SECRET) -> str:
     algorithm = jwt.get_algorithm_by_name("HS256")
     start = f"{encoded(header)}.{encoded(payload)}"
     return f"{start}.{encoded(algorithm.sign(start.encode(), secret))}"
+
+
+def requesting(*headers: tuple[str, str], query: str = "") -> Request:
+    return Request.of(f"/ws/news?{query}", headers, peer="192.0.2.1:5")
+
+
+def bearing(given: str) -> Request:
+    return requesting(("Authorization", f"Bearer {given}"))
+
+
+async def refusal(verifier: JWT, request: Request) -> str:
+    """Why a request is refused; the answer must have all that belongs to it."""
+    with pytest.raises(Refused) as caught:
+        await verifier(request)
+    refused = caught.value
+    assert refused.status == 401
+    [(name, value)] = refused.headers
+    assert name == "WWW-Authenticate"
+    assert value.startswith('Bearer error="invalid_')
+    assert refused.__cause__ is None
+    assert refused.__context__ is None or refused.__suppress_context__
+    return refused.text
