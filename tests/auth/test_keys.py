@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import codecs
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
 
 from tests.support.certificates import ServerFiles
 from tests.support.tokens import (
@@ -103,6 +108,62 @@ def test_what_cannot_be_used_is_told(data: bytes, text: str) -> None:
         read_keys(data)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+DER = RSA.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+SSH = ED.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+SET = jwks(jwk(RSA.public_key()))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DER,
+        base64.b64encode(DER),
+        base64.b64encode(DER) + b"\n",
+        base64.encodebytes(DER),
+        base64.urlsafe_b64encode(DER).rstrip(b"="),
+        SSH,
+        b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAAC3NzaC1lZDI1NTE5\n---- END SSH2 PUBLIC KEY ----\n",
+        codecs.BOM_UTF8 + SET,
+        SET.decode().encode("utf-16"),
+        codecs.BOM_UTF16_BE + SET.decode().encode("utf-16-be"),
+        SET.decode().encode("utf-16-be"),
+        public_pem(RSA).decode().encode("utf-16"),
+        json.dumps([jwk(RSA.public_key())], indent=2).encode(),
+        b"https://issuer.example/.well-known/jwks.json\n",
+        b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>\r\n",
+    ],
+)
+def test_what_everybody_may_know_is_no_secret(data: bytes) -> None:
+    # It would verify every token that is signed with it.
+    for read in (read_keys, read_signing_key):
+        with pytest.raises(KeyFileError, match=r"^no secret, but a key or a page in another form"):
+            read(data)
+
+
+def test_a_certificate_without_pem_is_no_secret(tmp_path: Path) -> None:
+    pem = ServerFiles(tmp_path).certificate.read_bytes()
+    certificate = load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    for data in (certificate, base64.b64encode(certificate)):
+        with pytest.raises(KeyFileError, match="no secret, but a key"):
+            read_keys(data)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        b"\x30\x82" + b"x" * 40,
+        base64.b64encode(b"\x30" + b"\xff" * 40),
+        b"[a secret in brackets, thirty-two and more]",
+        b"<a secret in angle brackets, thirty-two and more>",
+        codecs.BOM_UTF8 + SECRET,
+        codecs.BOM_UTF16_LE + b"\x00\xd8" * 20,
+        b"0" * 64,
+    ],
+)
+def test_a_secret_that_resembles_a_key(secret: bytes) -> None:
+    assert read_keys(secret)[0].key.raw_value == secret
 
 
 def test_a_key_for_something_else_is_passed_over() -> None:

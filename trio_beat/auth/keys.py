@@ -3,18 +3,29 @@
 1. The key decides the algorithm, and never the token: a public key that is everybody's would else
    do as the secret of an HMAC.
 2. A verifier needs no private key, and refuses one: its file should not be here.
+3. What is neither PEM nor JSON is a secret. So a public key that is written in another way, or in
+   another encoding, is looked for and refused: everybody could sign with it.
 """
 
 from __future__ import annotations
 
+import base64
+import codecs
 import json
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from cryptography.x509 import load_der_x509_certificate
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
 
@@ -26,6 +37,13 @@ _SECRET: Final = 32
 _RSA_BITS: Final = 2048
 #: Keys of one set: a token without `kid` is tried with all that fit.
 _MOST: Final = 64
+#: How public keys of SSH begin (OpenSSH, RFC 4716), and pages and addresses that stand where a key
+#: should.
+_NO_SECRET: Final = re.compile(
+    rb"\s*(ssh-|ecdsa-|sk-ssh-|sk-ecdsa-|---- BEGIN |<!doctype |<html|<\?xml|https?://)",
+    re.IGNORECASE,
+)
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]+=*")
 #: The algorithms of a key, by its kind (``kty``) and curve. RFC 9864 has the newer name of EdDSA.
 _ALGORITHMS: Final[Mapping[tuple[str, str | None], tuple[str, ...]]] = {
     ("oct", None): ("HS256",),
@@ -95,7 +113,68 @@ def read_signing_key(data: bytes) -> Key:
 def _from_secret(data: bytes) -> Key:
     secret = data.removesuffix(b"\n").removesuffix(b"\r")
     _check_secret(len(secret))
+    if any(map(_is_known, _readings(data))):
+        raise KeyFileError(
+            "no secret, but a key or a page in another form; a public key must be PEM, or a JWK or "
+            "a set of them, in UTF-8 without a byte order mark"
+        )
     return Key(OctKey.import_key(secret), _ALGORITHMS["oct", None], None)
+
+
+def _readings(data: bytes) -> Iterator[bytes]:
+    """What is taken for a secret, and what it may have been before it was encoded."""
+    yield data
+    yield data.removeprefix(codecs.BOM_UTF8)
+    # The tools of Windows write texts so, with a mark or without.
+    for encoding in ("utf-16-le", "utf-16-be"):
+        try:
+            yield data.decode(encoding).lstrip("\ufeff").encode()
+        except UnicodeError:
+            continue
+
+
+def _is_known(data: bytes) -> bool:
+    """Whether bytes are a key in PEM, JSON, SSH's forms, DER, or base64 of that; or a page."""
+    if b"-----BEGIN " in data or _NO_SECRET.match(data):
+        return True
+    if data.lstrip()[:1] in (b"{", b"["):
+        try:
+            json.loads(data)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return True
+    if _is_der(data):
+        return True
+    # As Keycloak shows a key, and as a JWK has a certificate (x5c): PEM without its first and last
+    # line.
+    packed = b"".join(data.split())
+    if not _BASE64.fullmatch(packed):
+        return False
+    padded = packed.rstrip(b"=") + b"=" * (-len(packed.rstrip(b"=")) % 4)
+    try:
+        return _is_der(base64.b64decode(padded.translate(bytes.maketrans(b"-_", b"+/"))))
+    except ValueError:
+        return False
+
+
+def _is_der(data: bytes) -> bool:
+    loads: tuple[Callable[[bytes], object], ...] = (
+        load_der_public_key,
+        load_der_x509_certificate,
+        lambda key: load_der_private_key(key, None),
+    )
+    if not data.startswith(b"\x30"):  # a sequence (X.690, section 8.9), as all of them are
+        return False
+    for load in loads:
+        try:
+            load(data)
+        except UnsupportedAlgorithm:
+            return True
+        except (ValueError, TypeError):
+            continue
+        return True
+    return False
 
 
 def _check_secret(size: int) -> None:
