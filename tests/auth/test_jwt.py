@@ -315,6 +315,37 @@ class TestFiles:
             jwt.reload()
         assert await jwt(bearing(token(headers={"kid": "one"})))
 
+    async def test_what_a_proxy_says_does_not_become_a_secret(
+        self, tmp_path: Path, autojump_clock: MockClock
+    ) -> None:
+        # `curl ISSUER > FILE` while the issuer is away; everybody can make an unknown kid read it.
+        said = b"upstream connect error or disconnect/reset before headers"
+        keys = {RSA: jwks(jwk(RSA.public_key(), kid="one")), P256: public_pem(P256)}
+        for key, data in keys.items():
+            path = tmp_path / "keys"
+            write(path, data)
+            jwt = JWT(path)
+            write(path, said)
+            await trio.sleep(60)
+            for kid in ("two", "one", None):
+                forged = token(said, headers={"kid": kid} if kid else None)
+                assert await refusal(jwt, bearing(forged))
+            with pytest.raises(ValueError, match="neither PEM nor JSON, as before"):
+                jwt.reload()
+            algorithm = "RS256" if key is RSA else "ES256"
+            assert await jwt(bearing(token(key, algorithm)))
+            write(path, jwks(jwk(SECRET)))  # this one says what it is
+            jwt.reload()
+            assert await jwt(bearing(token()))
+
+    async def test_a_secret_can_be_replaced_by_any_key(self, file: Path) -> None:
+        write(file, SECRET)
+        jwt = JWT(file)
+        for data in (b"x" * 32, public_pem(RSA)):
+            write(file, data)
+            jwt.reload()
+        assert await jwt(bearing(token(RSA, "RS256")))
+
     async def test_an_unknown_name_reads_it_at_most_once_a_minute(
         self, file: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
     ) -> None:

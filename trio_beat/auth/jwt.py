@@ -28,7 +28,7 @@ from .._log import get_logger
 from .._protocol.request import Request
 from .claims import ClaimError, Expected, identify, parse
 from .credentials import offered_token, unauthorized
-from .keys import Key, read_keys
+from .keys import Key, read_keys_again
 
 _log = get_logger("trio_beat.auth")
 
@@ -105,10 +105,11 @@ class JWT:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it has no key that can be used.
+            ValueError: it has no key that can be used, or a secret where it had PEM or JSON.
         """
         key = self._key
-        self._keys = read_keys(key if isinstance(key, bytes) else key.read_bytes())
+        data = key if isinstance(key, bytes) else key.read_bytes()
+        self._keys = read_keys_again(data, self._keys)
 
     async def __call__(self, request: Request) -> Identity | None:
         """Tell who a peer is.

@@ -64,6 +64,7 @@ class Key(NamedTuple):
     key: JoseKey
     algorithms: tuple[str, ...]  #: values of ``alg``
     kid: str | None  #: its name; None: it has none
+    bare: bool = False  #: whether it is a secret without PEM or JSON around it
 
 
 def read_keys(data: bytes) -> tuple[Key, ...]:
@@ -88,6 +89,25 @@ def read_keys(data: bytes) -> tuple[Key, ...]:
     keys = tuple(key for number, jwk in jwks if (key := _from_jwk(jwk, number, private=False)))
     if not keys:
         raise KeyFileError(f"no key that can be used to verify a token; it must be {_KINDS}")
+    return keys
+
+
+def read_keys_again(data: bytes, before: tuple[Key, ...]) -> tuple[Key, ...]:
+    """Read what takes the place of keys.
+
+    What once was PEM or JSON becomes no bare secret: it is rather what a proxy said when the file
+    was fetched, which everybody can ask it for.
+
+    Args:
+        data: as for `read_keys`.
+        before: the keys so far.
+
+    Raises:
+        KeyFileError: as `read_keys`, and for such a secret.
+    """
+    keys = read_keys(data)
+    if keys[0].bare and any(not key.bare for key in before):
+        raise KeyFileError("neither PEM nor JSON, as before; a secret is taken only at the start")
     return keys
 
 
@@ -118,7 +138,7 @@ def _from_secret(data: bytes) -> Key:
             "no secret, but a key or a page in another form; a public key must be PEM, or a JWK or "
             "a set of them, in UTF-8 without a byte order mark"
         )
-    return Key(OctKey.import_key(secret), _ALGORITHMS["oct", None], None)
+    return Key(OctKey.import_key(secret), _ALGORITHMS["oct", None], None, bare=True)
 
 
 def _readings(data: bytes) -> Iterator[bytes]:
