@@ -294,6 +294,50 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+class TestTurns:
+    """What a flood of wrong tokens costs others."""
+
+    async def test_a_right_token_waits_for_one_key_of_each_wrong_one(self) -> None:
+        keys = [p256_key() for _ in range(8)]
+        jwt = JWT(jwks(*[jwk(key.public_key(), kid=f"k{n}") for n, key in enumerate(keys)]))
+        wrong = bearing(token(P256, "ES256"))
+        right = bearing(token(keys[-1], "ES256", {"kid": "k7"}))
+        answered: list[str] = []
+        passes = 0
+
+        async def other() -> None:
+            nonlocal passes
+            while len(answered) <= 10:
+                passes += 1
+                await trio.lowlevel.checkpoint()
+
+        async def send_wrong() -> None:
+            assert "signature is wrong" in await refusal(jwt, wrong)
+            answered.append("wrong")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(send_wrong)
+            await trio.lowlevel.checkpoint()  # they have begun
+            nursery.start_soon(other)
+            assert await jwt(right)
+            answered.append("right")
+        assert answered[0] == "right"
+        assert passes > 10 * len(keys)
+
+    async def test_one_that_is_cancelled_leaves_its_turn(self) -> None:
+        jwt = JWT(PUBLIC)
+        good = bearing(token(RSA, "RS256"))
+        for awaits in range(4):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(jwt, good)
+                    for _ in range(awaits):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            assert await jwt(good)
+
+
 class TestFiles:
     async def test_it_is_read_again(self, file: Path) -> None:
         jwt = JWT(file)

@@ -5,6 +5,8 @@
    takes a token apart, it refuses what others make, such as a header of more than 512 bytes.
 2. The header chooses among the keys that are there, by ``alg`` and ``kid``, and nothing else: keys
    and addresses in it (``jwk``, ``jku``, ``x5u``) are not looked at, and ``crit`` is refused.
+3. Signatures take time to check, and anyone can send wrong ones. So one is checked at a time, and
+   other tasks run in between. A token that several keys may fit waits again for each of them.
 """
 
 from __future__ import annotations
@@ -94,6 +96,7 @@ class JWT:
         self._keys: tuple[Key, ...] = ()
         self._looked_at = -_AGAIN
         self._failed: str | None = None
+        self._turn = trio.Lock()
         self.reload()
 
     def __repr__(self) -> str:
@@ -124,11 +127,11 @@ class JWT:
             Refused: 401; its token is not right.
         """
         token = self._token(request)
-        await trio.lowlevel.checkpoint()
         if token is None:
+            await trio.lowlevel.checkpoint()
             return None
         try:
-            return identify(self._verified(token), self._expected, time.time())
+            return identify(await self._verified(token), self._expected, time.time())
         except ClaimError as exc:
             raise unauthorized(str(exc), error="invalid_token") from None
 
@@ -150,12 +153,22 @@ class JWT:
             token = request.cookies.get(self._cookie)
         return token
 
-    def _verified(self, token: str) -> dict[str, object]:
+    async def _verified(self, token: str) -> dict[str, object]:
         """The claims of a token, once its signature is known to be right."""
         parts = _COMPACT.fullmatch(token)
         if parts is None:
             raise ClaimError("this is no token: expected three parts of base64url (RFC 7515)")
-        header = parse(_decoded(parts[1]), "the token's header")
+        async with self._turn:
+            algorithm, keys = self._chosen(_decoded(parts[1]))
+        for key in keys:
+            async with self._turn:
+                if _is_signed(token, algorithm, key):
+                    return parse(_decoded(parts[2]), "the token")
+        raise ClaimError("the token's signature is wrong")
+
+    def _chosen(self, head: bytes) -> tuple[str, list[Key]]:
+        """The algorithm that a token's header names, and the keys that may have signed it."""
+        header = parse(head, "the token's header")
         algorithm, kid = header.get("alg"), header.get("kid")
         if "crit" in header or "b64" in header:
             raise ClaimError("the token's header has extensions that are not understood (crit)")
@@ -166,9 +179,7 @@ class JWT:
             keys = self._fitting(algorithm, kid)
         if not keys:
             raise ClaimError("no key of the server fits the token's alg and kid")
-        if not any(_is_signed(token, algorithm, key) for key in keys):
-            raise ClaimError("the token's signature is wrong")
-        return parse(_decoded(parts[2]), "the token")
+        return algorithm, keys
 
     def _fitting(self, algorithm: str, kid: str | None) -> list[Key]:
         """The keys for an algorithm that have a name, or else none; for no name, all."""
