@@ -23,6 +23,11 @@ _HEADER: Final = "--header"
 #: User and password of a URL. No host has an ``@``; a password that was not percent-encoded may
 #: have all that ends the place where they belong.
 _USERINFO: Final = re.compile(r"(://).*@", re.DOTALL)
+#: The query of a URL of HTTP, as that of an application that is asked who a peer is.
+_QUERY: Final = re.compile(r"(https?://[^?#]*\?).+", re.DOTALL | re.IGNORECASE)
+#: That of a WebSocket, where a parameter with a value may be a token; channels have none.
+_WEBSOCKET: Final = re.compile(r"wss?://[^?#]*\?", re.IGNORECASE)
+_PARAMETER: Final = re.compile(r"(?<=[?&])([^=&]*=)[^&]+")
 
 
 def hide_secrets() -> None:
@@ -79,4 +84,5 @@ def _value(option: str, value: str) -> str:
     if len(option) > len("--") and _HEADER.startswith(option):
         name, colon, _ = value.partition(":")
         return f"{name}{colon} {_HIDDEN}" if colon else _HIDDEN
-    return _USERINFO.sub(rf"\1{_HIDDEN}@", value)
+    shown = _QUERY.sub(rf"\1{_HIDDEN}", _USERINFO.sub(rf"\1{_HIDDEN}@", value))
+    return _PARAMETER.sub(rf"\1{_HIDDEN}", shown) if _WEBSOCKET.match(shown) else shown
