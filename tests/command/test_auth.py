@@ -19,6 +19,8 @@ from trio_beat._command.exposure import warn_if_exposed
 from trio_beat._command.settings import load_settings
 
 MODULE = """
+import functools
+
 import trio_beat
 
 
@@ -35,6 +37,7 @@ class Admit:
 
 
 called = Admit()
+partial = functools.partial(admit)
 
 
 def plain(request):
@@ -51,6 +54,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of an application's module, in the directory where the command runs."""
     (tmp_path / "application_of_a_test.py").write_text(MODULE)
     (tmp_path / "broken_of_a_test.py").write_text("raise RuntimeError('no\\nluck')\n")
+    (tmp_path / "script_of_a_test.py").write_text("raise SystemExit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return "application_of_a_test"
@@ -86,6 +90,12 @@ async def test_a_peer_without_a_credential_may_be_let_in(module: str) -> None:
         await authentication.admit(requesting(("X-User", "eve")))
 
 
+async def test_a_partial_function_may_be_called(module: str) -> None:
+    authentication = load_authentication(load_settings([f"--auth={module}:partial"]))
+    assert authentication is not None
+    assert await authentication.admit(requesting(("X-User", "bob"))) == Identity(user="bob")
+
+
 async def test_an_object_may_be_called(module: str) -> None:
     authentication = load_authentication(load_settings([f"--auth={module}:called"]))
     assert authentication is not None
@@ -97,6 +107,8 @@ async def test_an_object_may_be_called(module: str) -> None:
     [
         (["--auth={}:plain"], "--auth: application_of_a_test:plain is no async function"),
         (["--auth={}:something"], "--auth: application_of_a_test:something is no async function"),
+        (["--auth={}:Admit"], "--auth: application_of_a_test:Admit is no async function"),
+        (["--auth=script_of_a_test:admit"], "script_of_a_test:admit: SystemExit: 0"),
         (["--auth={}:nothing"], "--auth: cannot import application_of_a_test:nothing: Attribute"),
         (["--auth=nowhere_at_all:admit"], "cannot import nowhere_at_all:admit: ModuleNotFound"),
         (["--auth=broken_of_a_test:admit"], "broken_of_a_test:admit: RuntimeError: no luck"),

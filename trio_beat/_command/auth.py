@@ -161,11 +161,12 @@ def _function(auth: str) -> Authenticate:
         function: Any = importlib.import_module(found["module"])
         for name in found["function"].split("."):
             function = getattr(function, name)
-    except Exception as exc:  # a module of the application's may raise anything
+    except (Exception, SystemExit) as exc:  # a module of the application's may raise anything
         why = f"{type(exc).__name__}: {' '.join(str(exc).split())}"
         raise ConfigurationError(f"--auth: cannot import {auth}: {printable(why)}") from exc
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", None)  # noqa: B004
-    if not inspect.iscoroutinefunction(called):
+    # Of a class, `__call__` is what its objects do; that of its own type makes one.
+    called = type(function).__call__ if callable(function) else None
+    if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)):
         raise ConfigurationError(f"--auth: {auth} is no async function")
     authenticate: Authenticate = function
     return authenticate
