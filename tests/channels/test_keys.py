@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.ws4redis import django
 from trio_beat._channels.grammar import ChannelError
-from trio_beat._channels.keys import channel_key, matches
+from trio_beat._channels.keys import Patterns, channel_key, matches
 
 NAMED = ["user", "group", "session"]
 
@@ -112,6 +112,18 @@ def test_patterns_match_as_an_expression_would(pattern: str, key: str) -> None:
     assert matches(pattern, key) is (re.fullmatch(expression, key) is not None)
 
 
+@given(st.lists(st.text("ab*:"), max_size=4), st.text("ab*:"))
+def test_any_of_several_patterns_will_do(patterns: list[str], key: str) -> None:
+    assert Patterns(patterns).match(key) is any(matches(pattern, key) for pattern in patterns)
+
+
 def test_no_key_makes_matching_slow() -> None:
     """An expression that goes back would take longer than the universe is old."""
     assert not matches("broadcast:" + "*a" * 40 + "b", "broadcast:" + "a" * 8000)
+
+
+def test_a_pattern_for_each_of_many_keys_makes_matching_no_slower() -> None:
+    """A comparison of each with each would take an hour."""
+    keys = [f"group:g{number}:x" for number in range(100_000)]
+    patterns = Patterns(keys)
+    assert all(map(patterns.match, keys))

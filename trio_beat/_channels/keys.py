@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from .grammar import AUDIENCES, ChannelError
@@ -52,6 +53,27 @@ def check_colons(described: str, text: str) -> None:
     if ":" in text:
         why = f"only facilities of {OPEN!r} may have one, other keys would be ambiguous"
         raise ChannelError(400, f"{described} has a colon: {why}")
+
+
+class Patterns:
+    """Patterns, of which a key has to match any.
+
+    Those without ``*`` are looked up: an application may list every channel of a peer with a
+    thousand groups, and others would wait while each is compared with each.
+
+    Args:
+        patterns: as for `matches`.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        # Each once, in their order.
+        several = dict.fromkeys(patterns)
+        self._exact = frozenset(pattern for pattern in several if "*" not in pattern)
+        self._others = tuple(pattern for pattern in several if "*" in pattern)
+
+    def match(self, key: str) -> bool:
+        """Whether one of them matches the key of a channel."""
+        return key in self._exact or any(matches(pattern, key) for pattern in self._others)
 
 
 def matches(pattern: str, key: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from .._identity import Identity
 from .._protocol.request import Request
 from .grammar import SHARED, ChannelError, Target
-from .keys import OPEN, channel_key, check_colons, matches
+from .keys import OPEN, Patterns, channel_key, check_colons
 
 Action: TypeAlias = Literal["subscribe", "publish"]
 #: An application's decision about one channel.
@@ -149,19 +149,17 @@ class Permit:
 
     def _permit(self, target: Target, identity: Identity | None) -> Channels:
         allowed = []
+        patterns = _patterns(identity)
         for wanted in self._wanted(target, identity):
-            if self._is_allowed(wanted, identity):
+            if self._is_allowed(wanted, patterns[wanted.action]):
                 allowed.append(wanted)
             else:
                 self._deny(wanted.action, wanted.audience)
         return _channels(target, allowed)
 
-    def _is_allowed(self, wanted: _Wanted, identity: Identity | None) -> bool:
-        patterns = None
-        if identity is not None:
-            patterns = identity.subscribe if wanted.action == "subscribe" else identity.publish
+    def _is_allowed(self, wanted: _Wanted, patterns: Patterns | None) -> bool:
         if patterns is not None:
-            return any(matches(pattern, wanted.key) for pattern in patterns)
+            return patterns.match(wanted.key)
         return wanted.audience != OPEN or f"{wanted.action}-{OPEN}" in self._allow
 
     def _wanted(self, target: Target, identity: Identity | None) -> Iterator[_Wanted]:
@@ -193,6 +191,17 @@ _MISSING: Final = {
     "group": "this peer is no user",
     "session": "this peer has no session",
 }
+
+
+def _patterns(identity: Identity | None) -> dict[Action, Patterns | None]:
+    """An identity's patterns for each action; None: the default decides."""
+    if identity is None:
+        return dict.fromkeys(_ACTIONS)
+    given = {"subscribe": identity.subscribe, "publish": identity.publish}
+    return {
+        action: None if (patterns := given[action]) is None else Patterns(patterns)
+        for action in _ACTIONS
+    }
 
 
 def _names(audience: str, identity: Identity | None) -> Iterable[str | None] | None:
