@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trio_beat._text import (
     printable,
     public_backend,
+    public_channel,
     public_url,
     split_url,
     without_queries,
@@ -68,6 +69,22 @@ def test_what_is_printable_can_be_written_as_one_line(text: str) -> None:
 )
 def test_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
     assert public_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("session:s3cret:news", "session:...:news"),
+        ("session:s3:cret:news", "session:...:news"),
+        ("session:s3cret", "session:..."),
+        ("session:", "session:..."),
+        ("session", "session"),
+        ("user:session:news", "user:session:news"),
+        ("broadcast:session:a", "broadcast:session:a"),
+    ],
+)
+def test_key_of_a_channel_is_shown_without_that_of_a_session(key: str, shown: str) -> None:
+    assert public_channel(key) == shown
 
 
 def test_query_in_a_sentence_is_left_out() -> None:

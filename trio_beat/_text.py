@@ -98,6 +98,19 @@ def without_queries(text: str) -> str:
     return _QUERY.sub("?...", text)
 
 
+def public_channel(key: str) -> str:
+    """The key of a channel without the key of a session, which is as good as a password.
+
+    Args:
+        key: any text.
+    """
+    audience, colon, rest = key.partition(":")
+    if audience != "session" or not colon:
+        return key
+    _, colon, facility = rest.rpartition(":")
+    return f"session:...:{facility}" if colon else "session:..."
+
+
 def utf8(text: str) -> str:
     """Decode an argument or environment variable as UTF-8 where the locale cannot (PEP 383).
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
@@ -15,7 +15,7 @@ import trio.testing
 from tests.support.hub import AskedBackend, Listener, reached, settled
 from trio_beat import BackendError, Hub, open_hub
 from trio_beat._channels.subscriptions import Channel
-from trio_beat.backends import Receiver
+from trio_beat.backends import Receiver, Told
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import cancelled_at
 
@@ -145,6 +145,27 @@ async def test_the_last_message_is_not_one_from_before_a_gap() -> None:
         subscribing.set()
         await settled(hub, 1, 1)
         assert two.texts == ["in the gap"]
+
+
+class WithoutLast(AskedBackend):
+    """Does not tell the last messages of channels."""
+
+    async def last(self, channels: Collection[str], told: Told) -> dict[str, BackendError]:
+        return dict.fromkeys(channels, BackendError("not allowed"))
+
+
+async def test_no_error_quotes_the_key_of_a_session() -> None:
+    key = "session:s3cret:news"
+    refusing = AskedBackend()
+    refusing.refused.add(key)
+    for backend in (refusing, WithoutLast()):
+        async with open_hub(backend) as hub:
+            with pytest.raises(BackendError, match=r"'session:\.\.\.:news'") as caught:
+                await hub.subscribe(Listener(), [key])
+            assert "s3cret" not in str(caught.value)
+            with pytest.raises(TypeError) as wrong:
+                await hub.subscribe(Listener(), key)
+            assert "s3cret" not in str(wrong.value)
 
 
 async def test_a_failing_backend_is_told_to_all_that_wait_and_later_it_works() -> None:

@@ -28,6 +28,7 @@ from .._exceptions import BackendError, HubClosed
 from .._observer import Notifier, Observer
 from .._plain import Plain
 from .._protocol.messages import Message
+from .._text import public_channel
 from ..backends import Backend, Receiver, backend_from_url
 from .availability import Availability
 from .control import CONTROL, RESERVED, Control, order, to_message
@@ -283,7 +284,7 @@ class Hub:
                 await self._availability.wait()
             else:
                 for key, error in refused.items():
-                    raise BackendError(f"cannot subscribe to {key!r}") from error
+                    raise BackendError(f"cannot subscribe to {public_channel(key)!r}") from error
 
     def unsubscribe(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
         """Undo one subscription to each of some channels.
@@ -409,7 +410,8 @@ class _Receiver(Receiver):
 
 def _check_several(channels: Iterable[str]) -> None:
     if isinstance(channels, str):  # each of its letters would be a channel
-        raise TypeError(f"channels is {channels!r}; it must be several texts, as [{channels!r}]")
+        shown = public_channel(channels)
+        raise TypeError(f"channels is {shown!r}; it must be several texts, as [{shown!r}]")
 
 
 def _check_key(key: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 import trio
 
 from .._exceptions import BackendError
+from .._text import public_channel
 from ..backends import Backend
 from .availability import Availability
 from .gaps import Gaps
@@ -86,7 +87,8 @@ class Registry:
         """
         while not channel.subscribed:
             if channel.error is not None:
-                raise BackendError(f"cannot subscribe to {key!r}") from channel.error
+                shown = public_channel(key)
+                raise BackendError(f"cannot subscribe to {shown!r}") from channel.error
             if self._availability.error is not None:
                 await self._availability.wait()
             else:

@@ -316,16 +316,17 @@ async def test_a_large_last_message_is_told(size: int) -> None:
 
 async def test_what_is_too_large_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
     async with open_broker("redis") as broker, running(broker) as (backend, told):
-        await broker.ask("SET", "a", b"x" * (2**24 + 1))
-        await backend.subscribe(["a", "b"])
-        assert await last(backend, "a", "b") == {"a": None, "b": None}
+        a = "session:s3cret:a"
+        await broker.ask("SET", a, b"x" * (2**24 + 1))
+        await backend.subscribe([a, "b"])
+        assert await last(backend, a, "b") == {a: None, "b": None}
         with pytest.raises(BackendError, match="has 16777217 bytes; 16777216 are allowed"):
             await backend.publish("b", Message("x" * (2**24 + 1)), expire=1)
         await backend.publish("b", Message("y"), expire=1)
-        assert await last(backend, "a", "b") == {"a": None, "b": "y"}
+        assert await last(backend, a, "b") == {a: None, "b": "y"}
         assert told.names() == []
     (line,) = lines(caplog)
-    assert "the key of channel 'a' at " in line
+    assert "the key of channel 'session:...:a' at " in line
     assert line.endswith("is no last message: it is larger than 16777216 bytes")
 
 

@@ -26,6 +26,7 @@ from ..._exceptions import BackendError
 from ..._log import get_logger
 from ..._plain import Plain
 from ..._protocol.messages import Message
+from ..._text import public_channel
 from .. import Backend, Receiver, Told
 from .address import Address
 from .errors import Disconnected, Misconfigured, NotPrimary, ReplyError
@@ -300,7 +301,7 @@ class RedisBackend(Backend):
         self._not_kept[channel] = None
         _logger.warning(
             "the key of channel %r at %s is no last message: it is %s",
-            channel,
+            public_channel(channel),
             self._address.shown,
             what,
         )
