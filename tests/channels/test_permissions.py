@@ -227,6 +227,19 @@ async def test_an_application_decides_about_each_channel_once(waiting: bool) -> 
     assert all(call[0] is BOB and call[3] is REQUEST for call in asked)
 
 
+async def test_an_application_is_asked_once_about_a_group_that_is_named_twice() -> None:
+    asked: list[str] = []
+
+    def decide(identity: Identity | None, action: str, channel: str, request: Request) -> bool:
+        asked.append(channel)
+        return True
+
+    twice = Identity(user="bob", groups=["staff", "ops", "staff"])
+    judge = Permit(Permissions(decide=decide))
+    channels = await judge.permit(target("subscribe-group"), twice, REQUEST)
+    assert channels.subscribe == tuple(asked) == ("group:staff:news", "group:ops:news")
+
+
 async def test_what_an_application_denies_is_named_by_its_audience() -> None:
     judge = Permit(Permissions(decide=lambda *_: False))
     with pytest.raises(ChannelError, match=r"^'subscribe-group' is not allowed$") as caught:

@@ -212,7 +212,10 @@ def _names(audience: str, identity: Identity | None) -> Iterable[str | None] | N
         return None
     if audience == "group":
         # A user without groups hears nothing; a page asks for the groups of all users alike.
-        return identity.groups if identity.groups or identity.user is not None else None
+        if not identity.groups and identity.user is None:
+            return None
+        # One may be named twice, and a message is published once.
+        return tuple(dict.fromkeys(identity.groups))
     name = identity.user if audience == "user" else identity.session
     return None if name is None else (name,)
 
@@ -224,9 +227,8 @@ def _is_open(target: Target, identity: Identity) -> bool:
 
 
 def _channels(target: Target, allowed: Iterable[_Wanted]) -> Channels:
-    # A group may be named twice, and a message is published once.
-    keys: dict[Action, dict[str, None]] = {action: {} for action in _ACTIONS}
+    keys: dict[Action, list[str]] = {action: [] for action in _ACTIONS}
     one: dict[str, str] = {}  # one object for both actions: it may be long
     for wanted in allowed:
-        keys[wanted.action][one.setdefault(wanted.key, wanted.key)] = None
+        keys[wanted.action].append(one.setdefault(wanted.key, wanted.key))
     return Channels(tuple(keys["subscribe"]), tuple(keys["publish"]), target.echo)
