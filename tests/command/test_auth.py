@@ -6,12 +6,18 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
 
+from tests.support.application import Stream, answer, nothing, playing, says
 from tests.support.command import command, run_command
 from tests.support.peer import HANDSHAKE, dial
 from tests.support.serving import ask, status
+from tests.support.tokens import SECRET, p256_key, private_pem, token
 from trio_beat import Identity, Refused, Request
 from trio_beat._command.arguments import ConfigurationError
 from trio_beat._command.auth import load_authentication
@@ -134,6 +140,99 @@ def test_a_password_in_a_url_is_not_told() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_authentication(load_settings(["--auth=ldap://bob:s3cret@host/x?k=s3cret"]))
     assert "s3cret" not in str(caught.value)
+
+
+def lasting(**members: Any) -> str:
+    """A token that outlives all tests, however long they take."""
+    return token(**({"exp": 4_000_000_000} | members))
+
+
+def bearer(**members: Any) -> Request:
+    return requesting(("Authorization", f"Bearer {lasting(**members)}"))
+
+
+@pytest.mark.parametrize(
+    ("options", "request_", "refusing"),
+    [
+        (["--jwt-issuer=a"], bearer(iss="a"), ["--jwt-issuer=b"]),
+        (["--jwt-audience=a,b", "--jwt-audience=c"], bearer(aud="b"), ["--jwt-audience=a"]),
+        (["--jwt-audience=a,b", "--jwt-audience=c"], bearer(aud=["c"]), []),
+        (["--jwt-leeway=1e10"], bearer(exp=1_000_000_000), ["--jwt-leeway=0"]),
+        (["--jwt-no-expiry"], bearer(exp=None), []),
+        (["--jwt-cookie=t"], requesting(("Cookie", f"t={lasting()}")), ["--jwt-cookie=u"]),
+        (["--jwt-query=t"], Request.of(f"/ws/a?t={lasting()}", [], peer="x"), ["--jwt-query=u"]),
+    ],
+)
+async def test_options_say_which_tokens_are_good(
+    options: list[str], request_: Request, refusing: list[str], tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(SECRET)
+    needed = ["--auth=jwt", f"--jwt-key={key}"]
+    authentication = load_authentication(load_settings([*needed, *options]))
+    assert authentication is not None
+    identity = await authentication.admit(request_)
+    assert identity is not None
+    assert identity.user == "bob"
+    refuses = load_authentication(load_settings([*needed, *refusing]))
+    assert refuses is not None
+    with pytest.raises(Refused) as caught:
+        await refuses.admit(request_)
+    assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"thirty-one bytes, one too short", "a secret of 31 bytes; it must have 32 or more"),
+        (private_pem(p256_key()), "a private key: only the issuer of tokens should have it"),
+        (b'{"keys": [{"kty": "RSA", "use": "enc"}]}', "no key that can be used to verify a token"),
+        (None, "cannot read "),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_told(data: bytes | None, text: str, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    if data is not None:
+        key.write_bytes(data)
+    with pytest.raises(ConfigurationError, match=f"^--jwt-key: {text}"):
+        load_authentication(load_settings(["--auth=jwt", f"--jwt-key={key}"]))
+
+
+async def test_an_application_is_asked_as_options_say() -> None:
+    gate = trio.Event()
+
+    async def script(stream: Stream) -> None:
+        await gate.wait()
+        await says(answer(200, '{"user": "bob"}'))(stream)
+
+    async with playing(script) as application, trio.open_nursery() as nursery:
+        options = [f"--auth={application.url}", "--auth-header=X-Key,X-More"]
+        options += ["--auth-concurrency=1", "--auth-timeout=60"]
+        authentication = load_authentication(load_settings(options))
+        assert authentication is not None
+        for name in ("X-Key", "X-More"):
+            nursery.start_soon(authentication.admit, requesting((name, "k3y")))
+        await application.asked(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert application.connections == 1
+        gate.set()
+        await application.asked(2)
+    assert sorted("X-Key: k3y" in it for it in application.requests) == [False, True]
+    assert sorted("X-More: k3y" in it for it in application.requests) == [False, True]
+
+
+async def test_an_application_has_the_time_that_an_option_gives_it(
+    patient_clock: MockClock,
+) -> None:
+    async with playing(nothing) as application:
+        options = [f"--auth={application.url}", "--auth-timeout=100"]
+        authentication = load_authentication(load_settings(options))
+        assert authentication is not None
+        begun = trio.current_time()
+        with pytest.raises(Refused) as caught:
+            await authentication.admit(requesting(("Cookie", "a=b")))
+        assert caught.value.status == 503
+        assert trio.current_time() - begun >= 100
 
 
 @pytest.mark.real
