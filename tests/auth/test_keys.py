@@ -100,6 +100,7 @@ def test_a_file_of_a_secret_in_windows() -> None:
         (public_pem(P384), "a key of another kind; it must be a secret"),
         (public_pem(K1), "a key of another kind"),
         (public_pem(ED448), "a key of another kind"),
+        (public_pem(RSA) + public_pem(P256), "more than one key in PEM; a set of JWKs may"),
         (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no key in PEM"),
     ],
 )

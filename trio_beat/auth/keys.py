@@ -82,6 +82,8 @@ def read_keys(data: bytes) -> tuple[Key, ...]:
             raise KeyFileError("a private key: only the issuer of tokens should have it")
         if b"-----BEGIN CERTIFICATE-----" in data:
             raise KeyFileError("a certificate; its public key is needed (openssl x509 -pubkey)")
+        if data.count(b"-----BEGIN ") > 1:  # all but the first would be passed over
+            raise KeyFileError("more than one key in PEM; a set of JWKs may have several")
         return (_from_pem(data, private=False),)
     jwks = _jwks(data)
     if jwks is None:
