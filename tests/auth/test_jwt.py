@@ -103,6 +103,17 @@ class TestLies:
         given = f"{encoded(header(alg=name))}.{encoded(BODY)}.{signature}"
         assert await refusal(JWT(key), bearing(given))
 
+    @pytest.mark.parametrize(
+        ("private", "alg", "size"), [(RSA, "RS256", 256), (P256, "ES256", 64), (ED, "EdDSA", 64)]
+    )
+    async def test_signatures_of_no_key(self, private: Any, alg: str, size: int) -> None:
+        """Zeros pass for any message where a verifier of ECDSA does not look (CVE-2022-21449)."""
+        der_of_zeros = bytes.fromhex("3006020100020100")
+        for signature in (bytes(size), b"\xff" * size, b"\0", bytes(2 * size), der_of_zeros):
+            given = f"{encoded(header(alg=alg))}.{encoded(BODY)}.{encoded(signature)}"
+            text = await refusal(JWT(public_pem(private)), bearing(given))
+            assert text == "the token's signature is wrong"
+
     @pytest.mark.parametrize("public", [PUBLIC, PUBLIC.strip(), public_pem(P256), public_pem(ED)])
     async def test_a_public_key_is_no_secret(self, public: bytes) -> None:
         """The confusion of RS256 and HS256: everybody has the public key."""
