@@ -95,6 +95,8 @@ def test_announces_each_address_by_a_url_that_can_be_opened(
         for url in urls:
             with urllib.request.urlopen(url + "healthz") as answer:
                 assert answer.status == 200
+        exposed = bool(whole)  # beyond loopback
+        assert ("WARNING everybody who reaches " in running.log()) is exposed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
