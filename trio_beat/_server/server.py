@@ -311,10 +311,9 @@ async def serve(
             It returns who the peer is, an `Identity`, or None for an anonymous one; it raises
             `Refused` to give another answer. A connection whose identity has expired is closed with
             3000. Any other exception is logged with its traceback and answered with 500. It has
-            what is
-            left of ``limits.handshake_timeout`` and is cancelled then (408), or when the server
-            drains (503). It is not called for a request that is refused anyway, nor for one that
-            goes to `app`. None: all requests are admitted.
+            what is left of ``limits.handshake_timeout`` and is cancelled then (408), or when the
+            server drains (503). It is not called for a request that is refused anyway, nor for one
+            that goes to `app`. None: all requests are admitted.
         permissions: what peers may do of what their URLs ask for, where there is a `hub`.
         refuse_by: how a peer is told that it is not who it should be (401), or may not do what it
             asks for (403). ``status``: by that HTTP status. ``close``: the WebSocket is opened and
