@@ -16,6 +16,8 @@ from __future__ import annotations
 import random
 from typing import Final
 
+from .._protocol.frames import UNAUTHORIZED
+
 #: Seconds: the ceiling of the first pause, and the bounds of all pauses.
 FIRST: Final = 4.0
 SHORTEST: Final = 1.0
@@ -26,9 +28,8 @@ BUSY: Final = 8.0
 #: Times in a row that a client comes back with credentials that a server did not accept.
 MOST_UNAUTHORIZED: Final = 3
 
-#: Of HTTP (RFC 9110, section 15.5.2), and as a close code (IANA's registry of them).
+#: Of HTTP (RFC 9110, section 15.5.2).
 UNAUTHORIZED_STATUS: Final = 401
-UNAUTHORIZED: Final = 3000
 
 #: "Service restart" and "try again later" (the registry of RFC 6455, section 11.7).
 _LATER: Final = frozenset({1012, 1013})

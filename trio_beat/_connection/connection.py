@@ -10,11 +10,10 @@ import trio
 from .._checks import check_kind
 from .._exceptions import Closed, EndReason
 from .._identity import Identity
-from .._protocol.frames import check_close
+from .._protocol.frames import UNAUTHORIZED, check_close
 from .._protocol.messages import Message
 from .._protocol.request import Request
 from .beating import Engine
-from .expiry import UNAUTHORIZED
 
 #: Messages that connections send before other tasks get a turn: a turn costs as much as a small
 #: message.

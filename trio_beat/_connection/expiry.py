@@ -17,13 +17,12 @@ from typing import Final, Protocol
 import trio
 
 from .._exceptions import EndReason
+from .._protocol.frames import UNAUTHORIZED
 
 #: Seconds after which the wall clock is read again.
 LOOK: Final = 60.0
 #: Ends in a row before other tasks get a turn, and entries of a heap that is not cleaned up.
 _TURN: Final = 64
-#: "Unauthorized" (https://www.iana.org/assignments/websocket).
-UNAUTHORIZED: Final = 3000
 
 
 class Ends(Protocol):

@@ -14,6 +14,8 @@ PING_SIZE: Final = 4
 #: A control frame's payload is no longer than this (RFC 6455, section 5.5), and neither is that of
 #: a message whose length takes 7 bits (section 5.2).
 MOST_CONTROL: Final = 125
+#: "Unauthorized", a close code (https://www.iana.org/assignments/websocket).
+UNAUTHORIZED: Final = 3000
 
 
 def check_close(code: int, reason: str) -> None:

@@ -9,12 +9,12 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from .._exceptions import Refused
-from .frames import MOST_CONTROL
+from .frames import MOST_CONTROL, UNAUTHORIZED
 from .messages import make_close
 from .statuses import phrase
 
-#: "Unauthorized" and "Forbidden" (https://www.iana.org/assignments/websocket).
-_CODES: Final = {401: 3000, 403: 4003}
+#: IANA has 3003 for "Forbidden", but a client would come back (`frames.forbids`).
+_CODES: Final = {401: UNAUTHORIZED, 403: 4003}
 
 #: What goes with every answer of the server's own.
 SECURITY_HEADERS: Final = {
