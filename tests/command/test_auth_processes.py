@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ def bearer(key: bytes = SECRET, **members: Any) -> str:
     return f"Authorization: Bearer {token(key, **members)}\r\n"
 
 
-def request(headers: str) -> bytes:
-    return HANDSHAKE.format(target=OWN, headers=headers).encode()
+def request(headers: str, target: str = OWN) -> bytes:
+    return HANDSHAKE.format(target=target, headers=headers).encode()
 
 
 @contextlib.asynccontextmanager
@@ -104,6 +104,38 @@ async def test_two_servers_share_audiences_and_disconnects(
         assert [one.end(), two.end()] == [0, 0]
     assert "s3cret" not in one.log() + two.log() + health
     assert "Traceback" not in one.log() + two.log()
+
+
+async def test_no_token_reaches_a_log_or_health(key: KeyFile, tmp_path: Path) -> None:
+    options = ("--jwt-query=q", "--jwt-cookie=c", "--log-level=debug", "--refuse-by=close")
+    sources: tuple[Callable[[str], tuple[str, str]], ...] = (
+        lambda it: (OWN, f"Authorization: Bearer {it}\r\n"),
+        lambda it: (OWN, f"Sec-WebSocket-Protocol: bearer, {it}\r\n"),
+        lambda it: (f"{OWN}&q={it}", ""),
+        lambda it: (OWN, f"Cookie: c={it}\r\n"),
+    )
+    good = token(sid="s3cret")
+    bad = (token(OTHER), good[:-9], f"{good}.{good}", "s3cret", token(aud="s3cret"))
+    with command(tmp_path, *key.options, *options) as running:
+        for source in sources:
+            target, headers = source(good)
+            async with dialed(running.port, target, headers) as peer:
+                await peer.send_close()
+                assert await peer.closed() == Close(1000, "")
+            for given in bad:
+                target, headers = source(given)
+                async with dialed(running.port, target, headers) as peer:
+                    close = await peer.closed()
+                assert close is not None
+                assert close.code == 3000
+                assert not any(part in close.reason for part in given.split("."))
+            nowhere = target.replace("news", "")
+            assert status(await ask(running.port, request(headers, nowhere))) == 400
+        health = str(running.health())
+        assert running.end() == 0
+    for given in (good, *bad):
+        for part in given.split("."):
+            assert part not in running.log() + health
 
 
 async def test_sighup_reads_the_keys_of_tokens_again(key: KeyFile, tmp_path: Path) -> None:
