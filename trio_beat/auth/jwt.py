@@ -113,6 +113,7 @@ class JWT:
         key = self._key
         data = key if isinstance(key, bytes) else key.read_bytes()
         self._keys = read_keys_again(data, self._keys)
+        self._failed = None
 
     async def __call__(self, request: Request) -> Identity | None:
         """Tell who a peer is.
@@ -202,7 +203,6 @@ class JWT:
                 _log.error("the keys in use stay: cannot read %s: %s", self._key, failed)
             self._failed = failed
             return False
-        self._failed = None
         return True
 
 
