@@ -15,7 +15,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpcore
@@ -53,7 +53,7 @@ class Place:
 
     host: str
     port: int
-    target: str
+    target: str = field(repr=False)  # its query may have a key
     ssl_context: ssl.SSLContext | None
 
 
@@ -69,8 +69,8 @@ class Answer:
     """
 
     status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(repr=False)
     more: bool
 
     @property
