@@ -61,7 +61,8 @@ class Hook:
     The request is a GET with the peer's Cookie, Authorization (also made from the subprotocol
     ``bearer``), User-Agent, Origin and Host, and with X-Forwarded-For and X-Forwarded-Proto. 200
     with a JSON object of the arguments of `Identity` identifies the peer; 401 and 403 refuse it;
-    everything else is 503 for the peer, and a line in the log.
+    everything else is 503 for the peer, and a line in the log. Pages that offer a token need
+    a server that has ``bearer`` as the last of its ``subprotocols``, see `JWT`.
 
     Five requests in a row that cannot be sent or are not answered in time, or are answered with
     502 to 504, open a pause of five seconds. Peers then get 503 at once. The first request behind

@@ -44,6 +44,8 @@ class JWT:
 
     The token is that of the header Authorization, else that behind the subprotocol ``bearer``, else
     that of the query, else that of the cookie. The first that is there counts, right or wrong.
+    Pages need a server that has ``bearer`` as the last of its ``subprotocols``: browsers give up
+    a connection whose offer is not answered.
 
     ``sub`` is the user, ``groups`` the groups, ``sid`` the session; ``subscribe``, ``publish`` and
     ``info`` are those of `Identity`. The identity ends at ``exp`` and the leeway.
