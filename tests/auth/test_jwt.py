@@ -428,6 +428,16 @@ class TestFiles:
         assert record.getMessage().endswith(f"cannot read {file}: it begins like JSON, and is none")
         assert await jwt(given[0])
 
+    async def test_an_unknown_name_reads_a_key_without_one(
+        self, tmp_path: Path, autojump_clock: MockClock
+    ) -> None:
+        file = tmp_path / "key.pem"
+        write(file, PUBLIC)
+        jwt = JWT(file)
+        write(file, public_pem(P256))
+        assert await refusal(jwt, bearing(token(P256, "ES256")))
+        assert await jwt(bearing(token(P256, "ES256", {"kid": "new"})))
+
     async def test_a_wrong_signature_does_not_read_it(self, file: Path) -> None:
         jwt = JWT(file)
         remove(file)

@@ -149,6 +149,8 @@ def test_facility_that_would_make_a_key_ambiguous_is_refused(audience: str) -> N
         with pytest.raises(ChannelError, match="facility 'admins:x' has a colon") as caught:
             permit(asked, BOB)
         assert caught.value.status == 400
+        # For a visitor it would be left out for want of a name.
+        assert permit(asked, BOB, denied="drop") == permit(asked, None, denied="drop")
 
 
 @pytest.mark.parametrize("audience", NAMED)

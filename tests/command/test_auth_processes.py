@@ -185,7 +185,8 @@ async def test_sighup_reads_them_again_in_all_workers(
         before.kill()
         await running.replaced(1, before)
         assert await _statuses(running, bearer(OTHER)) == {1: 101, 2: 101}
-        assert running.running.log().count("the keys in use stay") == 1
+        # A worker that begins reads them by itself, since others may have found newer ones.
+        assert running.running.log().count("the keys in use stay") == 2
         assert running.running.end() == 0
 
 

@@ -13,7 +13,12 @@ from websockets.streams import StreamReader
 
 from tests.support.requests import parse_response
 from trio_beat import Refused
-from trio_beat._protocol.refusal import SECURITY_HEADERS, refusal_response
+from trio_beat._protocol.refusal import (
+    SECURITY_HEADERS,
+    closing_response,
+    refusal_response,
+    unauthorized,
+)
 
 
 def test_refusal_is_a_whole_http_response() -> None:
@@ -177,3 +182,15 @@ def test_what_is_accepted_is_one_whole_response(
     assert (response.status_code, response.body) == (status, f"{text}\n".encode())
     for name, value in headers:
         assert value.strip(" \t") in response.headers.get_all(name)
+
+
+def test_a_missing_credential_is_no_error_of_the_challenge() -> None:
+    assert unauthorized("who is it?").headers == (("WWW-Authenticate", "Bearer"),)
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 3000), (403, 4003)])
+def test_a_close_frame_has_as_much_of_the_text_as_there_is_room_for(status: int, code: int) -> None:
+    frame = closing_response(Refused(status, "\u00e9" * 100))
+    assert frame[:2] == bytes([0x88, 2 + 122])
+    assert int.from_bytes(frame[2:4]) == code
+    assert frame[4:].decode() == "\u00e9" * 61

@@ -16,7 +16,7 @@ from tests.support.broker import Broker
 from tests.support.hub import CONTROL, MANY, AskedBackend, Disconnect
 from tests.support.peer import HANDSHAKE, dial
 from tests.support.serving import ask, deserted, serving, status
-from trio_beat import EndReason, Identity, Permissions, Refused, Request, open_hub
+from trio_beat import Connection, EndReason, Identity, Permissions, Refused, Request, open_hub
 from trio_beat._server.disconnects import Disconnects
 
 TARGET = "/ws/news?subscribe-user"
@@ -305,6 +305,27 @@ async def test_one_that_is_being_admitted_is_refused(
             await (await dial(server.port, TARGET)).aclose()
             await deserted(server)
             assert server.statistics().accepted == 1
+
+
+async def test_a_handler_beside_a_hub_is_disconnected(patient_clock: MockClock) -> None:
+    cancelled = trio.Event()
+
+    async def handler(_: Connection) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async def admit(_: Request) -> Identity:
+        return BOB
+
+    async with open_hub() as hub, serving(handler, hub=hub, admit=admit) as server:
+        peer = await dial(server.port, "/anything")
+        await hub.disconnect(user="bob")
+        assert await peer.closed() == Close(4003, "disconnected")
+        await peer.aclose()
+        await cancelled.wait()
+        await deserted(server)
 
 
 async def test_an_admission_that_is_given_up_leaves_nothing(patient_clock: MockClock) -> None:

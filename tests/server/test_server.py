@@ -16,7 +16,7 @@ from tests.support.harness import tls_contexts
 from tests.support.hub import reached
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, deserted, serving, status
-from trio_beat import Connection, EndReason, Limits, Server, open_hub, serve
+from trio_beat import Connection, EndReason, Limits, Permissions, Server, open_hub, serve
 from trio_beat._server.pending import PendingTCP
 from trio_beat.testing import cancelled_at
 
@@ -132,8 +132,8 @@ async def test_a_port_in_use() -> None:
 @pytest.mark.parametrize(
     ("handler", "hub", "options", "wrong"),
     [
-        (None, False, {}, "exactly one of handler and hub"),
-        (stay, True, {}, "exactly one of handler and hub"),
+        (None, False, {}, "a handler or a hub is needed"),
+        (stay, False, {"permissions": Permissions()}, "permissions are of no use beside a handler"),
         (stay, False, {"path_prefix": "ws/"}, "path_prefix is 'ws/'"),
         (stay, False, {"path_prefix": "/ws"}, "path_prefix is '/ws'"),
         (stay, False, {"path_prefix": ""}, "path_prefix is ''"),

@@ -167,7 +167,9 @@ class Permit:
         for action in _ACTIONS:
             for audience in target.subscribe if action == "subscribe" else target.publish:
                 names = _names(audience, identity)
-                if audience != OPEN and names is not None:
+                if audience != OPEN and names is not None and ":" in target.facility:
+                    if self._permissions.denied == "drop":
+                        continue
                     check_colons(f"facility {target.facility!r}", target.facility)
                 for name in names or ():
                     if name is not None and ":" in name:

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from .._identity import Identity
 from .._log import get_logger
+from .._protocol.refusal import unauthorized
 from .._protocol.request import Request
 from .._text import printable, public_url
-from ..auth.credentials import unauthorized
 from .arguments import ConfigurationError
 from .settings import Settings
 
@@ -64,14 +64,24 @@ class Authentication:
         Returns:
             False where those in use stay: there are none, or they cannot be read.
         """
+        if not self.read_again("SIGHUP: "):
+            return False
+        _log.info("SIGHUP: read the file of --jwt-key again")
+        return True
+
+    def read_again(self, why: str = "") -> bool:
+        """Read the keys of tokens again; as `renew`, but a success is not logged.
+
+        Args:
+            why: stands before what is logged.
+        """
         if self._reload is None:
             return False
         try:
             self._reload()
         except (OSError, ValueError) as exc:
-            _log.error("SIGHUP: the keys in use stay: --jwt-key: %s", _why(exc))
+            _log.error("%sthe keys in use stay: --jwt-key: %s", why, _why(exc))
             return False
-        _log.info("SIGHUP: read the file of --jwt-key again")
         return True
 
 

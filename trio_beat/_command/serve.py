@@ -100,6 +100,9 @@ def _work(settings: Settings, prepared: Prepared, worker: Worker) -> int:
     standard_error().forget()
     set_up_logging(settings.log_level, settings.log_format, worker.number)
     show_worker(worker.number)
+    if not worker.first and prepared.authentication is not None:
+        # The supervisor's are those of the last SIGHUP; the other workers may have read newer ones.
+        prepared.authentication.read_again()
     try:
         return trio.run(run, settings, prepared, worker)
     except ConfigurationError as exc:

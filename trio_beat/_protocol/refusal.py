@@ -27,6 +27,17 @@ SECURITY_HEADERS: Final = {
 }
 
 
+def unauthorized(text: str, *, error: str | None = None) -> Refused:
+    """Make the refusal of a credential that is missing or not right (RFC 6750, section 3).
+
+    Args:
+        text: for the peer; it must not quote the credential.
+        error: ``invalid_token`` or ``invalid_request``; None: there was no credential.
+    """
+    challenge = "Bearer" if error is None else f'Bearer error="{error}"'
+    return Refused(401, text, {"WWW-Authenticate": challenge})
+
+
 def refusal_response(refused: Refused) -> bytes:
     """Make the response to send; its connection is closed behind it."""
     body = f"{refused.text}\n".encode()

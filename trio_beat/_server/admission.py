@@ -31,7 +31,7 @@ from .._log import get_logger
 from .._plain import plain
 from .._protocol.handshake import accept
 from .._protocol.head import Head, fields
-from .._protocol.refusal import closing_response, refusal_response
+from .._protocol.refusal import closing_response, refusal_response, unauthorized
 from .._protocol.request import Request, release
 from .consumers import Admitted, Consumers
 from .disconnects import Disconnects
@@ -241,8 +241,7 @@ class Admission:
 
     def _check_current(self, identity: Identity | None) -> None:
         if identity is not None and self._parts.shared.expiry.is_over(identity.expires_at):
-            challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-            raise Refused(401, "identity has expired", challenge)
+            raise unauthorized("identity has expired", error="invalid_token")
 
     def _check_draining(self) -> None:
         if self._parts.draining.is_set():

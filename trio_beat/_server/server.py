@@ -54,8 +54,8 @@ from .refusals import Refusals
 
 
 def _check_served(handler: object, hub: object, app: object, admit: object) -> None:
-    if (handler is None) == (hub is None):
-        raise ValueError("exactly one of handler and hub is needed")
+    if handler is None and hub is None:
+        raise ValueError("a handler or a hub is needed")
     if handler is not None and not callable(handler):
         raise TypeError(f"handler is {handler!r}; it must be an async function, or None")
     if app is not None and not callable(app):
@@ -82,7 +82,7 @@ class Server:
         handler_errors: Literal["raise", "close"],
         hub: Hub | None,
         admit: Admit | None = None,
-        permissions: Permissions = Permissions(),  # noqa: B008 - immutable
+        permissions: Permissions | None = None,
         refuse_by: RefuseBy = "status",
         app: ASGIApp | None,
         path_prefix: str,
@@ -97,7 +97,10 @@ class Server:
         check_prefix(path_prefix)
         check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
         check_kind("limits", limits, Limits, "a Limits")
-        check_kind("permissions", permissions, Permissions, "a Permissions")
+        if permissions is not None:
+            check_kind("permissions", permissions, Permissions, "a Permissions, or None")
+            if handler is not None:
+                raise ValueError("permissions are of no use beside a handler, which decides itself")
         if refuse_by not in ("status", "close"):
             raise ValueError(f"refuse_by is {refuse_by!r}; it must be 'status' or 'close'")
         if ssl_context is not None:
@@ -116,10 +119,10 @@ class Server:
             timeout = limits.handshake_timeout
             self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state)
         consumers: Consumers
-        if hub is not None:
-            consumers = HubConsumers(hub, path_prefix, permissions)
+        if handler is None:
+            assert hub is not None
+            consumers = HubConsumers(hub, path_prefix, permissions or Permissions())
         else:
-            assert handler is not None
             consumers = HandlerConsumers(handler, limits.inbound, errors)
         self._refusals = Refusals(notify)
         self._connections: set[Life] = set()
@@ -135,7 +138,8 @@ class Server:
             check_subprotocols(subprotocols),
             admit=admit,
             refuse_by=refuse_by,
-            hub=hub,
+            # What a handler needs of a hub, it says itself.
+            hub=hub if handler is None else None,
             http_prefix=None if app is None else path_prefix,
         )
         self._peers = Peers(
@@ -276,7 +280,7 @@ async def serve(
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - immutable
     hub: Hub | None = None,
     admit: Callable[[Request], Awaitable[Identity | None]] | None = None,
-    permissions: Permissions = Permissions(),  # noqa: B008 - immutable
+    permissions: Permissions | None = None,
     refuse_by: Literal["status", "close"] = "status",
     app: ASGIApp | None = None,
     path_prefix: str = "/ws/",
@@ -298,15 +302,16 @@ async def serve(
 
     Args:
         handler: an async function, called with each `Connection`; when it returns the connection
-            is closed with 1000. None: `hub` is given.
+            is closed with 1000. None: connections do what their URLs ask for of `hub`.
         port: TCP port; 0: the system chooses one, which `Server.port` tells.
         handler_errors: ``raise``: what a handler raises propagates. ``close``: it is logged with
             its traceback, counted, and ends its own connection only.
         host: name or address to listen on, or several; None, or an empty one: all addresses, of
             IPv4 and IPv6; ``::`` likewise, where the system must have IPv6.
         heartbeat: how connections beat, and when they count as dead.
-        hub: where connections subscribe and publish, as their URLs ask for. None: `handler` is
-            given.
+        hub: where connections subscribe and publish, as their URLs ask for. Beside a handler it
+            does no more than to disconnect (`Hub.disconnect`), where there is an `admit`: then
+            handshakes wait while its backend is away.
         admit: an async function, called with the `Request` of each WebSocket before it is opened.
             It returns who the peer is, an `Identity`, or None for an anonymous one; it raises
             `Refused` to give another answer. A connection whose identity has expired is closed with
@@ -314,7 +319,8 @@ async def serve(
             what is left of ``limits.handshake_timeout`` and is cancelled then (408), or when the
             server drains (503). It is not called for a request that is refused anyway, nor for one
             that goes to `app`. None: all requests are admitted.
-        permissions: what peers may do of what their URLs ask for, where there is a `hub`.
+        permissions: what peers may do of what their URLs ask for. None: the default of
+            `Permissions`. Not beside a handler, which decides by itself.
         refuse_by: how a peer is told that it is not who it should be (401), or may not do what it
             asks for (403). ``status``: by that HTTP status. ``close``: the WebSocket is opened and
             closed with 3000 or 4003, since pages cannot see a status.
@@ -339,8 +345,8 @@ async def serve(
         OSError: an address cannot be listened on; its ``filename`` says which.
         StartupFailed: `app` says that it did not start, or took too long.
         TypeError: an argument is of another type.
-        ValueError: an argument can never be right, or neither or both of `handler` and `hub` are
-            given.
+        ValueError: an argument can never be right, there is neither `handler` nor `hub`, or
+            there are `permissions` beside a handler.
     """
     server = Server(
         handler=handler,

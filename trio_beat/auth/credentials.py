@@ -9,24 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._exceptions import Refused
+from .._protocol.refusal import unauthorized
 from .._protocol.request import Request
 
 #: The subprotocol behind which a token is offered. A server lists it last among its own, so that
 #: the offer is answered.
 BEARER: Final = "bearer"
-
-
-def unauthorized(text: str, *, error: str | None = None) -> Refused:
-    """Make the refusal of a credential that is missing or not right.
-
-    Args:
-        text: for the peer; it must not quote the credential.
-        error: ``invalid_token`` or ``invalid_request`` (RFC 6750, section 3.1); None: there was no
-            credential.
-    """
-    challenge = "Bearer" if error is None else f'Bearer error="{error}"'
-    return Refused(401, text, {"WWW-Authenticate": challenge})
 
 
 def offered_token(request: Request) -> str | None:

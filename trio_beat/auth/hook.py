@@ -24,11 +24,12 @@ from .._checks import check_kind, check_seconds, check_token, check_whole
 from .._exceptions import Refused
 from .._identity import Identity
 from .._log import get_logger
+from .._protocol.refusal import unauthorized
 from .._protocol.request import Request
 from .._summary import Summary
 from .._text import public_url
 from .answer import identity_of, refusal_of
-from .credentials import offered_token, unauthorized
+from .credentials import offered_token
 from .exchange import Answer, NoAnswer, Place, exchange
 from .pause import Outcome, Pause
 

@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import trio
@@ -27,9 +27,10 @@ from .._checks import check_kind, check_seconds, check_text
 from .._exceptions import Refused
 from .._identity import Identity
 from .._log import get_logger
+from .._protocol.refusal import unauthorized
 from .._protocol.request import Request
 from .claims import ClaimError, Expected, identify, parse
-from .credentials import offered_token, unauthorized
+from .credentials import offered_token
 from .keys import Key, read_keys_again
 
 _log = get_logger("trio_beat.auth")
@@ -162,27 +163,27 @@ class JWT:
         if parts is None:
             raise ClaimError("this is no token: expected three parts of base64url (RFC 7515)")
         async with self._turn:
-            algorithm, keys = self._chosen(_decoded(parts[1]))
+            algorithm, kid = _named(parse(_decoded(parts[1]), "the token's header"))
+        keys = self._fitting(algorithm, kid)
+        signed = await self._is_signed_by(keys, token, algorithm)
+        if not signed and self._is_unknown(kid) and self._reloaded():
+            keys = self._fitting(algorithm, kid)
+            signed = await self._is_signed_by(keys, token, algorithm)
+        if not keys:
+            raise ClaimError("no key of the server fits the token's alg and kid")
+        if not signed:
+            raise ClaimError("the token's signature is wrong")
+        return parse(_decoded(parts[2]), "the token")
+
+    async def _is_signed_by(self, keys: list[Key], token: str, algorithm: str) -> bool:
         for key in keys:
             async with self._turn:
                 if _is_signed(token, algorithm, key):
-                    return parse(_decoded(parts[2]), "the token")
-        raise ClaimError("the token's signature is wrong")
+                    return True
+        return False
 
-    def _chosen(self, head: bytes) -> tuple[str, list[Key]]:
-        """The algorithm that a token's header names, and the keys that may have signed it."""
-        header = parse(head, "the token's header")
-        algorithm, kid = header.get("alg"), header.get("kid")
-        if "crit" in header or "b64" in header:
-            raise ClaimError("the token's header has extensions that are not understood (crit)")
-        if not isinstance(algorithm, str) or not isinstance(header.get("kid", ""), str):
-            raise ClaimError("alg of the token must be a text, and kid where there is one")
-        keys = self._fitting(algorithm, kid)
-        if not keys and kid is not None and self._reloaded():
-            keys = self._fitting(algorithm, kid)
-        if not keys:
-            raise ClaimError("no key of the server fits the token's alg and kid")
-        return algorithm, keys
+    def _is_unknown(self, kid: str | None) -> bool:
+        return kid is not None and all(key.kid != kid for key in self._keys)
 
     def _fitting(self, algorithm: str, kid: str | None) -> list[Key]:
         """The keys for an algorithm that have a name, or else none; for no name, all."""
@@ -206,6 +207,16 @@ class JWT:
             self._failed = failed
             return False
         return True
+
+
+def _named(header: dict[str, Any]) -> tuple[str, str | None]:
+    """The algorithm and the key that a token's header names."""
+    algorithm, kid = header.get("alg"), header.get("kid")
+    if "crit" in header or "b64" in header:
+        raise ClaimError("the token's header has extensions that are not understood (crit)")
+    if not isinstance(algorithm, str) or not isinstance(header.get("kid", ""), str):
+        raise ClaimError("alg of the token must be a text, and kid where there is one")
+    return algorithm, kid
 
 
 def _no_request(text: str) -> Refused:
