@@ -93,7 +93,7 @@ WITHIN: Final = {
     ),
     "_protocol": (
         ("client_handshake", "events", "handshake", "parser", "refusal", "request"),
-        ("head", "headers", "messages", "statuses"),
+        ("addresses", "head", "headers", "messages", "statuses"),
         ("frames",),
     ),
     "_server": (
@@ -101,7 +101,7 @@ WITHIN: Final = {
         ("peers",),
         ("accepting", "admission", "http"),
         ("consumers", "disconnects"),
-        ("blocks", "parts", "refusals"),
+        ("blocks", "parts", "proxies", "refusals"),
         ("http_pace", "http_protocol", "http_tasks", "lifespan", "limits", "listeners", "pending"),
     ),
     "testing": (

@@ -37,6 +37,7 @@ from .consumers import Admitted, Consumers
 from .disconnects import Disconnects
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
+from .proxies import Proxies, asked_for
 from .refusals import GOING_AWAY, Refusals, backend_away, full
 
 _log = get_logger("trio_beat.server")
@@ -78,6 +79,7 @@ class Admission:
         connections: those that are open, for their limit.
         consumers: makes the connections' consumers.
         disconnects: knows who was disconnected.
+        proxies: tell who the client is.
         subprotocols: that the server speaks, the preferred one first.
         admit: asked for each handshake; None: nothing is asked.
         refuse_by: how a peer is refused with 401 or 403.
@@ -92,6 +94,7 @@ class Admission:
         connections: set[Life],
         consumers: Consumers,
         disconnects: Disconnects,
+        proxies: Proxies,
         subprotocols: Sequence[str],
         *,
         admit: Admit | None,
@@ -104,6 +107,7 @@ class Admission:
         self._connections = connections
         self._consumers = consumers
         self._disconnects = disconnects
+        self._proxies = proxies
         self._subprotocols = subprotocols
         self._ask = admit
         self._asks = admit is not None or consumers.waits
@@ -227,15 +231,18 @@ class Admission:
 
     def _check(self, attempt: _Attempt, head: Head) -> _Handshake:
         """See that a request is a handshake for a target that is there, and that there is room."""
-        self._check_draining()
+        pending = attempt.pending
         parsed = fields(head.raw)
+        client = self._proxies.client(pending, parsed)
+        pending.client_name = client.peer
+        self._check_draining()
         response, subprotocol = accept(head, self._subprotocols, parsed)
         self._consumers.check(head.target)
         self._check_room()
         request = None
         if self._asks or self._consumers.keeps_requests:
-            pending = attempt.pending
-            request = Request(head, pending.peer, secure=pending.secure, parsed=parsed)
+            head, parsed = asked_for(head, parsed, client.host)
+            request = Request(head, client.peer, secure=client.scheme == "https", parsed=parsed)
         attempt.handshake = _Handshake(request, subprotocol, response)
         return attempt.handshake
 

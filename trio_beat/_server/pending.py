@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import trio
 
@@ -50,13 +50,25 @@ class PendingSocket(ABC):
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        #: The client's address, for people, once a proxy has told it.
+        self.client_name: str | None = None
         self._received = bytearray()
         self._empty_lines = 0
 
     @property
     def peer(self) -> str:
-        """The peer's address, for people."""
+        """The address of the peer, or of the client behind it, for people."""
+        return self.name if self.client_name is None else self.client_name
+
+    @property
+    def name(self) -> str:
+        """The address at the other end of the socket, for people."""
         return peer_name(self.sock)
+
+    @property
+    def scheme(self) -> Literal["https"] | None:
+        """By which scheme the peer speaks; None: without TLS, it may have been another before."""
+        return "https" if self.secure else None
 
     def read_head_nowait(self) -> FirstRequest | None:
         """Read the first request where all of it is there already: this needs no time limit.
@@ -202,7 +214,12 @@ class PendingTCP(PendingSocket):
                 await trio.lowlevel.wait_writable(self.sock)
 
     def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
-        return TCPTransport(self.sock, reads, poller, received)
+        return self._named(TCPTransport(self.sock, reads, poller, received))
+
+    def _named(self, transport: TCPTransport) -> TCPTransport:
+        if self.client_name is not None:
+            transport.peer = self.client_name
+        return transport
 
     def abort(self) -> None:
         if self.sock.fileno() != -1:
@@ -325,7 +342,7 @@ class PendingTLS(PendingTCP):
 
     def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
         assert self._session is not None
-        return TLSTransport(self.sock, self._session, reads, poller, received)
+        return self._named(TLSTransport(self.sock, self._session, reads, poller, received))
 
     def abort(self) -> None:
         if self._session is not None and self.sock.fileno() != -1:

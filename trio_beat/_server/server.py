@@ -50,6 +50,7 @@ from .limits import Limits, ServerStatistics
 from .listeners import open_listeners
 from .parts import Parts
 from .peers import Peers
+from .proxies import Proxies
 from .refusals import Refusals
 
 
@@ -90,6 +91,8 @@ class Server:
         limits: Limits,
         subprotocols: Sequence[str],
         ssl_context: ssl.SSLContext | None,
+        trusted_proxies: Sequence[str] = (),
+        forwarded_host: bool = False,
         grace: float,
         observer: Observer | None = None,
     ) -> None:
@@ -107,6 +110,7 @@ class Server:
             check_server_context(ssl_context, "an ssl.SSLContext, or None")
         check_seconds("grace", grace, zero=True)
         errors = HandlerErrors(handler_errors)
+        proxies = Proxies(trusted_proxies, forwarded_host=forwarded_host)
         self._grace = grace
         self._notify = notify = Notifier(observer)
         self._parts = parts = Parts(heartbeat, limits, ssl_context, notify)
@@ -135,6 +139,7 @@ class Server:
             self._connections,
             consumers,
             self._disconnects,
+            proxies,
             check_subprotocols(subprotocols),
             admit=admit,
             refuse_by=refuse_by,
@@ -286,6 +291,8 @@ async def serve(
     path_prefix: str = "/ws/",
     subprotocols: Sequence[str] = (),
     ssl_context: ssl.SSLContext | None = None,
+    trusted_proxies: Sequence[str] = (),
+    forwarded_host: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     grace: float = 8.0,
     observer: Observer | None = None,
@@ -336,6 +343,11 @@ async def serve(
         ssl_context: speak TLS; where its ALPN protocols are set, to ``http/1.1`` alone: a client
             that is offered ``h2`` and speaks it gets 505. Options are added to it: no
             renegotiation, and a FIN without close_notify is no error. None: plain.
+        trusted_proxies: addresses and networks of proxies, or ``unix`` for all peers over a Unix
+            socket. Only from them X-Forwarded-For and X-Forwarded-Proto are believed: a peer's
+            address is then that of the client.
+        forwarded_host: believe the X-Forwarded-Host of trusted proxies, too: it takes the place of
+            Host. Only for proxies that set it, or append to it.
         limits: what the server holds at most.
         grace: seconds that draining may take; 8 are less than the 10 that ``docker stop`` waits.
         observer: is told what happens to sockets and connections; None: it is only counted.
@@ -361,6 +373,8 @@ async def serve(
         limits=limits,
         subprotocols=subprotocols,
         ssl_context=ssl_context,
+        trusted_proxies=trusted_proxies,
+        forwarded_host=forwarded_host,
         grace=grace,
         observer=observer,
     )
