@@ -151,6 +151,8 @@ def _make_server(settings: Settings, hub: Hub, prepared: Prepared, worker: Worke
         # A page offers a token behind it; Chrome drops a connection whose offer is not answered.
         subprotocols=() if authentication is None else (BEARER,),
         ssl_context=prepared.context,
+        trusted_proxies=settings.trusted_proxy,
+        forwarded_host=settings.forwarded_host,
         grace=settings.grace,
     )
     return server

@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from .._channels.permissions import EVERYTHING
 from .._checks import LONGEST, MOST_MISSES, check_prefix
+from .._server.proxies import wrong_proxy
 from .._text import public_backend, utf8
 from .arguments import ConfigurationError, Parser
 
@@ -234,6 +235,15 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(
         None, description="its private key (PEM), where it is not in the same file"
     )
+    trusted_proxy: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="address or network of a proxy, or unix, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; may be given several times, or with commas",
+    )
+    forwarded_host: CliToggleFlag[bool] = Field(
+        False,
+        description="believe X-Forwarded-Host of trusted proxies, too: for those that set it",
+    )
     max_connections: int = Field(10_000, ge=1, description="open WebSockets; then 503")
     max_pending: int = Field(
         1024,
@@ -299,7 +309,7 @@ class Settings(BaseSettings):
             raise ValueError("has an empty part; an empty host stands alone, for all addresses")
         return hosts
 
-    @field_validator("allow", "jwt_audience", "auth_header", mode="before")
+    @field_validator("allow", "jwt_audience", "auth_header", "trusted_proxy", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
         names = value.split(",") if isinstance(value, str) else value
@@ -313,6 +323,21 @@ class Settings(BaseSettings):
         for name in value:
             if name not in EVERYTHING:
                 raise ValueError(f"should be {', '.join(EVERYTHING)}, or empty")
+        return value
+
+    @field_validator("trusted_proxy")
+    @classmethod
+    def _proxies(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if wrong := wrong_proxy(name):
+                raise ValueError(f"has {name!r}, which {wrong}")
+        return value
+
+    @field_validator("forwarded_host")
+    @classmethod
+    def _host_needs_proxy(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and not info.data.get("trusted_proxy", True):
+            raise ValueError("is of no use without --trusted-proxy")
         return value
 
     @field_validator("workers", mode="before")

@@ -147,12 +147,15 @@ class Request:
 
     @property
     def peer(self) -> str:
-        """The peer's address, for people; a proxy's where there is one in between."""
+        """The peer's address, for people; the client's, without a port, where a trusted proxy told.
+
+        It is that of a proxy which is not trusted (`trio_beat.serve`, ``trusted_proxies``).
+        """
         return self._peer
 
     @property
     def secure(self) -> bool:
-        """Whether it came over TLS."""
+        """Whether it came over TLS; where a trusted proxy told, whether it came to that so."""
         return self._secure
 
     def __repr__(self) -> str:

@@ -28,6 +28,7 @@ from hypercorn.logging import Logger
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr, wrap_app
+from websockets.datastructures import Headers
 
 from .._exceptions import Refused
 from .._log import get_logger
@@ -37,6 +38,7 @@ from .http_protocol import Protocol
 from .http_tasks import Tasks
 from .lifespan import ASGIApp
 from .pending import LINGER, PendingSocket
+from .proxies import LOOKED_AT, Proxies
 
 _log = get_logger("trio_beat.http")
 
@@ -58,10 +60,16 @@ class HTTPFront:
         turns: those of the server.
         head_timeout: seconds for the headers of each further request of a connection.
         state: the application's, of which each request gets a shallow copy.
+        proxies: tell who the client of a request is.
     """
 
     def __init__(
-        self, app: ASGIApp, turns: Turns, head_timeout: float, state: dict[str, Any]
+        self,
+        app: ASGIApp,
+        turns: Turns,
+        head_timeout: float,
+        state: dict[str, Any],
+        proxies: Proxies,
     ) -> None:
         self.config = Config()
         self.config.logger_class = _Log
@@ -74,6 +82,7 @@ class HTTPFront:
         self.turns = turns
         self.head_timeout = head_timeout
         self.state = state
+        self.proxies = proxies
         self.app: AppWrapper = wrap_app(_bounded(app, self.pace), 0, "asgi")
         self._connections: set[_HTTPConnection] = set()
 
@@ -177,12 +186,14 @@ class _HTTPConnection:
         self._giving = Patience()
         self._send_lock = trio.StrictFIFOLock()
         self._protocol: Protocol
+        #: Host and port at the other end of the socket.
+        self._client: tuple[str, int] | None = None
 
     async def run(self, received: bytes) -> None:
         pending, front = self._pending, self._front
         family = pending.sock.family
         try:
-            client = parse_socket_addr(family, pending.sock.getpeername())
+            self._client = parse_socket_addr(family, pending.sock.getpeername())
             server = parse_socket_addr(family, pending.sock.getsockname())
         except OSError:
             self.end_soon()
@@ -196,9 +207,10 @@ class _HTTPConnection:
                     task_group,
                     ConnectionState(front.state),
                     pending.secure,
-                    client,
+                    self._client,
                     server,
                     self._protocol_send,
+                    told=self._told,
                 )
                 self._set_idle()
                 with self._reading:
@@ -210,6 +222,27 @@ class _HTTPConnection:
                 # Many may leave at once.
                 await front.turns.take()
                 await self._protocol.handle(Closed())
+
+    def _told(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Let the application see a request as a trusted proxy got it: one serves many clients.
+
+        Args:
+            headers: the request's; names are in lower case.
+
+        Returns:
+            Those that the application gets.
+        """
+        named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        looked_at = Headers(pair for pair in named if pair[0] in LOOKED_AT)
+        client = self._front.proxies.client(self._pending, looked_at)
+        self._pending.client_name = client.peer
+        # A port of 0 is one that is not known, as with Uvicorn.
+        self._protocol.client = (str(client.address), 0) if client.forwarded else self._client
+        self._protocol.ssl = client.scheme == "https"
+        if client.host == looked_at.get("Host", ""):
+            return headers
+        others = [(name, value) for name, value in headers if name != b"host"]
+        return [(b"host", client.host.encode("latin-1")), *others]
 
     async def _read(self, received: bytes) -> None:
         data = received

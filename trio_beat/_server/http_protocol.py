@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -79,10 +80,18 @@ class StrictConnection(h11.Connection):
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 of one connection; takes the arguments of the class that it extends."""
+    """HTTP/1.1 of one connection.
 
-    def __init__(self, *args: Any) -> None:
+    Args:
+        args: of the class that this extends.
+        told: asked for the headers that the application gets, for those that came.
+    """
+
+    def __init__(
+        self, *args: Any, told: Callable[[list[tuple[bytes, bytes]]], list[tuple[bytes, bytes]]]
+    ) -> None:
         super().__init__(*args)
+        self._told = told
         self.connection = StrictConnection(self.config.h11_max_incomplete_size)
         self._kept_until = trio.current_time() + _KEPT
 
@@ -145,8 +154,9 @@ class Protocol(H11Protocol):
     async def _create_stream(self, request: h11.Request) -> None:
         target = origin_form(request.target.decode("ascii")).encode("ascii")
         version = b"1.0" if request.http_version == b"1.0" else b"1.1"
-        if (target, version) != (request.target, request.http_version):
-            headers = list(request.headers)
+        came = list(request.headers)
+        headers = self._told(came)
+        if (target, version) != (request.target, request.http_version) or headers is not came:
             request = h11.Request(
                 method=request.method, target=target, headers=headers, http_version=version
             )

@@ -118,6 +118,7 @@ class Peers:
         assert self._http is not None
         try:
             if self._http.connections >= self._parts.limits.pending:
+                self._http.proxies.identify(pending, request.head)
                 self._refusals.refuse_nowait(pending, full())
             else:
                 await self._http.serve(pending, request.head.raw + request.behind)

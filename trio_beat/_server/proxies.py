@@ -36,7 +36,7 @@ _Network: TypeAlias = IPv4Network | IPv6Network
 #: Stands for all peers over a Unix socket.
 UNIX: Final = "unix"
 #: What a proxy is expected to be.
-EXPECTED: Final = "an address, a network such as 10.0.0.0/8, or unix"
+_EXPECTED: Final = "an address, a network such as 10.0.0.0/8, or unix"
 #: Proxies between client and server; those beyond are not believed.
 _MOST_PROXIES: Final = 32
 _FOR: Final = "X-Forwarded-For"
@@ -44,6 +44,8 @@ _PROTO: Final = "X-Forwarded-Proto"
 _HOST: Final = "X-Forwarded-Host"
 #: Headers by which a proxy gives itself away.
 _FORWARDING: Final = (_FOR, _PROTO, _HOST, "Forwarded")
+#: All that counts here, in lower case.
+LOOKED_AT: Final = frozenset(name.lower() for name in (*_FORWARDING, "Host"))
 #: Some proxies tell the scheme of a WebSocket by its own name.
 _SCHEMES: Final[dict[str, Scheme]] = {
     "http": "http",
@@ -70,6 +72,11 @@ class Client(NamedTuple):
     #: Host and port that it asked for; empty where it did not tell.
     host: str
 
+    @property
+    def forwarded(self) -> bool:
+        """Whether a proxy has told the address: then it has no port."""
+        return self.peer == str(self.address)
+
 
 class Proxies:
     """The proxies that are trusted.
@@ -90,10 +97,12 @@ class Proxies:
             raise TypeError(f"forwarded_host is {forwarded_host!r}; it must be True or False")
         names = list(trusted)
         for name in names:
-            check_kind("trusted proxy", name, str, f"a text: {EXPECTED}")
+            check_kind("trusted proxy", name, str, f"a text: {_EXPECTED}")
+            if wrong := wrong_proxy(name):
+                raise ValueError(f"trusted proxy {name!r} {wrong}")
         if forwarded_host and not names:
             raise ValueError("forwarded_host is of no use without trusted_proxies")
-        self._networks = tuple(read_network(name) for name in names if name != UNIX)
+        self._networks = tuple(_network(name) for name in names if name != UNIX)
         self._unix = UNIX in names
         self._forwarded_host = forwarded_host
         self._warned = False
@@ -180,28 +189,26 @@ def _last(headers: Headers, name: str) -> str | None:
     return lines[-1].rpartition(",")[2].strip(" \t") if lines else None
 
 
-def read_network(text: str) -> IPv4Network | IPv6Network:
-    """Read an address or a network; one that is mapped into IPv6 is that of IPv4.
-
-    Raises:
-        ValueError: it is none.
-    """
+def wrong_proxy(name: str) -> str | None:
+    """What is wrong with the name of a trusted proxy, for people; None: nothing."""
+    if name == UNIX:
+        return None
     try:
-        network: _Network = ip_network(text)
+        ip_network(name)
     except ValueError:
-        raise ValueError(_wrong_network(text)) from None
+        with contextlib.suppress(ValueError):
+            return f"has bits behind its prefix; should be {ip_network(name, strict=False)}"
+        return f"should be {_EXPECTED}"
+    return None
+
+
+def _network(name: str) -> _Network:
+    """Read an address or a network; one that is mapped into IPv6 is that of IPv4."""
+    network = ip_network(name)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         first = int(network.network_address) & 0xFFFF_FFFF
         return IPv4Network((first, network.prefixlen - _MAPPED.prefixlen))
     return network
-
-
-def _wrong_network(text: str) -> str:
-    try:
-        whole = ip_network(text, strict=False)
-    except ValueError:
-        return f"trusted proxy is {text!r}; it must be {EXPECTED}"
-    return f"trusted proxy {text!r} has bits behind its prefix; the whole network is {whole}"
 
 
 def asked_for(head: Head, headers: Headers, host: str) -> tuple[Head, Headers]:

@@ -121,7 +121,7 @@ class Server:
 
             self._lifespan = Lifespan(app)
             timeout = limits.handshake_timeout
-            self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state)
+            self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state, proxies)
         consumers: Consumers
         if handler is None:
             assert hub is not None

@@ -1,7 +1,8 @@
 """An application is asked over HTTP who a peer is.
 
 1. It gets what identifies the peer, and what it would get from a proxy: Host, the peer's address
-   and scheme as the server knows them. Of the peer's own word on the last two nothing is passed on.
+   and scheme as the server knows them, or believes a trusted proxy. Of the peer's own word on the
+   last two nothing is passed on.
 2. What it does not answer clearly refuses the peer with 503. Only 200 identifies.
 3. Requests are few at a time, and those that wait for a turn are bounded as well.
 4. An application that is away is not asked again and again: see `Pause`.
@@ -10,7 +11,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import ssl
@@ -24,6 +24,7 @@ from .._checks import check_kind, check_seconds, check_token, check_whole
 from .._exceptions import Refused
 from .._identity import Identity
 from .._log import get_logger
+from .._protocol.addresses import read_address
 from .._protocol.refusal import unauthorized
 from .._protocol.request import Request
 from .._summary import Summary
@@ -199,8 +200,8 @@ class Hook:
         for name in ("User-Agent", "Origin"):
             if name in request.headers:
                 yield name, request.headers[name]
-        if (address := _address(request.peer)) is not None:
-            yield "X-Forwarded-For", address
+        if (address := read_address(request.peer)) is not None:
+            yield "X-Forwarded-For", str(address)
         yield "X-Forwarded-Proto", "https" if request.secure else "http"
 
 
@@ -216,15 +217,6 @@ def _encoding(answer: Answer) -> str | None:
     if all(coding.strip().lower() in ("", "identity") for coding in codings):
         return None
     return "answered with a Content-Encoding, which was not asked for"
-
-
-def _address(peer: str) -> str | None:
-    """The address of a peer without its port; None: it has none, as with a local socket."""
-    host = peer.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return None
 
 
 def _place(url: str, ssl_context: ssl.SSLContext | None) -> tuple[Place, str]:
