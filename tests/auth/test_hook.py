@@ -84,7 +84,9 @@ async def test_what_is_sent() -> None:
     [
         ("192.0.2.1:4242", True, ("192.0.2.1", "https")),
         ("[2001:db8::1]:4242", False, ("2001:db8::1", "http")),
-        ("[fe80::1%eth0]:4242", False, ("fe80::1%eth0", "http")),
+        ("[fe80::1%eth0]:4242", False, ("fe80::1", "http")),
+        ("192.0.2.1", True, ("192.0.2.1", "https")),
+        ("2001:db8::5", False, ("2001:db8::5", "http")),
         ("local", True, (None, "https")),
         ("unknown", False, (None, "http")),
     ],

@@ -41,7 +41,7 @@ def test_every_option_comes_from_all_three_places(
 ) -> None:
     file = tmp_path / "beat.toml"
     for name in Settings.model_fields:
-        if name in ("config", "tls_key"):
+        if name in ("config", "tls_key", "forwarded_host"):
             continue
         value = {
             "path_prefix": "/x/",
@@ -56,6 +56,7 @@ def test_every_option_comes_from_all_three_places(
             "refuse_by": "close",
             "allow_anonymous": "true",
             "jwt_no_expiry": "true",
+            "trusted_proxy": "10.0.0.0/8",
         }.get(name, "7")
         flag = f"--{name.replace('_', '-')}"
         by_flag = load_settings([flag if value == "true" else f"{flag}={value}"])
@@ -64,7 +65,7 @@ def test_every_option_comes_from_all_three_places(
         monkeypatch.delenv(f"TRIO_BEAT_{name.upper()}")
         quoted = f'"{value}"' if isinstance(getattr(by_flag, name), str) else value
         texts = {"host", "publish_token", "tls_cert", "jwt_key"}
-        texts |= {"allow", "jwt_audience", "auth_header"}
+        texts |= {"allow", "jwt_audience", "auth_header", "trusted_proxy"}
         quoted = f'"{value}"' if name in texts else quoted
         file.write_text(f"{name.replace('_', '-')} = {quoted}\n")
         by_file = load_settings([f"--config={file}"])
@@ -114,6 +115,10 @@ def test_flag_goes_before_environment_goes_before_file(
         ("--backend-lost=wait", ["--backend-lost", "'wait'", "'close' or 'keep'"]),
         ("--backend-grace=-1", ["--backend-grace", "'-1'", "greater than or equal to 0"]),
         ("--backend-grace=inf", ["--backend-grace", "'inf'", "finite"]),
+        ("--trusted-proxy=7", ["--trusted-proxy", "'7'", "an address, a network", "or unix"]),
+        ("--trusted-proxy=10.0.0.1/8", ["--trusted-proxy", "'10.0.0.1/8'", "10.0.0.0/8"]),
+        ("--trusted-proxy=::1,proxy.test", ["--trusted-proxy", "has 'proxy.test', which should"]),
+        ("--forwarded-host", ["--forwarded-host", "of no use without --trusted-proxy"]),
         ("--bogus=1", ["--bogus"]),
     ],
 )
@@ -125,6 +130,11 @@ def test_bad_option_is_named_with_its_value_and_what_is_allowed(
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
+
+
+def test_a_forwarded_host_goes_with_a_trusted_proxy() -> None:
+    settings = load_settings(["--trusted-proxy=unix, ::1", "--forwarded-host"])
+    assert (settings.trusted_proxy, settings.forwarded_host) == (["unix", "::1"], True)
 
 
 def test_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
