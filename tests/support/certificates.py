@@ -60,18 +60,24 @@ def _issue(authority: trustme.CA, name: str, directory: Path) -> tuple[Path, Pat
 
 
 class ServerFiles:
-    """The files of a bundled server that can be renewed, and a context that trusts them."""
+    """The files of a server that can be renewed, and a context that trusts them.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where they are.
+        names: addresses and names that the certificate is for; none: 127.0.0.1.
+    """
+
+    def __init__(self, directory: Path, *names: str) -> None:
         self.authority = trustme.CA()
         self.certificate, self.key = directory / "cert.pem", directory / "key.pem"
         self.context = ssl.create_default_context()
         self.authority.configure_trust(self.context)
         self.options = (f"--tls-cert={self.certificate}", f"--tls-key={self.key}")
+        self._names = names or ("127.0.0.1",)
         self.renew()
 
     def renew(self) -> None:
-        issued = self.authority.issue_cert("127.0.0.1")
+        issued = self.authority.issue_cert(*self._names)
         self.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
         self.key.write_bytes(issued.private_key_pem.bytes())
 
