@@ -20,7 +20,7 @@ _EXAMPLES = {
     "channels": {"python": 2},
     "embedding": {"python": 7},
     "clients": {"python": 4, "javascript": 2},
-    "operating": {"toml": 1, "sh": 4},
+    "operating": {"toml": 1, "sh": 4, "nginx": 1},
     "backends": {"python": 2, "toml": 1},
     "redis": {"python": 1, "text": 2},
     "ws4redis": {"python": 2, "sh": 2, "nginx": 1},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ import trio
 
 from tests.support.certificates import ServerFiles
 from tests.support.harness import echo
-from tests.support.nginx import free_ports, nginx
+from tests.support.nginx import connect_from, free_ports, nginx
 from tests.support.peer import Peer, dial
 from tests.support.serving import serving
 from trio_beat import Connection
@@ -64,23 +63,16 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body.encode()})
 
 
-async def from_address(address: str, port: int) -> trio.SocketStream:
-    sock = trio.socket.socket(socket.AF_INET)
-    await sock.bind((address, 0))
-    await sock.connect(("127.0.0.1", port))
-    return trio.SocketStream(sock)
-
-
 async def told(port: int, files: ServerFiles) -> tuple[list[Any], list[Any]]:
     """What a handler and an application are told of a client with a will of its own."""
-    tcp = await from_address(CLIENT, port)
+    tcp = await connect_from(CLIENT, port)
     peer: Peer = await dial(port, "/ws/x", headers=MADE_UP, ssl_context=files.context, tcp=tcp)
     handler_says = json.loads(await peer.text())
     await peer.send_text("hello")
     assert await peer.text() == "hello"
     await peer.aclose()
     stream = trio.SSLStream(
-        await from_address(CLIENT, port), files.context, server_hostname="127.0.0.1"
+        await connect_from(CLIENT, port), files.context, server_hostname="127.0.0.1"
     )
     await stream.send_all(f"GET / HTTP/1.1\r\nHost: localhost\r\n{MADE_UP}\r\n".encode())
     data = b""

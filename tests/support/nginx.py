@@ -23,6 +23,18 @@ def free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in bound]
 
 
+async def connect_from(address: str, port: int) -> trio.SocketStream:
+    """Connect to a port of 127.0.0.1 from an address of this machine."""
+    sock = trio.socket.socket(socket.AF_INET)
+    try:
+        await sock.bind((address, 0))
+        await sock.connect(("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
+
+
 @asynccontextmanager
 async def nginx(http: str, directory: Path, port: int) -> AsyncIterator[None]:
     """Run nginx until the context ends; where it is not installed the test is skipped.
