@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
 #: In front of a port an address of IPv6 has brackets (RFC 3986, section 3.2.2).
 _BRACKETED: Final = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?")
-_WITH_PORT: Final = re.compile(r"([0-9.]+):[0-9]{1,5}")
+_PORT: Final = re.compile(r":[0-9]{1,5}")
 
 
 def read_address(text: str) -> Address | None:
@@ -23,16 +23,12 @@ def read_address(text: str) -> Address | None:
         The address, that of IPv4 where one is mapped into IPv6 (RFC 4291, section 2.5.5.2); None:
         it is none.
     """
-    found = _BRACKETED.fullmatch(text)
-    if found is not None:
-        if ":" not in found[1]:
-            return None
-        text = found[1]
-    elif (found := _WITH_PORT.fullmatch(text)) is not None:
-        text = found[1]
+    host, colon, _ = text.partition(":")
     try:
-        address = ip_address(text.partition("%")[0] if ":" in text else text)
+        if "." in host and "[" not in host:  # each request is asked for its peer's address
+            return IPv4Address(host) if not colon or _PORT.fullmatch(text, len(host)) else None
+        found = _BRACKETED.fullmatch(text)
+        address = IPv6Address((text if found is None else found[1]).partition("%")[0])
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return address if mapped is None else mapped
+    return address.ipv4_mapped or address

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -26,6 +25,7 @@ from .._exceptions import Refused
 from .._log import get_logger
 from .._protocol.addresses import Address, read_address
 from .._protocol.head import Head, fields
+from .._transports.kernel import LOCAL
 from .pending import PendingSocket
 
 _log = get_logger("trio_beat.server")
@@ -114,10 +114,11 @@ class Proxies:
             pending: the socket of the request.
             headers: the request's.
         """
-        address, is_unix = _of_socket(pending.sock)
+        peer = pending.name
+        address = read_address(peer)
         scheme: Scheme | None = pending.scheme
-        peer, host = pending.name, _last(headers, "Host") or ""
-        if not (self._unix if is_unix else self._trusts(address)):
+        host = _last(headers, "Host") or ""
+        if not (self._unix if peer == LOCAL else self._trusts(address)):
             if not self._warned:
                 self._warn(headers, peer)
             return Client(address, peer, scheme, host)
@@ -161,15 +162,6 @@ class Proxies:
             peer,
             name,
         )
-
-
-def _of_socket(sock: socket.socket) -> tuple[Address | None, bool]:
-    """The address at the other end of a socket, and whether it is a Unix socket."""
-    try:
-        address = sock.getpeername()
-    except OSError:  # it has left
-        return None, False
-    return (read_address(address[0]), False) if isinstance(address, tuple) else (None, True)
 
 
 def _from_the_right(headers: Headers) -> Iterator[str]:

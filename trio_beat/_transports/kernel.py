@@ -35,6 +35,8 @@ _RETRIES: Final = 6
 #: Bytes that the kernel holds before a PING where it does not tell of them: with 64 KiB, 600 KiB
 #: a second over a path of 100 ms.
 _LITTLE: Final = 65536
+#: How a peer over a Unix socket is called.
+LOCAL: Final = "local"
 #: To linger for no time at all: what waits is dropped, and the peer is told by a reset.
 _AT_ONCE: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -72,7 +74,7 @@ def peer_name(sock: socket.socket) -> str:
         # A socket for both families shows IPv4 addresses like this (RFC 4291, section 2.5.5.2).
         host = host.removeprefix("::ffff:") if "." in host else host
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return "local"
+    return LOCAL
 
 
 def unread(sock: socket.socket) -> bool:
