@@ -176,6 +176,12 @@ def test_the_last_host_counts_where_that_is_asked_for(
     assert ask(Proxies(["10.0.0.1"], forwarded_host=True), own, *pairs).host == "own.test"
 
 
+def test_the_own_host_is_as_it_came(own: PendingSocket) -> None:
+    for trusted in ((), ("127.0.0.1",)):
+        for host in ("a,b", "", "[::1]:80", "s\xedte.test"):
+            assert Proxies(trusted).client(own, Headers([("Host", host)])).host == host
+
+
 def test_a_request_may_have_no_host(own: PendingSocket) -> None:
     proxies = Proxies(["127.0.0.1"], forwarded_host=True)
     assert proxies.client(own, Headers()).host == ""
@@ -284,6 +290,20 @@ def test_an_unknown_proxy_is_told_once(
     assert "s3cret" not in text
 
 
+def test_one_that_has_left_is_not_told_of(
+    sock: Connected, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may have been trusted; and it is not taken for the one that is to be told of."""
+    proxies = Proxies(["127.0.0.1"])
+    sock.address = None
+    ask(proxies, PendingTCP(sock), (FOR, CLIENT))
+    assert not caplog.records
+    for address in (("127.0.0.2", 4242), "", ("127.0.0.3", 4242)):
+        sock.address = address
+        ask(proxies, PendingTCP(sock), (FOR, CLIENT))
+    assert [message.split()[0] for message in caplog.messages] == ["127.0.0.2:4242"]
+
+
 def test_a_trusted_proxy_is_not_told_of(
     own: PendingSocket, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -294,8 +314,9 @@ def test_a_trusted_proxy_is_not_told_of(
 @pytest.mark.parametrize(
     ("trusted", "error", "words"),
     [
-        ("127.0.0.1", TypeError, "several texts"),
-        (b"127.0.0.1", TypeError, "several texts"),
+        ("127.0.0.1", TypeError, "trusted_proxies is '127.0.0.1'; it must be a list"),
+        (b"127.0.0.1", TypeError, "it must be a list of texts"),
+        (None, TypeError, "it must be a list of texts"),
         ([1], TypeError, "trusted proxy is 1"),
         (["proxy.test"], ValueError, "'proxy.test' should be an address, a network .* or unix"),
         (["UNIX"], ValueError, "'UNIX' should be"),

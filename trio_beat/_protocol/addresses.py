@@ -10,7 +10,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 #: In front of a port an address of IPv6 has brackets (RFC 3986, section 3.2.2).
 _BRACKETED: Final = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?")
-_PORT: Final = re.compile(r":[0-9]{1,5}")
+_BEHIND: Final = re.compile(r":[0-9]{1,5}")
 
 
 def read_address(text: str) -> Address | None:
@@ -26,7 +26,7 @@ def read_address(text: str) -> Address | None:
     host, colon, _ = text.partition(":")
     try:
         if "." in host and "[" not in host:  # each request is asked for its peer's address
-            return IPv4Address(host) if not colon or _PORT.fullmatch(text, len(host)) else None
+            return IPv4Address(host) if not colon or _BEHIND.fullmatch(text, len(host)) else None
         found = _BRACKETED.fullmatch(text)
         address = IPv6Address((text if found is None else found[1]).partition("%")[0])
     except ValueError:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -91,8 +91,9 @@ class Proxies:
     """
 
     def __init__(self, trusted: Sequence[str] = (), *, forwarded_host: bool = False) -> None:
-        if isinstance(trusted, str | bytes):  # each of its letters would be one
-            raise TypeError("trusted_proxies must be several texts, such as a list")
+        # Each letter of a text would be one.
+        if isinstance(trusted, str | bytes) or not isinstance(trusted, Iterable):
+            raise TypeError(f"trusted_proxies is {trusted!r}; it must be a list of texts")
         if not isinstance(forwarded_host, bool):
             raise TypeError(f"forwarded_host is {forwarded_host!r}; it must be True or False")
         names = list(trusted)
@@ -117,9 +118,10 @@ class Proxies:
         peer = pending.name
         address = read_address(peer)
         scheme: Scheme | None = pending.scheme
-        host = _last(headers, "Host") or ""
+        host = next(iter(headers.get_all("Host")), "")
         if not (self._unix if peer == LOCAL else self._trusts(address)):
-            if not self._warned:
+            # Whether one that has left meanwhile was trusted is not known.
+            if not self._warned and (address is not None or peer == LOCAL):
                 self._warn(headers, peer)
             return Client(address, peer, scheme, host)
         client = self._forwarded_for(headers)
