@@ -85,6 +85,7 @@ class Admission:
         refuse_by: how a peer is refused with 401 or 403.
         hub: where connections subscribe; None: they do not.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
+        http_only: each request is HTTP.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Admission:
         refuse_by: RefuseBy,
         hub: Hub | None,
         http_prefix: str | None,
+        http_only: bool = False,
     ) -> None:
         self._parts = parts
         self._refusals = refusals
@@ -114,6 +116,7 @@ class Admission:
         self._refuse_by = refuse_by
         self._hub = hub
         self._http_prefix = http_prefix
+        self._http_only = http_only
         #: The time limits of the handshakes under way.
         self._waiting: set[trio.CancelScope] = set()
 
@@ -202,7 +205,7 @@ class Admission:
 
     def _is_http(self, head: Head) -> bool:
         if self._http_prefix is None:
-            return False
+            return self._http_only
         return below(head.target.partition("?")[0], self._http_prefix) is None
 
     async def _identify(self, request: Request | None) -> Identity | None:

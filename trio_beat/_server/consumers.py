@@ -124,6 +124,16 @@ class HandlerConsumers(Consumers):
         )
 
 
+class NoConsumers(Consumers):
+    """There are no WebSockets."""
+
+    def check(self, target: str) -> None:
+        raise Refused(404, "no WebSocket here")
+
+    def make_nowait(self, admitted: Admitted) -> Consumer:
+        raise Refused(404, "no WebSocket here")
+
+
 def _refuse(exc: ChannelError) -> NoReturn:
     logged = "channels that are not there, or not allowed"
     raise Refused(exc.status, str(exc), logged=logged) from None

@@ -43,7 +43,7 @@ from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
 from .admission import Admission, Admit, RefuseBy
-from .consumers import Consumers, HandlerConsumers, HubConsumers
+from .consumers import Consumers, HandlerConsumers, HubConsumers, NoConsumers
 from .disconnects import Disconnects
 from .lifespan import ASGIApp, Lifespan
 from .limits import Limits, ServerStatistics
@@ -54,8 +54,12 @@ from .proxies import Proxies
 from .refusals import Refusals
 
 
-def _check_served(handler: object, hub: object, app: object, admit: object) -> None:
-    if handler is None and hub is None:
+def _check_served(
+    handler: object, hub: object, app: object, admit: object, *, http_only: bool
+) -> None:
+    if http_only and (app is None or any(part is not None for part in (handler, hub, admit))):
+        raise ValueError("without path_prefix there is an app, and no handler, hub and admit")
+    if not http_only and handler is None and hub is None:
         raise ValueError("a handler or a hub is needed")
     if handler is not None and not callable(handler):
         raise TypeError(f"handler is {handler!r}; it must be an async function, or None")
@@ -86,7 +90,7 @@ class Server:
         permissions: Permissions | None = None,
         refuse_by: RefuseBy = "status",
         app: ASGIApp | None,
-        path_prefix: str,
+        path_prefix: str | None,
         heartbeat: Heartbeat,
         limits: Limits,
         subprotocols: Sequence[str],
@@ -96,8 +100,9 @@ class Server:
         grace: float,
         observer: Observer | None = None,
     ) -> None:
-        _check_served(handler, hub, app, admit)
-        check_prefix(path_prefix)
+        _check_served(handler, hub, app, admit, http_only=path_prefix is None)
+        if path_prefix is not None:
+            check_prefix(path_prefix)
         check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
         check_kind("limits", limits, Limits, "a Limits")
         if permissions is not None:
@@ -123,7 +128,9 @@ class Server:
             timeout = limits.handshake_timeout
             self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state, proxies)
         consumers: Consumers
-        if handler is None:
+        if path_prefix is None:  # all is HTTP
+            consumers = NoConsumers()
+        elif handler is None:
             assert hub is not None
             consumers = HubConsumers(hub, path_prefix, permissions or Permissions())
         else:
@@ -146,6 +153,7 @@ class Server:
             # What a handler needs of a hub, it says itself.
             hub=hub if handler is None else None,
             http_prefix=None if app is None else path_prefix,
+            http_only=path_prefix is None,
         )
         self._peers = Peers(
             parts,
@@ -211,7 +219,9 @@ class Server:
             listeners: sockets that listen, non-blocking; they are closed on the way out.
             task_status: gets this server once it accepts.
         """
-        self.addresses = [listener.getsockname()[:2] for listener in listeners]
+        names = [listener.getsockname() for listener in listeners]
+        # The name of a Unix socket is its path.
+        self.addresses = [name[:2] for name in names if isinstance(name, tuple)]
         with self._parts.poller, contextlib.ExitStack() as listening:
             for listener in listeners:
                 set_up(listener, self._parts.shared.heartbeat.patience)
