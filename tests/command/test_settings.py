@@ -65,7 +65,7 @@ def test_every_option_comes_from_all_three_places(
         monkeypatch.delenv(f"TRIO_BEAT_{name.upper()}")
         quoted = f'"{value}"' if isinstance(getattr(by_flag, name), str) else value
         texts = {"host", "publish_token", "tls_cert", "jwt_key"}
-        texts |= {"allow", "jwt_audience", "auth_header", "trusted_proxy"}
+        texts |= {"allow", "jwt_audience", "auth_header", "trusted_proxy", "api_tokens"}
         quoted = f'"{value}"' if name in texts else quoted
         file.write_text(f"{name.replace('_', '-')} = {quoted}\n")
         by_file = load_settings([f"--config={file}"])

@@ -22,7 +22,9 @@ from tests.support.hub import AskedBackend
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask
 from trio_beat import Heartbeat, Hub, Limits, Server, open_hub, serve
+from trio_beat._site.api import API
 from trio_beat._site.app import Site, make_app
+from trio_beat._site.tokens import Token, Tokens, digest
 from trio_beat.backends import Backend
 
 TOKEN = {"Authorization": "Bearer s3cret"}
@@ -34,6 +36,10 @@ SECURITY_HEADERS = {
     "x-content-type-options: nosniff",
     "referrer-policy: no-referrer",
 }
+
+
+def api(hub: Hub, *tokens: Token) -> API:
+    return API(hub=hub, tokens=Tokens(tokens, requests=0, size=0), max_message_size=1000)
 
 
 @asynccontextmanager
@@ -50,8 +56,7 @@ async def serving(
             statistics=lambda: server.statistics()._asdict(),
             heartbeat=Heartbeat(message="</script>"),
             path_prefix="/ws/",
-            publish_token=token,
-            max_message_size=1000,
+            api=None if token is None else api(hub, Token(name="x", digest=digest(token.encode()))),
         )
         run = partial(
             serve,
@@ -275,8 +280,6 @@ async def test_not_ready_while_the_server_is_shutting_down() -> None:
             statistics=dict,
             heartbeat=Heartbeat(),
             path_prefix="/ws/",
-            publish_token=None,
-            max_message_size=1,
         )
         transport = httpx.ASGITransport(make_app(site))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
@@ -477,8 +480,7 @@ def test_pages_are_utf_8_whatever_the_locale() -> None:
         "page = (pathlib.Path(app.__file__).parent / 'static/index.html').read_bytes();"
         "assert not page.isascii(), 'it shows nothing';"
         "site = app.Site(hub=None, draining=bool, statistics=dict, heartbeat=Heartbeat(),"
-        " path_prefix='/ws/',"
-        " publish_token=None, max_message_size=1); app.make_app(site)"
+        " path_prefix='/ws/'); app.make_app(site)"
     )
     environment = clean_environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30, env=environment)

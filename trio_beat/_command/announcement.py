@@ -8,24 +8,29 @@ from importlib.metadata import version
 
 from .._log import get_logger
 from .._server.listeners import describe
+from .internal import places as internal_places
 from .settings import Settings
 from .streams import encoded, standard_output
 
 _log = get_logger("trio_beat")
 
 
-async def announce(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+async def announce(
+    settings: Settings, listeners: Sequence[socket.socket], internal: Sequence[socket.socket]
+) -> None:
     """Tell where the server listens, however long it takes to be read."""
     try:
-        await standard_output().send(_announcement(settings, listeners))
+        await standard_output().send(_announcement(settings, listeners, internal))
     except OSError as exc:
         _log.warning("cannot write to standard output: %s", exc.strerror)
 
 
-def announce_nowait(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+def announce_nowait(
+    settings: Settings, listeners: Sequence[socket.socket], internal: Sequence[socket.socket]
+) -> None:
     """Tell where the server listens, as far as it is taken at once."""
     try:
-        rest = standard_output().write_nowait(_announcement(settings, listeners))
+        rest = standard_output().write_nowait(_announcement(settings, listeners, internal))
     except OSError as exc:
         _log.warning("cannot write to standard output: %s", exc.strerror)
     else:
@@ -33,7 +38,9 @@ def announce_nowait(settings: Settings, listeners: Sequence[socket.socket]) -> N
             _log.warning("cannot write to standard output: nothing reads it")
 
 
-def _announcement(settings: Settings, listeners: Sequence[socket.socket]) -> bytes:
+def _announcement(
+    settings: Settings, listeners: Sequence[socket.socket], internal: Sequence[socket.socket]
+) -> bytes:
     secure = "" if settings.tls_cert is None else "s"
     workers = "" if settings.workers == 1 else f" with {settings.workers} workers"
     lines = [f"trio-beat {version('trio-beat')} is listening{workers}"]
@@ -44,4 +51,5 @@ def _announcement(settings: Settings, listeners: Sequence[socket.socket]) -> byt
         lines.append(f"  WebSocket  ws{secure}://{place}{settings.path_prefix}<facility>?{query}")
     if whole:
         lines.append(f"  on all addresses of this machine ({' and '.join(whole)})")
+    lines += [f"  health and the API  {place}" for place in internal_places(internal)]
     return encoded("\n".join(lines) + "\n")

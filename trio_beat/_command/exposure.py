@@ -25,6 +25,11 @@ def warn_if_exposed(settings: Settings, listeners: Sequence[socket.socket]) -> N
         _log.warning(text, " and ".join(str(address) for address in exposed))
 
 
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches a TCP listener."""
+    return _address(listener).is_loopback
+
+
 def _address(listener: socket.socket) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     host: str = listener.getsockname()[0]
     address = ipaddress.ip_address(host.partition("%")[0])

@@ -9,12 +9,13 @@ from .._log import get_logger
 from .auth import load_authentication
 from .certificate import load_certificate, renewed_certificate
 from .settings import Settings
+from .tokens import APITokens
 
 _log = get_logger("trio_beat")
 
 
 class Prepared:
-    """The certificate, and who tells who a peer is.
+    """The certificate, who tells who a peer is, and the tokens of the API.
 
     Args:
         settings: the options that name them.
@@ -22,6 +23,7 @@ class Prepared:
     Attributes:
         context: with the certificate; None: plain.
         authentication: None: nobody is asked who a peer is.
+        api_tokens: the tokens of the API.
 
     Raises:
         ConfigurationError: they cannot be used.
@@ -31,6 +33,7 @@ class Prepared:
         self._settings = settings
         self.context = load_certificate(settings)
         self.authentication = load_authentication(settings)
+        self.api_tokens = APITokens(settings)
 
     def renew(self) -> bool:
         """Read again what is in files, and log it; what cannot be read stays as it is.
@@ -38,9 +41,12 @@ class Prepared:
         Returns:
             Whether anything is new.
         """
-        if self._settings.tls_cert is None and self._settings.jwt_key is None:
-            _log.info("SIGHUP: nothing to read again, there is neither --tls-cert nor --jwt-key")
-        context = renewed_certificate(self._settings)
+        settings = self._settings
+        if settings.tls_cert is settings.jwt_key is settings.api_tokens is None:
+            text = "there is none of --tls-cert, --jwt-key and --api-tokens"
+            _log.info("SIGHUP: nothing to read again, %s", text)
+        context = renewed_certificate(settings)
         self.context = context or self.context
         keys = self.authentication is not None and self.authentication.renew()
-        return context is not None or keys
+        tokens = self.api_tokens.renew()
+        return context is not None or keys or tokens

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -22,12 +22,14 @@ from .._log import get_logger
 from .._server.limits import Limits
 from .._server.listeners import open_listeners
 from .._server.server import Server
-from .._site.app import Site, make_app
+from .._site.api import API
+from .._site.app import Site, make_app, make_internal_app
 from ..auth.credentials import BEARER
 from ..backends import Backend, backend_from_url
 from .announcement import announce
 from .arguments import ConfigurationError, cannot_listen
 from .exposure import warn_if_exposed
+from .internal import internal_server, listening, warn_if_readable
 from .prepared import Prepared
 from .settings import Settings
 from .signals import QUITTING, RENEWING, STOPPING, caught
@@ -86,13 +88,17 @@ async def _open_and_serve(
             listeners = await _listen(settings) if worker is None else worker.listeners
             for listener in listeners:
                 stack.enter_context(listener)
+            internal = _listen_internally(settings, worker, stack)
             if worker is None:
                 warn_if_exposed(settings, listeners)
+                if prepared.api_tokens.tokens is not None:
+                    warn_if_readable(internal)
             async with _open_hub(settings, backend) as hub:
-                server = _make_server(settings, hub, prepared, worker)
+                served = _make_servers(settings, hub, prepared, worker)
+                served = served._replace(listeners=listeners, internal_listeners=internal)
                 gc.freeze()  # what exists already stays for good
                 gc.set_threshold(*_COLLECT)
-                return await _serve(settings, prepared, server, listeners, signals, worker)
+                return await _serve(settings, prepared, served, signals, worker)
         except BackendError as exc:
             raise ConfigurationError(f"--backend: {exc}") from exc
 
@@ -113,18 +119,41 @@ async def _listen(settings: Settings) -> list[socket.socket]:
         raise cannot_listen(exc) from exc
 
 
-def _make_server(settings: Settings, hub: Hub, prepared: Prepared, worker: Worker | None) -> Server:
+def _listen_internally(
+    settings: Settings, worker: Worker | None, stack: contextlib.ExitStack
+) -> Sequence[socket.socket]:
+    if worker is None:
+        return stack.enter_context(listening(settings.internal_bind, 1))[0]
+    for listener in worker.internal:
+        stack.enter_context(listener)
+    return worker.internal
+
+
+def _make_servers(
+    settings: Settings, hub: Hub, prepared: Prepared, worker: Worker | None
+) -> _Served:
     heartbeat = Heartbeat(settings.interval, settings.misses, settings.heartbeat_message)
-    token = settings.publish_token
+    tokens = prepared.api_tokens.tokens
     authentication = prepared.authentication
+    limits = Limits(
+        connections=settings.max_connections,
+        pending=settings.max_pending,
+        handshake_timeout=settings.handshake_timeout,
+        message_size=settings.max_message_size,
+        message_timeout=settings.message_timeout,
+        unfinished=settings.max_unfinished,
+        outbox=settings.outbox_size,
+        slow_policy=SlowPolicy(settings.slow_policy),
+    )
+    size = settings.max_message_size
     site = Site(
         hub=hub,
         draining=lambda: server.draining,
         statistics=lambda: server.statistics()._asdict(),
         heartbeat=heartbeat,
         path_prefix=settings.path_prefix,
-        publish_token=None if token is None else token.get_secret_value(),
-        max_message_size=settings.max_message_size,
+        api=None if tokens is None else API(hub=hub, tokens=tokens, max_message_size=size),
+        internal=settings.internal_bind is not None,
         worker=1 if worker is None else worker.number,
         workers=1 if worker is None else worker.workers,
     )
@@ -138,16 +167,7 @@ def _make_server(settings: Settings, hub: Hub, prepared: Prepared, worker: Worke
         app=make_app(site),
         path_prefix=settings.path_prefix,
         heartbeat=heartbeat,
-        limits=Limits(
-            connections=settings.max_connections,
-            pending=settings.max_pending,
-            handshake_timeout=settings.handshake_timeout,
-            message_size=settings.max_message_size,
-            message_timeout=settings.message_timeout,
-            unfinished=settings.max_unfinished,
-            outbox=settings.outbox_size,
-            slow_policy=SlowPolicy(settings.slow_policy),
-        ),
+        limits=limits,
         # A page offers a token behind it; Chrome drops a connection whose offer is not answered.
         subprotocols=() if authentication is None else (BEARER,),
         ssl_context=prepared.context,
@@ -155,28 +175,48 @@ def _make_server(settings: Settings, hub: Hub, prepared: Prepared, worker: Worke
         forwarded_host=settings.forwarded_host,
         grace=settings.grace,
     )
-    return server
+    internal = None
+    if site.internal:
+        internal = internal_server(make_internal_app(site), limits, settings.grace)
+    return _Served(server, internal)
+
+
+class _Served(NamedTuple):
+    """The servers of this process, and where they listen."""
+
+    public: Server
+    internal: Server | None  #: for health and the API alone; None: they are at the public one
+    listeners: Sequence[socket.socket] = ()
+    internal_listeners: Sequence[socket.socket] = ()
+
+    def drain(self) -> None:
+        """Begin to shut down."""
+        self.public.drain()
+        if self.internal is not None:
+            self.internal.drain()
 
 
 async def _serve(
     settings: Settings,
     prepared: Prepared,
-    server: Server,
-    listeners: Sequence[socket.socket],
+    served: _Served,
     signals: AsyncIterator[int],
     worker: Worker | None,
 ) -> int:
     code = 1
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_obey, signals, prepared, server, nursery.cancel_scope, worker)
+        nursery.start_soon(_obey, signals, prepared, served, nursery.cancel_scope, worker)
         nursery.start_soon(standard_error().run)
         async with trio.open_nursery() as serving:
-            await serving.start(server.run, listeners)
+            if served.internal is not None:
+                await serving.start(served.internal.run, served.internal_listeners)
+            await serving.start(served.public.run, served.listeners)
             if worker is None:
-                nursery.start_soon(announce, settings, listeners)
+                where = served.listeners, served.internal_listeners
+                nursery.start_soon(announce, settings, *where)
             else:
                 worker.tell_ready()
-                nursery.start_soon(_drain_abandoned, worker, server)
+                nursery.start_soon(_drain_abandoned, worker, served)
         code = 0
         nursery.cancel_scope.cancel()
     return code
@@ -185,7 +225,7 @@ async def _serve(
 async def _obey(
     signals: AsyncIterator[int],
     prepared: Prepared,
-    server: Server,
+    served: _Served,
     everything: trio.CancelScope,
     worker: Worker | None,
 ) -> None:
@@ -193,13 +233,13 @@ async def _obey(
         name = signal.Signals(number).name
         if number in RENEWING:
             if prepared.renew() and prepared.context is not None:
-                server.replace_ssl_context(prepared.context)
+                served.public.replace_ssl_context(prepared.context)
         elif number in QUITTING:
             _log.warning("%s, leaving at once", name)
             everything.cancel()
-        elif not server.draining:
+        elif not served.public.draining:
             _log.info("%s, shutting down", name)
-            server.drain()
+            served.drain()
             if worker is not None:
                 worker.tell_leaving()
         elif worker is None:
@@ -208,7 +248,7 @@ async def _obey(
             everything.cancel()
 
 
-async def _drain_abandoned(worker: Worker, server: Server) -> None:
+async def _drain_abandoned(worker: Worker, served: _Served) -> None:
     await worker.wait_abandoned()
     _log.warning("the supervisor is gone, shutting down")
-    server.drain()
+    served.drain()

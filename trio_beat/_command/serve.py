@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -18,6 +20,7 @@ from .announcement import announce_nowait
 from .arguments import ConfigurationError, cannot_listen
 from .descriptors import raise_descriptor_limit
 from .exposure import warn_if_exposed
+from .internal import listening, warn_if_readable
 from .logs import set_up_logging
 from .prepared import Prepared
 from .process import run
@@ -82,17 +85,28 @@ def _supervise(settings: Settings, prepared: Prepared) -> int:
         listeners = open_listeners_of_workers(settings.port, settings.host, settings.workers)
     except OSError as exc:
         raise cannot_listen(exc) from exc
-    warn_if_exposed(settings, listeners[0])
-    importlib.import_module("trio_beat._server.http")  # which workers share
-    result: int | Worker = 2
-    if sys.platform != "win32":
-        result = supervise(
-            listeners,
-            grace=settings.grace,
-            announce=lambda: announce_nowait(settings, listeners[0]),
-            renew=prepared.renew,
-        )
-    return result if isinstance(result, int) else _work(settings, prepared, result)
+    # In a worker, too, this is left when it ends; only the supervisor removes the file of a socket.
+    with contextlib.ExitStack() as stack:
+        for listener in (listener for own in listeners for listener in own):
+            stack.enter_context(listener)
+        internal = stack.enter_context(listening(settings.internal_bind, settings.workers))
+        warn_if_exposed(settings, listeners[0])
+        if prepared.api_tokens.tokens is not None:
+            warn_if_readable(internal[0])
+        importlib.import_module("trio_beat._server.http")  # which workers share
+        result: int | Worker = 2
+        if sys.platform != "win32":
+            result = supervise(
+                [[*public, *own] for public, own in zip(listeners, internal, strict=True)],
+                grace=settings.grace,
+                announce=lambda: announce_nowait(settings, listeners[0], internal[0]),
+                renew=prepared.renew,
+            )
+        if isinstance(result, int):
+            return result
+        place = result.number - 1
+        worker = replace(result, listeners=listeners[place], internal=internal[place])
+        return _work(settings, prepared, worker)
 
 
 def _work(settings: Settings, prepared: Prepared, worker: Worker) -> int:

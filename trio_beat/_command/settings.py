@@ -43,7 +43,7 @@ _PORT_OF_KUBERNETES: Final = re.compile(r"TRIO_BEAT(_\w+)?_PORT=(tcp|udp|sctp):/
 
 
 #: Options whose values are names of files: bytes, which need not be UTF-8.
-_FILES: Final = ("tls_cert", "tls_key", "jwt_key", "config")
+_FILES: Final = ("tls_cert", "tls_key", "jwt_key", "api_tokens", "internal_bind", "config")
 #: More is a slip of the finger.
 _MOST_WORKERS: Final = 1024
 
@@ -229,7 +229,33 @@ class Settings(BaseSettings):
     )
     publish_token: SecretStr | None = Field(
         None,
-        description="bearer token that allows to publish over HTTP; without it that is off",
+        description="bearer token that allows to publish over HTTP; without it and --api-tokens "
+        "that is off",
+    )
+    api_tokens: Path | None = Field(
+        None,
+        description="TOML file with bearer tokens that allow to publish and to disconnect over "
+        "HTTP, a table for each",
+    )
+    api_rate: float = Field(
+        200.0,
+        ge=0,
+        le=LONGEST,
+        allow_inf_nan=False,
+        description="requests a second of one token; then 429. 0: no limit",
+    )
+    api_byte_rate: float = Field(
+        4.0 * 2**20,
+        ge=0,
+        le=LONGEST,
+        allow_inf_nan=False,
+        description="bytes a second that one token sends; then 429. 0: no limit",
+    )
+    internal_bind: str | None = Field(
+        None,
+        min_length=1,
+        description="where health and the API are, HOST:PORT or unix:/PATH, in place of the public "
+        "port; plain HTTP",
     )
     tls_cert: Path | None = Field(None, description="certificate chain (PEM): speak TLS")
     tls_key: Path | None = Field(

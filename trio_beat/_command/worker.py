@@ -38,6 +38,8 @@ class Worker:
         workers: how many there are.
         listeners: where it accepts.
         channel: to its supervisor, non-blocking.
+        internal: where it accepts what is for health and the API alone; empty: there is no such
+            place.
         first: the command has not begun to serve yet, and ends if this worker cannot.
     """
 
@@ -46,6 +48,7 @@ class Worker:
     listeners: Sequence[socket.socket]
     channel: socket.socket
     first: bool
+    internal: Sequence[socket.socket] = ()
 
     def obeyed(self) -> tuple[int, ...]:
         """The signals that it is to obey; others of `SIGNALS` are ignored from now on.

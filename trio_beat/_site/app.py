@@ -1,11 +1,9 @@
-"""The pages and the API of the bundled server."""
+"""What the bundled server answers over HTTP: pages, health, and the API (`api`)."""
 
 from __future__ import annotations
 
-import hmac
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -14,33 +12,22 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from .._channels.grammar import ChannelError, below, parse_facility
 from .._channels.hub import Hub
-from .._channels.keys import channel_key
-from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
 from .._protocol.refusal import SECURITY_HEADERS
+from .api import API, LATER, Endpoint, api_routes
 
-_PUBLISH: Final = "/api/publish/"
 #: Read once: requests are answered without a free file descriptor, too.
 _VERSION: Final = version("trio-beat")
-_TEXT_TYPES: Final = frozenset(
-    {
-        "",
-        "application/json",
-        "application/xml",
-        # curl's default; the body is taken as it is.
-        "application/x-www-form-urlencoded",
-    }
-)
+#: Part of the page where health is beside it.
+_HEALTH: Final = ' · <a href="/healthz">health</a>'
 _FRESH: Final = {"Cache-Control": "no-store"}
-_LATER: Final = {"Retry-After": "5"}
 _STATIC: Final = {
     "/page.js": ("page.js", "text/javascript"),
     "/trio-beat.js": ("trio-beat.js", "text/javascript"),
@@ -55,13 +42,13 @@ class Site:
     """What the pages and the API serve and use.
 
     Args:
-        hub: where the API publishes.
+        hub: whose state health tells.
         draining: returns whether the server is shutting down.
         statistics: returns the server's counts, by name.
         heartbeat: the server's; the page shows it.
         path_prefix: what the path of a WebSocket begins with.
-        publish_token: bearer token for publishing; None: there is no publishing over HTTP.
-        max_message_size: most bytes of a published message.
+        api: the API; None: there is none.
+        internal: health and the API are elsewhere, see `make_internal_app`.
         worker: the number of this process among those that share the port, from 1.
         workers: how many there are.
     """
@@ -71,26 +58,39 @@ class Site:
     statistics: Callable[[], dict[str, Any]]
     heartbeat: Heartbeat
     path_prefix: str
-    publish_token: str | None
-    max_message_size: int
+    api: API | None = None
+    internal: bool = False
     worker: int = 1
     workers: int = 1
 
 
 def make_app(site: Site) -> ASGIApp:
-    """Make the ASGI application."""
+    """Make the ASGI application for everybody."""
     static = files("trio_beat._site") / "static"
     routes: list[Route | WebSocketRoute] = [
         Route("/", _page(site, (static / "index.html").read_text("utf-8"))),
-        Route("/healthz", _health(site)),
-        Route("/readyz", _ready(site)),
         WebSocketRoute(site.path_prefix + "{facility:path}", _misdirected),
-        WebSocketRoute("/{path:path}", _nowhere(site)),
+        WebSocketRoute("/{path:path}", _nowhere(f"expected {site.path_prefix}<facility>")),
     ]
     for path, (name, media_type) in _STATIC.items():
         routes.append(Route(path, _static((static / name).read_bytes(), media_type)))
-    if site.publish_token is not None:
-        routes.append(Route(_PUBLISH + "{facility:path}", _publish(site), methods=["POST"]))
+    if not site.internal:
+        routes += _internal_routes(site)
+    return _app(routes)
+
+
+def make_internal_app(site: Site) -> ASGIApp:
+    """Make the ASGI application of a listener of its own: health and the API, and no pages."""
+    nowhere = WebSocketRoute("/{path:path}", _nowhere("this listener has health and the API"))
+    return _app([*_internal_routes(site), nowhere])
+
+
+def _internal_routes(site: Site) -> list[Route]:
+    routes = [Route("/healthz", _health(site)), Route("/readyz", _ready(site))]
+    return routes if site.api is None else [*routes, *api_routes(site.api)]
+
+
+def _app(routes: Sequence[Route | WebSocketRoute]) -> ASGIApp:
     # Outermost, since Starlette answers an exception outside of its middleware.
     return _Secured(Starlette(routes=routes, exception_handlers={HTTPException: _plain_error}))
 
@@ -110,9 +110,6 @@ class _Secured:
         await self._app(scope, receive, send_secured)
 
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
 def _page(site: Site, template: str) -> Endpoint:
     config = {
         "version": _VERSION,
@@ -123,7 +120,9 @@ def _page(site: Site, template: str) -> Endpoint:
     }
     # A "<" in the heartbeat message could end the script element around it.
     text = json.dumps(config).replace("<", "\\u003c")
-    return _static(template.replace("{{config}}", text).encode(), "text/html")
+    health = "" if site.internal else _HEALTH
+    page = template.replace("{{health}}", health).replace("{{config}}", text)
+    return _static(page.encode(), "text/html")
 
 
 def _static(body: bytes, media_type: str) -> Endpoint:
@@ -143,6 +142,8 @@ def _health(site: Site) -> Endpoint:
             **site.statistics(),
             "hub": site.hub.statistics()._asdict(),
         }
+        if site.api is not None:
+            body["api"] = dict(site.api.answers)
         return JSONResponse(body, headers=_FRESH)
 
     return endpoint
@@ -151,71 +152,17 @@ def _health(site: Site) -> Endpoint:
 def _ready(site: Site) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         if site.draining():
-            return PlainTextResponse("server is shutting down\n", 503, _FRESH | _LATER)
+            return PlainTextResponse("server is shutting down\n", 503, _FRESH | LATER)
         if not site.hub.available:
-            return PlainTextResponse("backend is away\n", 503, _FRESH | _LATER)
+            return PlainTextResponse("backend is away\n", 503, _FRESH | LATER)
         return PlainTextResponse("ready\n", headers=_FRESH)
 
     return endpoint
 
 
-def _publish(site: Site) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        _authorize(request, site.publish_token)
-        quoted = below(request.scope["raw_path"].decode("latin-1"), _PUBLISH)
-        assert quoted is not None
-        try:
-            facility = parse_facility(quoted)
-        except ChannelError as exc:
-            raise HTTPException(exc.status, str(exc)) from exc
-        body = await _body(request, site.max_message_size)
-        message = _message(body, request.headers.get("content-type", ""))
-        try:
-            await site.hub.publish(channel_key("broadcast", facility), message)
-        except BackendError as exc:
-            raise HTTPException(503, f"{exc}, try again later", _LATER) from exc
-        return Response(status_code=204)
-
-    return endpoint
-
-
-def _authorize(request: Request, token: str | None) -> None:
-    assert token is not None
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode(), token.encode())
-    if scheme.lower() != "bearer" or not right:
-        text = "publishing needs the header Authorization: Bearer <token>"
-        raise HTTPException(401, text, {"WWW-Authenticate": "Bearer"})
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    try:
-        async with aclosing(request.stream()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
-                    raise HTTPException(413, f"message is over {limit} bytes")
-    except ClientDisconnect as exc:
-        raise HTTPException(400, "message ended early") from exc
-    return bytes(body)
-
-
-def _message(body: bytes, content_type: str) -> str | bytes:
-    """The message as text or binary, by its content type."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type not in _TEXT_TYPES and not media_type.startswith("text/"):
-        return body
-    try:
-        return body.decode()
-    except UnicodeDecodeError as exc:
-        text = "message is not UTF-8; for binary send it as application/octet-stream"
-        raise HTTPException(400, text) from exc
-
-
-def _nowhere(site: Site) -> Callable[[WebSocket], Awaitable[None]]:
+def _nowhere(why: str) -> Callable[[WebSocket], Awaitable[None]]:
     async def endpoint(websocket: WebSocket) -> None:
-        text = f"no WebSocket at this path, expected {site.path_prefix}<facility>\n"
+        text = f"no WebSocket at this path, {why}\n"
         await websocket.send_denial_response(PlainTextResponse(text, 404))
 
     return endpoint
