@@ -27,7 +27,7 @@ _log = get_logger("trio_beat")
 #: Bytes of the file, and tokens in it: each request is compared with all of them.
 _LARGEST: Final = 2**20
 _MOST: Final = 1000
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _MEMBERS: Final = ("token", "sha256", "publish", "disconnect")
 _WHERE: Final = re.compile(r"\(at [^()]*\)\Z")
@@ -141,7 +141,7 @@ def _token(name: str, table: object) -> Token:
     if not isinstance(table, dict):
         raise ValueError('is no table; write [NAME], and token = "..." below it')  # noqa: TRY004
     if not _NAME.fullmatch(name):
-        raise ValueError("has another name than 1 to 64 letters of ASCII, digits, '.', '_' and '-'")
+        raise ValueError("has another name than 1 to 64 letters of ASCII, digits, '_' and '-'")
     if name == ALONE:
         raise ValueError(f"has the name {ALONE!r}, which is that of --publish-token")
     if not set(table) <= set(_MEMBERS):
