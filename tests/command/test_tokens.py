@@ -16,7 +16,6 @@ from tests.support.workers import until
 from trio_beat._command.arguments import ConfigurationError
 from trio_beat._command.settings import load_settings
 from trio_beat._command.tokens import APITokens, parse_tokens
-from trio_beat._site.tokens import Token, digest
 
 ONE = "the-first-of-these-tokens"
 TWO = "the-second-of-these-tokens"
@@ -33,10 +32,12 @@ def test_a_table_is_a_token() -> None:
     sha256 = "{hashed}"
     disconnect = true
     """
-    assert parse_tokens(text) == [
-        Token(name="shop", digest=digest(ONE.encode()), publish=("broadcast:*", "user:*:orders")),
-        Token(name="accounts-1_x", digest=digest(TWO.encode()), disconnect=True),
-    ]
+    shop, accounts = parse_tokens(text)
+    assert (shop.name, shop.disconnect) == ("shop", False)
+    assert shop.publish == ("broadcast:*", "user:*:orders")
+    assert shop.digest == hashlib.sha256(ONE.encode()).digest()
+    assert (accounts.name, accounts.publish, accounts.disconnect) == ("accounts-1_x", None, True)
+    assert accounts.digest.hex() == hashed
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shlex
@@ -22,14 +23,20 @@ from tests.support.documents import document, examples
 from tests.support.programs import missing
 
 _TOKEN = "token-of-this-test"
+_ACCOUNTS = "another-token-of-this-test"
 _ADDRESS = "127.0.0.1:8000"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """The bundled server; it allows publishing over HTTP."""
+    """The bundled server; it allows publishing and disconnecting over HTTP."""
     path = tmp_path_factory.mktemp("server")
-    with command(path, TRIO_BEAT_PUBLISH_TOKEN=_TOKEN) as running:
+    tokens = path / "tokens.toml"
+    digest = hashlib.sha256(_ACCOUNTS.encode()).hexdigest()
+    text, count = re.subn("[0-9a-f]{64}", digest, examples("operating", "toml")[1])
+    assert count == 1
+    tokens.write_text(text)
+    with command(path, f"--api-tokens={tokens}", TRIO_BEAT_PUBLISH_TOKEN=_TOKEN) as running:
         yield running
 
 
@@ -48,7 +55,7 @@ def _run(arguments: list[str] | str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=20,
-        env=clean_environment(TRIO_BEAT_PUBLISH_TOKEN=_TOKEN),
+        env=clean_environment(TRIO_BEAT_PUBLISH_TOKEN=_TOKEN, ACCOUNTS_TOKEN=_ACCOUNTS),
     )
 
 
@@ -75,7 +82,7 @@ def _listening(line: str, server: Command) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.real
 def test_listen_prints_what_publish_sends(server: Command) -> None:
-    listen, *publish = examples("operating", "sh")[1].splitlines()
+    listen, *publish = examples("operating", "sh")[2].splitlines()
     with _listening(listen, server) as listening:
         assert listening.stdout is not None
         assert len(publish) == 2
@@ -85,11 +92,12 @@ def test_listen_prints_what_publish_sends(server: Command) -> None:
 
 
 @pytest.mark.real
-def test_curl_publishes(server: Command) -> None:
+@pytest.mark.parametrize(("number", "statuses"), [(0, "204"), (1, "204204")])
+def test_curl_publishes_and_disconnects(number: int, statuses: str, server: Command) -> None:
     if shutil.which("curl") is None:
         missing("curl is not installed")
-    text = examples("operating", "sh")[0].replace(_ADDRESS, f"127.0.0.1:{server.port}")
-    assert _run(text.replace("curl", "curl -w %{http_code}")).stdout == "204"
+    text = examples("operating", "sh")[number].replace(_ADDRESS, f"127.0.0.1:{server.port}")
+    assert _run(text.replace("curl", "curl -w %{http_code}")).stdout == statuses
 
 
 @pytest.mark.real
@@ -149,7 +157,7 @@ def test_probes_ask_what_is_there(server: Command) -> None:
 
 @pytest.mark.real
 def test_workers_share_a_port(tmp_path: Path) -> None:
-    (line,) = examples("operating", "sh")[2].splitlines()
+    (line,) = examples("operating", "sh")[3].splitlines()
     with made_broker() as broker:
         broker.start_blocking()
         _, _, options = line.replace("6379", str(broker.port)).partition(" -m trio_beat ")
@@ -159,7 +167,7 @@ def test_workers_share_a_port(tmp_path: Path) -> None:
 
 
 def test_benchmarks_are_there() -> None:
-    (line,) = examples("operating", "sh")[3].splitlines()
+    (line,) = examples("operating", "sh")[4].splitlines()
     name, quick = re.findall(r"-m benchmarks (\w+) (\S+)$", line)[0]
     assert quick == "--quick"
     assert name in COMMANDS
