@@ -16,7 +16,7 @@ from selenium import webdriver
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
 from tests.support.browser import chromium, wait_for
-from tests.support.command import Command, command
+from tests.support.command import command
 from tests.support.http import HEARTBEAT, busiest_second, log, open_clients, opened, state
 
 __all__ = ["chromium"]  # a fixture
@@ -164,9 +164,9 @@ async def test_a_network_that_swallows_everything_is_noticed(
                 nursery.start_soon(forward, stream, other)
                 nursery.start_soon(forward, other, stream)
 
-    def use(address: str, running: Command) -> None:
+    def use(address: str) -> None:
         nonlocal swallowing
-        chromium.get(running.page + "healthz")
+        chromium.get(f"http://{address}/healthz")
         open_clients(chromium, f"ws://{address}/ws/news", interval=0.5, misses=3)
         wait_for(chromium, lambda c: len(log(c, "beat")) >= 2)
         swallowing = True
@@ -184,7 +184,7 @@ async def test_a_network_that_swallows_everything_is_noticed(
                 )
             )
             host, port = listeners[0].socket.getsockname()
-            await trio.to_thread.run_sync(use, f"{host}:{port}", running)
+            await trio.to_thread.run_sync(use, f"{host}:{port}")
             nursery.cancel_scope.cancel()
 
 

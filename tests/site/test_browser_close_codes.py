@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import trio
 from selenium import webdriver
 
 from tests.support.browser import chromium, wait_for
-from tests.support.command import command
 from tests.support.http import log, open_clients, open_each, state
-from tests.support.serving import serving
+from tests.support.page import drive, serving_page
 from trio_beat import Connection
 
 __all__ = ["chromium"]  # a fixture
@@ -36,17 +32,8 @@ async def close(connection: Connection) -> None:
     await connection.aclose(code, f"this is {code}")
 
 
-async def drive(chrome: webdriver.Chrome, tmp_path: Path, use: Callable[[], None]) -> None:
-    """Use the browser in a thread, beginning with a page that can import the client."""
-    with command(tmp_path) as running:
-        chrome.get(running.page + "healthz")
-        await trio.to_thread.run_sync(use)
-
-
-async def test_close_codes_end_it_or_bring_it_back(
-    chromium: webdriver.Chrome, tmp_path: Path
-) -> None:
-    async with serving(close) as server:
+async def test_close_codes_end_it_or_bring_it_back(chromium: webdriver.Chrome) -> None:
+    async with serving_page(close) as server:
 
         def use() -> None:
             codes = ENDS + COME_BACK + BUSY
@@ -81,11 +68,11 @@ async def test_close_codes_end_it_or_bring_it_back(
                     assert entries[2].at - second.at >= 1 - 0.01
             chromium.execute_script("clients.forEach((client) => client.close())")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
 async def test_pauses_grow_until_a_connection_has_lived_for_an_interval(
-    chromium: webdriver.Chrome, tmp_path: Path
+    chromium: webdriver.Chrome,
 ) -> None:
     connections = 0
 
@@ -95,7 +82,7 @@ async def test_pauses_grow_until_a_connection_has_lived_for_an_interval(
         if connections == 6:
             await trio.sleep(1.5)
 
-    async with serving(close_soon) as server:
+    async with serving_page(close_soon) as server:
 
         def use() -> None:
             chromium.execute_script(_FASTER)
@@ -107,4 +94,4 @@ async def test_pauses_grow_until_a_connection_has_lived_for_an_interval(
             assert pauses == pytest.approx([4, 8, 16, 30, 30, 4, 8, 16], rel=0.001)
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import trio
 from selenium import webdriver
 
+from tests.support import page
 from tests.support.browser import chromium, wait_for
-from tests.support.command import command
 from tests.support.http import log, open_scripted, state
-from tests.support.serving import serving
-from trio_beat import Connection, Refused, Request
+from tests.support.page import serving_page
+from trio_beat import Connection, Refused, Request, Server
 
 __all__ = ["chromium"]  # a fixture
 
@@ -34,12 +33,14 @@ _WAIT_UNTIL = "const [at, done] = arguments; setTimeout(done, at * 1000 - perfor
 _PATIENCE = 30
 
 
-async def drive(chrome: webdriver.Chrome, tmp_path: Path, use: Callable[[], None]) -> None:
-    """Use the browser in a thread, beginning with a page that can import the client."""
-    with command(tmp_path) as running:
-        chrome.get(running.page + "healthz")
+async def drive(chrome: webdriver.Chrome, server: Server, use: Callable[[], None]) -> None:
+    """Use the browser in a thread, beginning with a server's page."""
+
+    def begin() -> None:
         chrome.execute_script(_SHORTEST)
-        await trio.to_thread.run_sync(use)
+        use()
+
+    await page.drive(chrome, server, begin)
 
 
 def wait_opened(chrome: webdriver.Chrome, count: int) -> None:
@@ -56,7 +57,7 @@ async def expire_at_once(connection: Connection) -> None:
     await connection.aclose(3000, "expired")
 
 
-async def test_comes_back_with_a_fresh_token(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+async def test_comes_back_with_a_fresh_token(chromium: webdriver.Chrome) -> None:
     tokens: list[str] = []
 
     async def admit(request: Request) -> None:
@@ -66,7 +67,7 @@ async def test_comes_back_with_a_fresh_token(chromium: webdriver.Chrome, tmp_pat
             raise Refused(401, "this token was used before")
         tokens.append(token)
 
-    async with serving(expire_when_told, admit=admit, subprotocols=["bearer"]) as server:
+    async with serving_page(expire_when_told, admit=admit, subprotocols=["bearer"]) as server:
 
         def use() -> None:
             url = f"'ws://127.0.0.1:{server.port}/ws/'"
@@ -83,18 +84,16 @@ async def test_comes_back_with_a_fresh_token(chromium: webdriver.Chrome, tmp_pat
             assert log(chromium, "close") == []
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
     assert tokens == [f"token-{number}" for number in range(1, 6)]
 
 
-async def test_refusals_that_a_page_can_see_end_it(
-    chromium: webdriver.Chrome, tmp_path: Path
-) -> None:
+async def test_refusals_that_a_page_can_see_end_it(chromium: webdriver.Chrome) -> None:
     async def refuse(request: Request) -> None:
         status = int(request.path.rpartition("/")[2])
         raise Refused(status, f"this is {status}")
 
-    async with serving(expire_at_once, admit=refuse, refuse_by="close") as server:
+    async with serving_page(expire_at_once, admit=refuse, refuse_by="close") as server:
 
         def use() -> None:
             url = f"ws://127.0.0.1:{server.port}/ws/"
@@ -111,16 +110,14 @@ async def test_refusals_that_a_page_can_see_end_it(
                 assert entries[-1].detail == told
                 assert state(chromium, client) == "closed"
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
-async def test_a_refusal_that_a_page_cannot_see_is_tried_again(
-    chromium: webdriver.Chrome, tmp_path: Path
-) -> None:
+async def test_a_refusal_that_a_page_cannot_see_is_tried_again(chromium: webdriver.Chrome) -> None:
     async def refuse(request: Request) -> None:
         raise Refused(401, "who are you?")
 
-    async with serving(expire_at_once, admit=refuse) as server:
+    async with serving_page(expire_at_once, admit=refuse) as server:
 
         def use() -> None:
             open_scripted(chromium, f"() => 'ws://127.0.0.1:{server.port}/ws/'")
@@ -130,11 +127,11 @@ async def test_a_refusal_that_a_page_cannot_see_is_tried_again(
             assert log(chromium, "open", "close") == []
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
 async def test_without_a_function_it_comes_back_once_where_it_has_lived(
-    chromium: webdriver.Chrome, tmp_path: Path
+    chromium: webdriver.Chrome,
 ) -> None:
     came = 0
 
@@ -143,7 +140,7 @@ async def test_without_a_function_it_comes_back_once_where_it_has_lived(
         came += 1
         await (expire_when_told if came == 1 else expire_at_once)(connection)
 
-    async with serving(expire) as server:
+    async with serving_page(expire) as server:
 
         def use() -> None:
             url = f"'ws://127.0.0.1:{server.port}/ws/'"
@@ -156,11 +153,11 @@ async def test_without_a_function_it_comes_back_once_where_it_has_lived(
             kinds = [entry.kind for entry in log(chromium, "open", "reconnecting", "close")]
             assert kinds == ["open", "reconnecting", "open", "close"]
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
 async def test_a_function_that_hangs_is_asked_again_and_its_late_answer_ignored(
-    chromium: webdriver.Chrome, tmp_path: Path
+    chromium: webdriver.Chrome,
 ) -> None:
     paths: list[str] = []
 
@@ -168,7 +165,7 @@ async def test_a_function_that_hangs_is_asked_again_and_its_late_answer_ignored(
         paths.append(connection.path)
         await trio.sleep_forever()
 
-    async with serving(stay) as server:
+    async with serving_page(stay) as server:
 
         def use() -> None:
             url = f"ws://127.0.0.1:{server.port}/ws/"
@@ -192,14 +189,12 @@ async def test_a_function_that_hangs_is_asked_again_and_its_late_answer_ignored(
             assert len(log(chromium, "open", "reconnecting", "close")) == 2
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
     assert paths == ["/ws/second"]
 
 
-async def test_a_function_that_fails_is_a_failed_attempt(
-    chromium: webdriver.Chrome, tmp_path: Path
-) -> None:
-    async with serving(expire_when_told) as server:
+async def test_a_function_that_fails_is_a_failed_attempt(chromium: webdriver.Chrome) -> None:
+    async with serving_page(expire_when_told) as server:
 
         def use() -> None:
             url = f"ws://127.0.0.1:{server.port}/ws/"
@@ -225,19 +220,19 @@ async def test_a_function_that_fails_is_a_failed_attempt(
             assert chromium.execute_script("return clients[0].url") == url
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
 @pytest.mark.parametrize("late", ["resolve", "reject"])
 async def test_a_close_while_a_function_is_asked_ends_it(
-    chromium: webdriver.Chrome, tmp_path: Path, late: str
+    chromium: webdriver.Chrome, late: str
 ) -> None:
     came: list[str] = []
 
     async def note(connection: Connection) -> None:
         came.append(connection.path)
 
-    async with serving(note) as server:
+    async with serving_page(note) as server:
 
         def use() -> None:
             url = f"ws://127.0.0.1:{server.port}/ws/"
@@ -259,7 +254,7 @@ async def test_a_close_while_a_function_is_asked_ends_it(
             assert end.detail == {"code": 4000, "reason": "enough", "unsent": []}
             assert chromium.execute_script("return [unhandled, clients[0].url]") == [[], ""]
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
     assert came == []
 
 
@@ -279,11 +274,10 @@ import("/trio-beat.js").then(({ TrioBeat }) => {
 """
 
 
-async def test_a_function_is_not_called_within_the_constructor(
-    chromium: webdriver.Chrome, tmp_path: Path
-) -> None:
+async def test_a_function_is_not_called_within_the_constructor(chromium: webdriver.Chrome) -> None:
     def use() -> None:
         expected = [["connecting"], "SyntaxError", "closed", "closed"]
         assert chromium.execute_async_script(_AT_ONCE) == expected
 
-    await drive(chromium, tmp_path, use)
+    async with serving_page(expire_at_once) as server:
+        await drive(chromium, server, use)

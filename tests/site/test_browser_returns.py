@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,10 @@ import trio
 from selenium import webdriver
 
 from tests.support.browser import chromium, wait_for
-from tests.support.command import command
 from tests.support.fake_server import accept_handshake
 from tests.support.http import HEARTBEAT, log, open_clients, state
+from tests.support.page import drive, page_of, serving_page
 from tests.support.peer import Peer
-from tests.support.serving import serving
 from trio_beat import Connection
 
 __all__ = ["chromium"]  # a fixture
@@ -48,11 +46,8 @@ const timer = setInterval(() => {
 _LONGEST = "Math.random = () => 0.999999"
 
 
-async def drive(chrome: webdriver.Chrome, tmp_path: Path, use: Callable[[str], None]) -> None:
-    """Use the browser in a thread, beginning with a page that can import the client."""
-    with command(tmp_path) as running:
-        chrome.get(running.page + "healthz")
-        await trio.to_thread.run_sync(use, running.page)
+async def idle(_: Connection) -> None:
+    await trio.sleep_forever()
 
 
 async def playing(
@@ -72,7 +67,7 @@ async def playing(
 
 @pytest.mark.parametrize("queue", [0, 1])
 async def test_what_is_sent_while_the_server_closes_is_not_lost(
-    chromium: webdriver.Chrome, tmp_path: Path, queue: int
+    chromium: webdriver.Chrome, queue: int
 ) -> None:
     heard: list[str] = []
 
@@ -84,10 +79,10 @@ async def test_what_is_sent_while_the_server_closes_is_not_lost(
         heard.append(await peer.text())
         await trio.sleep_forever()
 
-    async with trio.open_nursery() as nursery:
+    async with serving_page(idle) as server, trio.open_nursery() as nursery:
         url, _ = await playing(nursery, close, listen)
 
-        def use(_: str) -> None:
+        def use() -> None:
             chromium.execute_script(_WATCH)
             open_clients(chromium, url, queue=queue)
             ready, told, error = chromium.execute_async_script(_SEND_LATE, "late")
@@ -100,12 +95,8 @@ async def test_what_is_sent_while_the_server_closes_is_not_lost(
                 assert error == text
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
         nursery.cancel_scope.cancel()
-
-
-async def idle(_: Connection) -> None:
-    await trio.sleep_forever()
 
 
 async def busy(connection: Connection) -> None:
@@ -113,11 +104,11 @@ async def busy(connection: Connection) -> None:
 
 
 async def test_a_page_that_becomes_visible_does_not_wait_out_a_pause(
-    chromium: webdriver.Chrome, tmp_path: Path
+    chromium: webdriver.Chrome,
 ) -> None:
-    async with serving(busy) as server:
+    async with serving_page(busy) as server:
 
-        def use(_: str) -> None:
+        def use() -> None:
             chromium.execute_script(_LONGEST)
             open_clients(chromium, f"ws://127.0.0.1:{server.port}/ws/")
             wait_for(chromium, lambda c: state(c) == "reconnecting")
@@ -130,25 +121,25 @@ async def test_a_page_that_becomes_visible_does_not_wait_out_a_pause(
             assert log(chromium, "open")[1].at - lost.at < 10
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["open", "in a pause"])
 async def test_a_page_from_the_back_forward_cache_comes_back_at_once(
-    chromium: webdriver.Chrome, tmp_path: Path, waiting: bool
+    chromium: webdriver.Chrome, waiting: bool
 ) -> None:
-    async with serving(busy if waiting else idle) as server:
+    async with serving_page(busy if waiting else idle) as server:
 
-        def use(page: str) -> None:
+        def use() -> None:
             # A page that may be kept, unlike the one before.
-            chromium.get(page + "trio-beat.js")
+            chromium.get(page_of(server) + "trio-beat.js")
             chromium.execute_script(_LONGEST)
             open_clients(chromium, f"ws://127.0.0.1:{server.port}/ws/")
             wait_for(chromium, lambda c: state(c) == ("reconnecting" if waiting else "open"))
             chromium.execute_script(
                 "window.shown = []; addEventListener('pageshow', (e) => shown.push(e.persisted))"
             )
-            chromium.get(page + "healthz")
+            chromium.get(page_of(server) + "healthz")
             chromium.back()
             wait_for(chromium, lambda c: len(log(c, "open")) == 2, 5)
             assert chromium.execute_script("return shown") == [True]
@@ -156,11 +147,11 @@ async def test_a_page_from_the_back_forward_cache_comes_back_at_once(
             assert log(chromium, "open")[1].at - lost.at < lost.detail["pause"]
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
 async def test_a_server_that_has_beaten_once_is_watched_from_the_start(
-    chromium: webdriver.Chrome, tmp_path: Path
+    chromium: webdriver.Chrome,
 ) -> None:
     async def beat(peer: Peer) -> None:
         await peer.send_text(HEARTBEAT)
@@ -170,10 +161,10 @@ async def test_a_server_that_has_beaten_once_is_watched_from_the_start(
     async def be_silent(peer: Peer) -> None:
         await trio.sleep_forever()
 
-    async with trio.open_nursery() as nursery:
+    async with serving_page(idle) as server, trio.open_nursery() as nursery:
         url, came = await playing(nursery, beat, be_silent)
 
-        def use(_: str) -> None:
+        def use() -> None:
             open_clients(chromium, url, interval=0.3, misses=2)
             wait_for(chromium, lambda c: len(log(c, "reconnecting")) >= 2, 15)
             reasons = [entry.detail["reason"] for entry in log(chromium, "reconnecting")]
@@ -181,7 +172,7 @@ async def test_a_server_that_has_beaten_once_is_watched_from_the_start(
             assert len(came) == 2
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
         nursery.cancel_scope.cancel()
 
 
@@ -206,17 +197,15 @@ import("/trio-beat.js").then(({ TrioBeat }) => {
 """
 
 
-async def test_a_constructor_that_throws_leaves_no_listeners(
-    chromium: webdriver.Chrome, tmp_path: Path
-) -> None:
-    async with serving(busy) as server:
+async def test_a_constructor_that_throws_leaves_no_listeners(chromium: webdriver.Chrome) -> None:
+    async with serving_page(busy) as server:
         url = f"ws://127.0.0.1:{server.port}/ws/"
 
         def construct(url: str, **options: Any) -> list[Any]:
             made: list[Any] = chromium.execute_async_script(_CONSTRUCT, url, options)
             return made
 
-        def use(_: str) -> None:
+        def use() -> None:
             chromium.execute_script(_COUNT)
             assert construct("ftp://127.0.0.1/") == ["SyntaxError", 0]
             assert construct("ws://[") == ["SyntaxError", 0]
@@ -225,16 +214,14 @@ async def test_a_constructor_that_throws_leaves_no_listeners(
             assert construct(url) == [None, 3]
             assert chromium.execute_script("client.close(); return listeners") == 0
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
-async def test_an_attempt_that_throws_is_not_the_last(
-    chromium: webdriver.Chrome, tmp_path: Path
-) -> None:
+async def test_an_attempt_that_throws_is_not_the_last(chromium: webdriver.Chrome) -> None:
     """A policy of the page's, for example, may come to forbid it, and allow it later."""
-    async with serving(busy) as server:
+    async with serving_page(busy) as server:
 
-        def use(_: str) -> None:
+        def use() -> None:
             open_clients(chromium, f"ws://127.0.0.1:{server.port}/ws/")
             wait_for(chromium, lambda c: state(c) == "reconnecting")
             chromium.execute_script(
@@ -247,7 +234,7 @@ async def test_an_attempt_that_throws_is_not_the_last(
             wait_for(chromium, lambda c: len(log(c, "open")) == 2, 5)
             chromium.execute_script("clients[0].close()")
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
 
 
 _CLOSE = """
@@ -258,11 +245,11 @@ return clients[0].state;
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["open", "in a pause"])
 async def test_a_close_that_cannot_be_changes_nothing(
-    chromium: webdriver.Chrome, tmp_path: Path, waiting: bool
+    chromium: webdriver.Chrome, waiting: bool
 ) -> None:
-    async with serving(busy if waiting else idle) as server:
+    async with serving_page(busy if waiting else idle) as server:
 
-        def use(_: str) -> None:
+        def use() -> None:
             open_clients(chromium, f"ws://127.0.0.1:{server.port}/ws/")
             expected = "reconnecting" if waiting else "open"
             wait_for(chromium, lambda c: state(c) == expected)
@@ -272,4 +259,4 @@ async def test_a_close_that_cannot_be_changes_nothing(
             assert state(chromium) == expected
             assert chromium.execute_script(_CLOSE, 4000, "é" * 61) == "closed"
 
-        await drive(chromium, tmp_path, use)
+        await drive(chromium, server, use)
