@@ -96,6 +96,8 @@ REFUSALS = [
     ("Sec-WebSocket-Key: ", "Other: "),
     ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"),
     ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13\r\nOrigin: a\r\nOrigin: b"),
+    ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13\r\nOrigin: a"),
+    ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13\r\nOrigin: https://evil.example"),
     ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13\r\nContent-Length: 5"),
 ]
 

@@ -66,6 +66,7 @@ def test_every_option_comes_from_all_three_places(
         quoted = f'"{value}"' if isinstance(getattr(by_flag, name), str) else value
         texts = {"host", "publish_token", "tls_cert", "jwt_key"}
         texts |= {"allow", "jwt_audience", "auth_header", "trusted_proxy", "api_tokens"}
+        texts |= {"allowed_origin"}
         quoted = f'"{value}"' if name in texts else quoted
         file.write_text(f"{name.replace('_', '-')} = {quoted}\n")
         by_file = load_settings([f"--config={file}"])
@@ -108,6 +109,7 @@ def test_flag_goes_before_environment_goes_before_file(
         ("--allow=all", ["--allow", "'all'", "subscribe-broadcast, publish-broadcast, or empty"]),
         ("--denied=ignore", ["--denied", "'ignore'", "'refuse' or 'drop'"]),
         ("--refuse-by=silence", ["--refuse-by", "'silence'", "'status' or 'close'"]),
+        ("--allowed-origin=https://a/b", ["--allowed-origin", "https://a/b", "no path"]),
         ("--auth=", ["--auth", "at least 1 character"]),
         ("--jwt-leeway=-1", ["--jwt-leeway", "'-1'", "greater than or equal to 0"]),
         ("--auth-timeout=0", ["--auth-timeout", "'0'", "greater than 0"]),

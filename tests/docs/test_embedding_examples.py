@@ -29,7 +29,8 @@ async def test_requests_are_admitted_or_refused() -> None:
         peer = await dial(port, target, headers=origin + "Cookie: token=token-of-alice\r\n")
         assert await peer.text() == "hello, alice"
         await peer.aclose()
-        for headers, status in (("", b"403"), (origin, b"401")):
+        foreign = "Origin: https://example.com\r\n"
+        for headers, status in ((foreign, b"403"), ("", b"401"), (origin, b"401")):
             answer = await ask(port, HANDSHAKE.format(target=target, headers=headers).encode())
             assert answer.startswith(b"HTTP/1.1 " + status)
             assert (b"\r\nWWW-Authenticate: Cookie\r\n" in answer) == (status == b"401")

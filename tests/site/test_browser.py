@@ -53,7 +53,8 @@ def heard(chrome: webdriver.Chrome) -> str:
 def test_the_heartbeat_script_of_the_documentation(
     chromium: webdriver.Chrome, tmp_path: Path
 ) -> None:
-    with command(tmp_path, "--heartbeat-message=--heartbeat--") as running:
+    options = ["--heartbeat-message=--heartbeat--", "--allowed-origin=null"]  # it is a file
+    with command(tmp_path, *options) as running:
         page = tmp_path / "page.html"
         address = running.websocket("foobar?subscribe-broadcast&publish-broadcast")
         text = SCRIPT.read_text()

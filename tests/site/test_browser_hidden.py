@@ -124,7 +124,9 @@ async def test_a_hidden_page_with_slow_timers_is_kept(
 
     options = [f"--interval={INTERVAL}", f"--misses={MISSES}", f"--heartbeat-message={HEARTBEAT}"]
     with command(tmp_path, *options) as running:
-        async with serving(demand_answers) as server:
+        # The page is from the other server.
+        origin = running.page.rstrip("/")
+        async with serving(demand_answers, allowed_origins=[origin]) as server:
             demanding = f"ws://127.0.0.1:{server.port}/ws/"
             hub = running.websocket("news?subscribe-broadcast&publish-broadcast&echo")
             await trio.to_thread.run_sync(use, running.page, demanding, hub)

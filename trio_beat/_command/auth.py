@@ -17,6 +17,7 @@ from .._protocol.refusal import unauthorized
 from .._protocol.request import Request
 from .._text import printable, public_url
 from .arguments import ConfigurationError
+from .origins import check_origins
 from .settings import Settings
 
 if TYPE_CHECKING:  # the extra `auth` may not be installed
@@ -98,6 +99,7 @@ def load_authentication(settings: Settings) -> Authentication | None:
     is_url = auth is not None and "://" in auth
     _check_needed(given, "jwt_", "--auth jwt", wanted=auth == "jwt")
     _check_needed(given, "auth_", "--auth http://HOST/PATH", wanted=is_url)
+    check_origins(settings)
     if auth is None:
         if "allow_anonymous" in given and not settings.allow_anonymous:
             text = "without --auth nobody has a credential, and nobody could connect"

@@ -21,6 +21,7 @@ from .._heartbeat import Heartbeat
 from .._log import get_logger
 from .._server.limits import Limits
 from .._server.listeners import open_listeners
+from .._server.origins import Origins
 from .._server.server import Server
 from .._site.api import API
 from .._site.app import Site, make_app, make_internal_app
@@ -164,6 +165,7 @@ def _make_servers(
         admit=None if authentication is None else authentication.admit,
         permissions=Permissions(allow=settings.allow, denied=settings.denied),
         refuse_by=settings.refuse_by,
+        origins=Origins(settings.allowed_origin, option="--allowed-origin"),
         app=make_app(site),
         path_prefix=settings.path_prefix,
         heartbeat=heartbeat,

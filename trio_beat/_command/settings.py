@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from .._channels.permissions import EVERYTHING
 from .._checks import LONGEST, MOST_MISSES, check_prefix
+from .._server.origins import parse_allowed
 from .._server.proxies import wrong_proxy
 from .._text import public_backend, utf8
 from .arguments import ConfigurationError, Parser
@@ -186,6 +187,12 @@ class Settings(BaseSettings):
         description="how a peer is refused with 401 or 403: by that status, or (as pages cannot "
         "see it) by closing an open WebSocket with 3000 or 4003",
     )
+    allowed_origin: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="origin of pages that may connect beside those of the server itself "
+        "(https://example.com); *.example.com: its subdomains; *: all pages; may be given several "
+        "times, or with commas",
+    )
     jwt_key: Path | None = Field(
         None,
         description="file with the key of --auth jwt: a public key (PEM), a JWK or a set of them "
@@ -335,7 +342,9 @@ class Settings(BaseSettings):
             raise ValueError("has an empty part; an empty host stands alone, for all addresses")
         return hosts
 
-    @field_validator("allow", "jwt_audience", "auth_header", "trusted_proxy", mode="before")
+    @field_validator(
+        "allow", "allowed_origin", "jwt_audience", "auth_header", "trusted_proxy", mode="before"
+    )
     @classmethod
     def _list(cls, value: Any) -> Any:
         names = value.split(",") if isinstance(value, str) else value
@@ -364,6 +373,13 @@ class Settings(BaseSettings):
     def _host_needs_proxy(cls, value: bool, info: ValidationInfo) -> bool:
         if value and not info.data.get("trusted_proxy", True):
             raise ValueError("is of no use without --trusted-proxy")
+        return value
+
+    @field_validator("allowed_origin")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        for text in value:
+            parse_allowed(text)
         return value
 
     @field_validator("workers", mode="before")

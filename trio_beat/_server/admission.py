@@ -3,8 +3,8 @@
 1. One time limit covers the first request and the application's `admit`. If the request has come
    with its socket and there is no `admit`, nothing is waited for, and no limit is set.
 2. `admit` is called only for a request that could be admitted: a valid handshake for a valid
-   target, while there is room. It tells who the peer is; then it is decided what that one may do.
-   Whether there is room is checked again after both.
+   target, while there is room, and from no page of a foreign origin. It tells who the peer is; then
+   it is decided what that one may do. Whether there is room is checked again after both.
 3. Nothing is read while the application is asked. If the peer leaves meanwhile, its connection ends
    at once after it; its socket is pending no longer than the time limit.
 4. While a hub's backend is away, handshakes wait for it, within the hub's grace time and their own.
@@ -35,6 +35,7 @@ from .._protocol.refusal import closing_response, refusal_response, unauthorized
 from .._protocol.request import Request, release
 from .consumers import Admitted, Consumers
 from .disconnects import Disconnects
+from .origins import Origins
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
 from .proxies import Proxies, asked_for
@@ -83,6 +84,7 @@ class Admission:
         subprotocols: that the server speaks, the preferred one first.
         admit: asked for each handshake; None: nothing is asked.
         refuse_by: how a peer is refused with 401 or 403.
+        origins: which pages may connect.
         hub: where connections subscribe; None: they do not.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
         http_only: each request is HTTP.
@@ -100,6 +102,7 @@ class Admission:
         *,
         admit: Admit | None,
         refuse_by: RefuseBy,
+        origins: Origins,
         hub: Hub | None,
         http_prefix: str | None,
         http_only: bool = False,
@@ -114,6 +117,7 @@ class Admission:
         self._ask = admit
         self._asks = admit is not None or consumers.waits
         self._refuse_by = refuse_by
+        self._origins = origins
         self._hub = hub
         self._http_prefix = http_prefix
         self._http_only = http_only
@@ -247,6 +251,7 @@ class Admission:
             head, parsed = asked_for(head, parsed, client.host)
             request = Request(head, client.peer, secure=client.scheme == "https", parsed=parsed)
         attempt.handshake = _Handshake(request, subprotocol, response)
+        self._origins.check(client, parsed)
         return attempt.handshake
 
     def _check_current(self, identity: Identity | None) -> None:

@@ -48,6 +48,7 @@ from .disconnects import Disconnects
 from .lifespan import ASGIApp, Lifespan
 from .limits import Limits, ServerStatistics
 from .listeners import open_listeners
+from .origins import Origins
 from .parts import Parts
 from .peers import Peers
 from .proxies import Proxies
@@ -89,6 +90,7 @@ class Server:
         admit: Admit | None = None,
         permissions: Permissions | None = None,
         refuse_by: RefuseBy = "status",
+        origins: Origins | None = None,
         app: ASGIApp | None,
         path_prefix: str | None,
         heartbeat: Heartbeat,
@@ -150,6 +152,7 @@ class Server:
             check_subprotocols(subprotocols),
             admit=admit,
             refuse_by=refuse_by,
+            origins=origins or Origins(),
             # What a handler needs of a hub, it says itself.
             hub=hub if handler is None else None,
             http_prefix=None if app is None else path_prefix,
@@ -297,6 +300,7 @@ async def serve(
     admit: Callable[[Request], Awaitable[Identity | None]] | None = None,
     permissions: Permissions | None = None,
     refuse_by: Literal["status", "close"] = "status",
+    allowed_origins: Sequence[str] = (),
     app: ASGIApp | None = None,
     path_prefix: str = "/ws/",
     subprotocols: Sequence[str] = (),
@@ -341,6 +345,13 @@ async def serve(
         refuse_by: how a peer is told that it is not who it should be (401), or may not do what it
             asks for (403). ``status``: by that HTTP status. ``close``: the WebSocket is opened and
             closed with 3000 or 4003, since pages cannot see a status.
+        allowed_origins: pages that may connect beside those of the server's own origin, whose host
+            and port are those of the header Host; others get 403, and requests without an Origin
+            are no page's. Each is an origin, ``https://example.com:8443`` for example; without
+            a scheme it is http and https, without a port the scheme's. ``*.example.com`` is every
+            subdomain, and not the domain; ``null`` is what pages share that have no origin of their
+            own. ``["*"]`` switches the check off: never with a cookie by which `admit` knows
+            a peer.
         app: an ASGI 3 application for every request that is not below `path_prefix`, over
             HTTP/1.1; None: every request is taken for a WebSocket handshake. It is told of start
             and end (ASGI lifespan 2.0): it has 60 seconds to start before the server accepts, and
@@ -377,6 +388,7 @@ async def serve(
         admit=admit,
         permissions=permissions,
         refuse_by=refuse_by,
+        origins=Origins(allowed_origins),
         app=app,
         path_prefix=path_prefix,
         heartbeat=heartbeat,

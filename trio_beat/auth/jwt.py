@@ -63,7 +63,8 @@ class JWT:
         require_expiry: whether a token without ``exp`` is refused.
         query: name in a URL's query that may have the token; None: none. URLs are logged by many
             programs, though not by this package.
-        cookie: name of a cookie that may have the token; None: none. Then look at ``Origin`` too.
+        cookie: name of a cookie that may have the token; None: none. Then ``allowed_origins`` of
+            `serve` must have neither ``*`` nor ``null``.
 
     Raises:
         OSError: the file cannot be read.
