@@ -18,8 +18,8 @@ from tests.support.command import command
 from tests.support.django_site import running_site
 from tests.support.documents import document, examples
 from tests.support.nginx import free_ports, nginx
-from tests.support.peer import Peer, dial
-from tests.support.serving import serving
+from tests.support.peer import HANDSHAKE, Peer, dial
+from tests.support.serving import ask, serving
 from tests.support.ws4redis import django, environment
 from trio_beat import channel_key, open_hub
 
@@ -44,6 +44,39 @@ async def test_nginx_passes_websockets_on(tmp_path: Path) -> None:
             await hub.publish("broadcast:a/b c", "and back")
             assert await peer.text() == "and back"
             await peer.aclose()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("line", ["", "proxy_set_header Host $host;"], ids=["none", "host"])
+async def test_nginx_has_to_pass_the_host_on(line: str, tmp_path: Path) -> None:
+    right = "proxy_set_header Host $http_host;"
+    location = examples("ws4redis", "nginx")[0]
+    assert location.count(right) == 1
+    async with open_hub() as hub, serving(hub=hub) as server:
+        location = location.replace(":8000", f":{server.port}")
+        (port,) = free_ports(1)
+        begin = f"server {{ listen 127.0.0.1:{port};\n"
+        async with nginx(begin + location.replace(right, line) + "}", tmp_path, port):
+            answer = await ask(port, _of_page(port))
+            assert answer.startswith(b"HTTP/1.1 403 ")
+            host = "127.0.0.1" if line else f"127.0.0.1:{server.port}"
+            assert f"Origin http://127.0.0.1:{port} is not allowed: Host is {host};" in str(answer)
+            assert right in answer.decode()
+        async with nginx(begin + location + "}", tmp_path, port):
+            with trio.fail_after(30):
+                tcp = await trio.open_tcp_stream("127.0.0.1", port)
+                await tcp.send_all(_of_page(port))
+                assert (await tcp.receive_some()).startswith(b"HTTP/1.1 101 ")
+                await tcp.aclose()
+
+
+def _of_page(port: int) -> bytes:
+    """The handshake that a browser sends for a page that nginx has served."""
+    authority = f"127.0.0.1:{port}"
+    request = HANDSHAKE.format(
+        target="/ws/news?subscribe-broadcast", headers=f"Origin: http://{authority}\r\n"
+    )
+    return request.replace("Host: localhost", f"Host: {authority}").encode()
 
 
 @pytest.mark.real
