@@ -16,7 +16,7 @@ from tests.support.peer import dial
 
 @pytest.mark.real
 async def test_nginx_tells_who_the_client_is(tmp_path: Path) -> None:
-    (block,) = examples("operating", "nginx")
+    (block,) = examples("proxies", "nginx")
     option = "--trusted-proxy 127.0.0.1"
     assert f"``{option}``" in document("operating")
     files = ServerFiles(tmp_path, "localhost")

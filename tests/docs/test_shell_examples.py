@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     path = tmp_path_factory.mktemp("server")
     tokens = path / "tokens.toml"
     digest = hashlib.sha256(_ACCOUNTS.encode()).hexdigest()
-    text, count = re.subn("[0-9a-f]{64}", digest, examples("operating", "toml")[1])
+    text, count = re.subn("[0-9a-f]{64}", digest, examples("api", "toml")[0])
     assert count == 1
     tokens.write_text(text)
     with command(path, f"--api-tokens={tokens}", TRIO_BEAT_PUBLISH_TOKEN=_TOKEN) as running:
@@ -82,7 +82,7 @@ def _listening(line: str, server: Command) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.real
 def test_listen_prints_what_publish_sends(server: Command) -> None:
-    listen, *publish = examples("operating", "sh")[2].splitlines()
+    listen, *publish = examples("operating", "sh")[0].splitlines()
     with _listening(listen, server) as listening:
         assert listening.stdout is not None
         assert len(publish) == 2
@@ -96,7 +96,7 @@ def test_listen_prints_what_publish_sends(server: Command) -> None:
 def test_curl_publishes_and_disconnects(number: int, statuses: str, server: Command) -> None:
     if shutil.which("curl") is None:
         missing("curl is not installed")
-    text = examples("operating", "sh")[number].replace(_ADDRESS, f"127.0.0.1:{server.port}")
+    text = examples("api", "sh")[number].replace(_ADDRESS, f"127.0.0.1:{server.port}")
     assert _run(text.replace("curl", "curl -w %{http_code}")).stdout == statuses
 
 
@@ -157,7 +157,7 @@ def test_probes_ask_what_is_there(server: Command) -> None:
 
 @pytest.mark.real
 def test_workers_share_a_port(tmp_path: Path) -> None:
-    (line,) = examples("operating", "sh")[3].splitlines()
+    (line,) = examples("operating", "sh")[1].splitlines()
     with made_broker() as broker:
         broker.start_blocking()
         _, _, options = line.replace("6379", str(broker.port)).partition(" -m trio_beat ")
@@ -167,7 +167,7 @@ def test_workers_share_a_port(tmp_path: Path) -> None:
 
 
 def test_benchmarks_are_there() -> None:
-    (line,) = examples("operating", "sh")[4].splitlines()
+    (line,) = examples("operating", "sh")[2].splitlines()
     name, quick = re.findall(r"-m benchmarks (\w+) (\S+)$", line)[0]
     assert quick == "--quick"
     assert name in COMMANDS

@@ -381,6 +381,7 @@ async def serve(
         ValueError: an argument can never be right, there is neither `handler` nor `hub`, or
             there are `permissions` beside a handler.
     """
+    check_prefix(path_prefix)
     server = Server(
         handler=handler,
         handler_errors=handler_errors,
