@@ -36,6 +36,7 @@ def test_reasons_are_these() -> None:
         "shutdown",
         "protocol-error",
         "too-big",
+        "too-fast",
         "refused",
         "backend-lost",
         "expired",

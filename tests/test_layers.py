@@ -34,7 +34,7 @@ LAYERS: Final = (
     ("_summary",),
     ("_log",),
     ("_exceptions", "_identity"),
-    ("_checks", "_parking", "_plain", "_text", "_turns"),
+    ("_checks", "_parking", "_plain", "_rate", "_text", "_turns"),
 )
 #: The same within each package that has more than four modules.
 WITHIN: Final = {
@@ -88,11 +88,12 @@ WITHIN: Final = {
     "_connection": (
         ("handler", "life"),
         ("connection", "consumer", "inbox"),
+        ("holding",),
         ("beating",),
         ("ending",),
         ("sending",),
         ("shared",),
-        ("expiry",),
+        ("expiry", "pacing"),
     ),
     "_protocol": (
         ("client_handshake", "events", "handshake", "parser", "refusal", "request"),

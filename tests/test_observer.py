@@ -21,6 +21,7 @@ EVENTS: dict[str, tuple[object, ...]] = {
     "beat": (SOCKET, 1, 0.5),
     "dropped": (SOCKET, 3),
     "refused": ("192.0.2.1:5000", 404),
+    "limited": ("192.0.2.1:5000", "channels"),
     "handler_failed": (SOCKET, ValueError("x")),
     "published": ("broadcast:x",),
     "delivered": ("broadcast:x", 5),

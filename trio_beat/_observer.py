@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 import trio
 
@@ -23,6 +23,18 @@ from ._log import get_logger
 from ._summary import Summary
 
 _log = get_logger("trio_beat.observer")
+
+
+#: The limits of an address, a user or a connection, by their names in `Limits`.
+LimitName = Literal[
+    "connections_per_address",
+    "connections_per_user",
+    "handshake_rate",
+    "message_rate",
+    "byte_rate",
+    "channels",
+]
+LIMITS: Final[tuple[LimitName, ...]] = get_args(LimitName)
 
 
 class ObservedConnection(Protocol):
@@ -126,6 +138,19 @@ class Observer:
             status: the HTTP status.
         """
 
+    def limited(self, peer: str, limit: str) -> None:
+        """A peer has met a limit of its address, its user or its connection.
+
+        Told before `refused`, in the same task; or, where a connection is over its rate, in its
+        task before it waits, and again only after a break of a second.
+
+        Args:
+            peer: the peer's address, for people.
+            limit: the name of the field of `Limits`: ``connections_per_address``,
+                ``connections_per_user``, ``handshake_rate``, ``message_rate``, ``byte_rate`` or
+                ``channels``.
+        """
+
     def handler_failed(self, connection: ObservedConnection, exc: BaseException) -> None:
         """A handler raised, and its connection is closed with 1011.
 
@@ -183,6 +208,8 @@ class Counters(Observer):
         self.dropped_count = 0
         #: By HTTP status.
         self.refused_with: Counter[int] = Counter()
+        #: Invariant: has each limit.
+        self.limited_by: dict[str, int] = dict.fromkeys(LIMITS, 0)
         self.handler_errors = 0
         self.published_count = 0
         self.delivered_count = 0
@@ -199,6 +226,9 @@ class Counters(Observer):
 
     def refused(self, peer: str, status: int) -> None:
         self.refused_with[status] += 1
+
+    def limited(self, peer: str, limit: str) -> None:
+        self.limited_by[limit] += 1
 
     def handler_failed(self, connection: ObservedConnection, exc: BaseException) -> None:
         self.handler_errors += 1
@@ -219,6 +249,7 @@ _EVENTS: Final = (
     "beat",
     "dropped",
     "refused",
+    "limited",
     "handler_failed",
     "published",
     "delivered",
@@ -248,6 +279,7 @@ class Notifier:
     beat: Callable[[ObservedConnection, int, float | None], None] | None
     dropped: Callable[[ObservedConnection, int], None] | None
     refused: Callable[[str, int], None] | None
+    limited: Callable[[str, LimitName], None] | None
     handler_failed: Callable[[ObservedConnection, BaseException], None] | None
     published: Callable[[str], None] | None
     delivered: Callable[[str, int], None] | None

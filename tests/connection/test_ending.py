@@ -28,6 +28,7 @@ from trio_beat._connection.beating import Engine
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CLOSE_TIMEOUT, WAYS, ended
 from trio_beat._connection.handler import HandlerConsumer, HandlerErrors
+from trio_beat._connection.pacing import Pacing
 
 LIMIT = 1000
 LATEST_DEATH = FIRST_BEAT + 3 * INTERVAL
@@ -94,6 +95,13 @@ async def by_a_big_message(link: Link) -> None:
     await link.peer.send_frame(Opcode.BINARY, b"x" * (LIMIT + 1))
 
 
+async def by_being_too_fast(link: Link) -> None:
+    link.shared.pacing = Pacing(0.1, 0, "disconnect")
+    for _ in range(5):
+        await link.peer.send_frame(Opcode.TEXT, b"x")
+    await trio.sleep(31)
+
+
 async def by_the_socket(link: Link) -> None:
     assert isinstance(link.peer.stream, trio.SocketStream)
     link.peer.stream.socket.shutdown(socket.SHUT_RD)  # writing fails, reading does not
@@ -128,6 +136,7 @@ ENDS = [
             (by_expiry, EndReason.EXPIRED, 3000, "identity has expired"),
             (by_a_disconnect, EndReason.DISCONNECTED, 4003, "disconnected"),
             (by_a_fault_of_this_package, EndReason.INTERNAL_ERROR, 1011, "internal error"),
+            (by_being_too_fast, EndReason.TOO_FAST, 1008, "too fast for 30 s"),
             (by_a_violation, EndReason.PROTOCOL_ERROR, 1002, "unexpected continuation frame"),
             (by_invalid_text, EndReason.PROTOCOL_ERROR, 1007, "invalid start byte at position 0"),
             (

@@ -75,6 +75,7 @@ WAYS: Final[Mapping[EndReason, Way]] = {
     EndReason.SLOW: Way(drop=True, owed=True, lost=True),
     EndReason.PROTOCOL_ERROR: Way(drop=True, lost=True),
     EndReason.TOO_BIG: Way(drop=True, lost=True),
+    EndReason.TOO_FAST: Way(owed=True, lost=True),
     EndReason.HANDLER: Way(owed=True),
     EndReason.SHUTDOWN: Way(owed=True),
     EndReason.REFUSED: Way(owed=True),

@@ -13,7 +13,8 @@
 1. What ends the connection, in whatever task, calls `end_nowait` (`ending`); the first reason
    stands. It cancels the scope: all tasks end, and `run` then closes the connection in the way that
    the reason asks for.
-2. Writing never waits (`sending`). The reader waits for its consumer, and nothing else does.
+2. Writing never waits (`sending`). The reader waits for its consumer, and while the peer is over
+   its rate (`holding`); nothing else waits.
 3. A quiet connection switches to none of its tasks (`beating`).
 """
 
@@ -26,13 +27,13 @@ import trio
 from .._protocol.events import EndOfStream, Event, Failure, PeerClose, Pong
 from .._protocol.messages import Reply
 from .._transports import Transport
-from .beating import Beating
 from .consumer import Consumer
 from .ending import CLOSE_TIMEOUT
+from .holding import Holding
 from .shared import Shared
 
 
-class Life(Beating):
+class Life(Holding):
     """One connection; `run` lives it.
 
     Args:
@@ -74,6 +75,8 @@ class Life(Beating):
                     await consumer.opened(self)
                     self._send_response()
                     while self.closed is None:
+                        if self._owes:
+                            await self._hold()
                         verdict.listen()
                         try:
                             events = await transport.wait_readable(self._read)
@@ -110,10 +113,14 @@ class Life(Beating):
             return None
         verdict = self._verdict
         verdict.heard()
+        if (pacing := self.shared.pacing) is not None:
+            self._count_read(pacing, events)
         rest = iter(events)
         for event in rest:
             if not self._took(event):
                 return [event, *rest]
+        if (pace := self._pace) is not None and pace.owes:
+            return ()
         verdict.listen()
         return None
 
@@ -121,14 +128,27 @@ class Life(Beating):
         """Take an event, unless that may have to wait."""
         if type(event) is Pong:  # as most are: no pattern, which takes longer
             self._ponged(event.number)
+            if self._pace is not None:
+                self._rest_pace()
         elif isinstance(event, str | bytes):
             # With -bb it is an error to compare bytes with a text.
             if isinstance(event, bytes) or event != self.shared.heartbeat.message:
-                return self._consumer.received_nowait(event)
+                return self._passed(event)
         elif isinstance(event, Reply):
             self._send_reply(event)
         else:
             return False
+        return True
+
+    def _passed(self, message: str | bytes) -> bool:
+        """Hand a message on, unless that may have to wait."""
+        if (pace := self._pace) is None:  # nothing is counted
+            return self._consumer.received_nowait(message)
+        if pace.turns < 1 and not self._may_pass(pace):
+            return False
+        if not self._consumer.received_nowait(message):
+            return False
+        pace.turns -= 1
         return True
 
     async def _take(self, event: Event) -> None:
@@ -137,6 +157,7 @@ class Life(Beating):
             return
         match event:
             case str() | bytes():
+                await self._wait_for_turn()
                 await self._consumer.received(self, event)
             case Failure(code, reason, reply):
                 await self._finish()

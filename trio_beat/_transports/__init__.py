@@ -81,6 +81,14 @@ class Transport(ABC):
             OSError: the socket failed.
         """
 
+    @property
+    def read_size(self) -> int:
+        """Bytes that `receive_nowait` has read, as long as nothing was awaited since.
+
+        0 where that is not known: how fast the peer sends is then not limited in bytes.
+        """
+        return 0
+
     @abstractmethod
     def write_nowait(self, item: Outgoing) -> int:
         """Write what can be written without waiting.

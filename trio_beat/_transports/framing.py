@@ -211,6 +211,7 @@ class FramingTransport(Transport):
 
     def _parse_kept(self) -> Sequence[Event]:
         rest, self._kept = self._kept, None
+        self._reads.size = 0  # it was counted when it was read
         if isinstance(self._state, Failure):  # it was given up
             return (self._state,)
         assert rest is not None
@@ -306,6 +307,10 @@ class FramingTransport(Transport):
     def _check_size(self, size: int) -> None:
         if size > self._reads.max_message_size:
             raise PayloadTooBig(size, self._reads.max_message_size)
+
+    @property
+    def read_size(self) -> int:
+        return self._reads.size
 
     def rest(self, *, heard: bool, listening: bool = True) -> None:
         protocol = self._protocol
