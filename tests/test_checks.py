@@ -77,6 +77,29 @@ class TestServe:
         with pytest.raises((ValueError, TypeError), match=rf"^{name} is .*a number"):
             Limits(**{name: value})
 
+    @pytest.mark.parametrize(
+        "name", ["connections_per_address", "connections_per_user", "channels"]
+    )
+    @pytest.mark.parametrize("value", [-1, 1.5, "1", True])
+    def test_limits_that_may_be_off(self, name: str, value: Any) -> None:
+        off: dict[str, Any] = {name: 0}
+        assert getattr(Limits(**off), name) == 0
+        with pytest.raises((ValueError, TypeError), match=rf"^{name} is .*; it must be"):
+            Limits(**{name: value})
+
+    @pytest.mark.parametrize("name", ["handshake_rate", "message_rate", "byte_rate"])
+    @pytest.mark.parametrize("value", [-1, 0.0001, 1e11, math.inf, math.nan, "1", True])
+    def test_rates(self, name: str, value: Any) -> None:
+        slowest: dict[str, Any] = {name: 0.001}
+        assert getattr(Limits(**slowest), name) == 0.001
+        with pytest.raises((ValueError, TypeError), match=rf"^{name} is .*; it must be"):
+            Limits(**{name: value})
+
+    @pytest.mark.parametrize("value", ["close", "", None, 1])
+    def test_rate_policy(self, value: Any) -> None:
+        with pytest.raises(ValueError, match=r"^rate_policy is .*; it must be 'disconnect' or"):
+            Limits(rate_policy=value)
+
     @pytest.mark.parametrize("value", ["disconnect", "drop", None])
     def test_slow_policy(self, value: Any) -> None:
         with pytest.raises(TypeError, match=r"^slow_policy is .*; it must be a SlowPolicy"):

@@ -106,7 +106,9 @@ WITHIN: Final = {
         ("accepting", "admission", "http"),
         ("consumers", "disconnects", "origins"),
         ("blocks", "parts", "proxies", "refusals"),
-        ("http_pace", "http_protocol", "http_tasks", "lifespan", "limits", "listeners", "pending"),
+        ("http_pace", "http_protocol", "http_tasks", "lifespan", "listeners", "pending"),
+        ("places",),
+        ("limited", "limits"),
     ),
     "testing": (
         ("__init__",),

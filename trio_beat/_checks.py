@@ -19,6 +19,9 @@ _LAST_PORT: Final = 65535
 LONGEST: Final = 10**12
 #: Missed beats in a row, for the same reason.
 MOST_MISSES: Final = 10**9
+#: A second: rates with which no computation loses what it counts.
+SLOWEST: Final = 0.001
+FASTEST: Final = 10**10
 #: A path that is the same before and after percent-decoding (RFC 3986, section 3.3).
 _PREFIX: Final = re.compile(r"/|/[A-Za-z0-9/._~!$&'()*+,;=:@-]*/")
 
@@ -57,6 +60,13 @@ def check_seconds(name: str, value: float, *, zero: bool = False, endless: bool 
         least = ", 0 or more" if zero else " > 0"
         most = f" and no more than {LONGEST:g}" if LONGEST < value < math.inf else ""
         raise ValueError(f"{name} is {value!r}; it must be a number of seconds{least}{most}")
+
+
+def check_rate(name: str, value: float) -> None:
+    """Check a rate, in something a second; 0: none."""
+    check_kind(name, value, (int, float), "a number")
+    if value != 0 and not SLOWEST <= value <= FASTEST:  # false for NaN
+        raise ValueError(f"{name} is {value!r}; it must be 0, or {SLOWEST:g} to {FASTEST:g}")
 
 
 def check_text(name: str, value: str) -> None:

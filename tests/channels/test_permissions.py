@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trio_beat import Identity, Permissions, Refused, Request
 from trio_beat._channels.grammar import ChannelError, Target, parse_target
-from trio_beat._channels.permissions import Channels, Permit
+from trio_beat._channels.permissions import Channels, Permit, TooManyChannelsError
 
 PREFIX = "/ws/"
 NAMED = ["user", "group", "session"]
@@ -286,3 +286,17 @@ def test_permissions_are_checked(
 ) -> None:
     with pytest.raises(error, match=text):
         Permissions(**options)
+
+
+@pytest.mark.parametrize(("most", "fits"), [(0, True), (4, False), (5, True)])
+def test_a_connection_has_so_many_channels(most: int, fits: bool) -> None:
+    """One that it hears and publishes to is one."""
+    permit = Permit(Permissions(), most)
+    both = ("broadcast", *NAMED)
+    asked = Target("news", both, both, echo=False)
+    if fits:
+        assert len(permit.permit_nowait(asked, BOB).subscribe) == 5
+    else:
+        with pytest.raises(TooManyChannelsError, match="more than 4 channels") as caught:
+            permit.permit_nowait(asked, BOB)
+        assert caught.value.status == 403

@@ -19,6 +19,7 @@ class Tally(Observer):
         self.beats: dict[str, list[tuple[int, float | None]]] = {}
         self.drops = 0
         self.refusals: Counter[int] = Counter()
+        self.limits: Counter[str] = Counter()
         self.peers: set[str] = set()
         self.failures: list[BaseException] = []
         self.publications: Counter[str] = Counter()
@@ -47,6 +48,10 @@ class Tally(Observer):
         self.peers.add(peer)
         self.refusals[status] += 1
 
+    def limited(self, peer: str, limit: str) -> None:
+        self.peers.add(peer)
+        self.limits[limit] += 1
+
     def handler_failed(self, connection: ObservedConnection, exc: BaseException) -> None:
         self.failures.append(exc)
 
@@ -68,6 +73,7 @@ class Tally(Observer):
         assert self.ends == {by: count for by, count in statistics.ended.items() if count}
         assert self.drops == statistics.dropped
         assert self.refusals == statistics.refused
+        assert self.limits == {name: count for name, count in statistics.limited.items() if count}
         assert len(self.failures) == statistics.handler_errors
 
 

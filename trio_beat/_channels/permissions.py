@@ -84,15 +84,21 @@ class _Wanted(NamedTuple):
     key: str
 
 
+class TooManyChannelsError(ChannelError):
+    """A peer may hear or publish to more channels than one connection may have."""
+
+
 class Permit:
     """Decides what connections may do.
 
     Args:
         permissions: by these.
+        most: channels of a connection; 0: any number.
     """
 
-    def __init__(self, permissions: Permissions) -> None:
+    def __init__(self, permissions: Permissions, most: int = 0) -> None:
         self._permissions = permissions
+        self._most = most
         self._allow = frozenset(permissions.allow)
         # Many connections share the result, which may be long.
         self._shared = lru_cache(maxsize=1024)(self._permit_anyone)
@@ -113,7 +119,7 @@ class Permit:
 
         Raises:
             ChannelError: 400 where a key would be ambiguous at this facility; 403 for what is not
-                allowed.
+                allowed, and for more channels than are (`TooManyChannelsError`).
         """
         if identity is None or _is_open(target, identity):
             shared = len(target.facility) <= SHARED
@@ -130,7 +136,7 @@ class Permit:
         decide = self._permissions.decide
         if decide is None:
             return self.permit_nowait(target, identity)
-        allowed = []
+        allowed, keys = [], set[str]()
         for wanted in self._wanted(target, identity):
             answer = decide(identity, wanted.action, wanted.key, request)
             if inspect.isawaitable(answer):
@@ -139,6 +145,7 @@ class Permit:
                 kind = type(answer).__name__
                 raise TypeError(f"decide returned an object of type {kind}; it must be a bool")
             if answer:
+                self._count(keys, wanted)
                 allowed.append(wanted)
             else:
                 self._deny(wanted.action, wanted.audience)
@@ -148,14 +155,22 @@ class Permit:
         return self._permit(target, None)
 
     def _permit(self, target: Target, identity: Identity | None) -> Channels:
-        allowed = []
+        allowed, keys = [], set[str]()
         patterns = _patterns(identity)
         for wanted in self._wanted(target, identity):
             if self._is_allowed(wanted, patterns[wanted.action]):
+                self._count(keys, wanted)
                 allowed.append(wanted)
             else:
                 self._deny(wanted.action, wanted.audience)
         return _channels(target, allowed)
+
+    def _count(self, keys: set[str], wanted: _Wanted) -> None:
+        """Count a channel once, though it may be heard and published to."""
+        keys.add(wanted.key)
+        if self._most and len(keys) > self._most:
+            text = f"more than {self._most:,} channels, and a connection may have no more than that"
+            raise TooManyChannelsError(403, text)
 
     def _is_allowed(self, wanted: _Wanted, patterns: Patterns | None) -> bool:
         if patterns is not None:

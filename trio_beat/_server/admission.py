@@ -10,7 +10,10 @@
 4. While a hub's backend is away, handshakes wait for it, within the hub's grace time and their own.
    `admit` is called once it is heard who is to be disconnected (`disconnects`).
 5. Draining ends all handshakes: their peers get 503.
-6. Anything wrong with a request is a `Refused`, which is sent here and nowhere else.
+6. A place of the peer's address is taken before the application is asked, one of its user as soon
+   as that is known (`places`). A peer of too many handshakes is refused before anything else, and
+   its socket is closed at once.
+7. Anything wrong with a request is a `Refused`, which is sent here and nowhere else.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from .._protocol.refusal import closing_response, refusal_response, unauthorized
 from .._protocol.request import Request, release
 from .consumers import Admitted, Consumers
 from .disconnects import Disconnects
+from .limited import Limited
 from .origins import Origins
 from .parts import Parts
 from .pending import FirstRequest, PendingSocket
@@ -146,6 +150,10 @@ class Admission:
         except Refused as refusal:
             # An application may raise one object again and again.
             refusal.__traceback__ = refusal.__context__ = None
+            self._parts.places.leave(pending.place)
+            if isinstance(refusal, Limited) and refusal.limit == "handshake_rate":
+                self._refusals.refuse_nowait(pending, refusal)  # many come: none is lingered for
+                return None
             self._refusals.note(pending, refusal)
             await pending.answer(self._answer(refusal, attempt.handshake), self._parts.turns)
         except OSError as exc:
@@ -184,6 +192,7 @@ class Admission:
                 with self._disconnects.admitting() as admitting:
                     identity = await self._identify(handshake.request)
                     admitting.check(identity)
+                    self._parts.places.identified(pending.place, identity)
                     consumer = await self._make_consumer(_admitted(first, handshake, identity))
                     if self._asks and scope.cancel_called:  # the application has ignored its end
                         raise late()
@@ -238,14 +247,16 @@ class Admission:
 
     def _check(self, attempt: _Attempt, head: Head) -> _Handshake:
         """See that a request is a handshake for a target that is there, and that there is room."""
-        pending = attempt.pending
-        parsed = fields(head.raw)
+        pending, parsed = attempt.pending, fields(head.raw)
         client = self._proxies.client(pending, parsed)
         pending.client_name = client.peer
         self._check_draining()
+        # First what costs least: of these there may be many.
+        self._parts.places.check_rate(client.address)
         response, subprotocol = accept(head, self._subprotocols, parsed)
         self._consumers.check(head.target)
         self._check_room()
+        pending.place = self._parts.places.enter(client.address)
         request = None
         if self._asks or self._consumers.keeps_requests:
             head, parsed = asked_for(head, parsed, client.host)

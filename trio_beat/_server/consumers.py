@@ -12,12 +12,13 @@ from typing import Final, NamedTuple, NoReturn
 from .._channels.consumer import HubConsumer
 from .._channels.grammar import ChannelError, parse_target
 from .._channels.hub import Hub
-from .._channels.permissions import Permissions, Permit
+from .._channels.permissions import Permissions, Permit, TooManyChannelsError
 from .._connection.consumer import Consumer
 from .._connection.handler import Handler, HandlerConsumer, HandlerErrors
 from .._exceptions import Refused
 from .._identity import Identity
 from .._protocol.request import Request
+from .limited import Limited
 
 
 class Admitted(NamedTuple):
@@ -60,12 +61,13 @@ class HubConsumers(Consumers):
         hub: where the channels are.
         prefix: what the path of a target begins with.
         permissions: what peers may do.
+        most: channels of a connection; 0: any number.
     """
 
-    def __init__(self, hub: Hub, prefix: str, permissions: Permissions) -> None:
+    def __init__(self, hub: Hub, prefix: str, permissions: Permissions, most: int = 0) -> None:
         self._hub = hub
         self._prefix: Final = prefix
-        self._permit = Permit(permissions)
+        self._permit = Permit(permissions, most)
         self.waits = self._permit.waits
 
     def check(self, target: str) -> None:
@@ -135,5 +137,7 @@ class NoConsumers(Consumers):
 
 
 def _refuse(exc: ChannelError) -> NoReturn:
+    if isinstance(exc, TooManyChannelsError):
+        raise Limited("channels", exc.status, str(exc)) from None
     logged = "channels that are not there, or not allowed"
     raise Refused(exc.status, str(exc), logged=logged) from None

@@ -6,6 +6,7 @@ import ssl
 
 import trio
 
+from .._connection.pacing import Pacing
 from .._connection.shared import Shared
 from .._heartbeat import Heartbeat
 from .._metronome import Metronome
@@ -16,6 +17,7 @@ from .._transports.tls_session import Bios
 from .._transports.unfinished import Unfinished
 from .._turns import Turns
 from .limits import Limits
+from .places import Places
 
 
 class Parts:
@@ -39,6 +41,10 @@ class Parts:
         self.ssl_context = ssl_context
         self.metronome = Metronome(heartbeat.interval)
         self.shared = Shared(heartbeat, self.metronome, limits.outbox, limits.slow_policy, notify)
+        if limits.message_rate or limits.byte_rate:
+            self.shared.pacing = Pacing(limits.message_rate, limits.byte_rate, limits.rate_policy)
+        #: What addresses and users take.
+        self.places = Places(limits)
         self.turns = Turns()
         self.poller = Poller(self.turns)
         self.unfinished = Unfinished(limits.message_timeout, limits.unfinished)

@@ -74,14 +74,17 @@ class Peers:
             finally:
                 self.pending -= 1
                 if admitted is None:
+                    self._parts.places.leave(pending.place)
                     pending.abort()
             if isinstance(admitted, Life):
+                place = pending.place
                 del pending
                 self._connections.add(admitted)
                 try:
                     await admitted.run()
                 finally:
                     self._connections.discard(admitted)
+                    self._parts.places.leave(place)
             elif admitted is not None:
                 await self._serve_http(pending, admitted)
         except BaseException as exc:

@@ -26,6 +26,7 @@ from .._transports.tcp import TCPTransport
 from .._transports.tls import TLSTransport
 from .._transports.tls_session import RECORD, Bios, Session
 from .._turns import Turns
+from .places import Place
 
 _CHUNK: Final = 16384
 #: Empty lines that may stand before a request.
@@ -54,6 +55,8 @@ class PendingSocket(ABC):
         self.client_name: str | None = None
         self._received = bytearray()
         self._empty_lines = 0
+        #: What it takes of its address and its user; None: nothing that counts.
+        self.place: Place | None = None
 
     @property
     def peer(self) -> str:

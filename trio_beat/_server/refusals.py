@@ -11,6 +11,7 @@ from .._log import get_logger
 from .._observer import Notifier
 from .._summary import Summary
 from .._text import without_queries
+from .limited import Limited
 from .pending import PendingSocket
 
 _log = get_logger("trio_beat.server")
@@ -50,6 +51,8 @@ class Refusals:
 
     def note(self, pending: PendingSocket, refusal: Refused) -> None:
         """Tell of a refusal, and log it unless too many are logged already."""
+        if isinstance(refusal, Limited) and (limited := self._notify.limited) is not None:
+            limited(pending.peer, refusal.limit)
         if (tell := self._notify.refused) is not None:
             tell(pending.peer, refusal.status)
         if not self.lines.alone(str(refusal.status), trio.current_time()):

@@ -134,7 +134,8 @@ class Server:
             consumers = NoConsumers()
         elif handler is None:
             assert hub is not None
-            consumers = HubConsumers(hub, path_prefix, permissions or Permissions())
+            permissions = permissions or Permissions()
+            consumers = HubConsumers(hub, path_prefix, permissions, limits.channels)
         else:
             consumers = HandlerConsumers(handler, limits.inbound, errors)
         self._refusals = Refusals(notify)
@@ -189,6 +190,7 @@ class Server:
             counters.dropped_count,
             counters.handler_errors,
             self._parts.unfinished.held,
+            counters.limited_by.copy(),
         )
 
     def drain(self) -> None:
@@ -251,6 +253,7 @@ class Server:
             nursery.start_soon(self._parts.shared.ends.run)
             nursery.start_soon(self._parts.shared.expiry.run)
             await nursery.start(self._disconnects.run)
+            nursery.start_soon(self._parts.places.run)
             nursery.start_soon(self._notify.failures.run)
             if self._lifespan is not None:
                 nursery.start_soon(self._lifespan.run)
