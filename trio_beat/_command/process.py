@@ -145,6 +145,13 @@ def _make_servers(
         unfinished=settings.max_unfinished,
         outbox=settings.outbox_size,
         slow_policy=SlowPolicy(settings.slow_policy),
+        connections_per_address=settings.max_connections_per_address,
+        connections_per_user=settings.max_connections_per_user,
+        handshake_rate=settings.handshake_rate,
+        message_rate=settings.message_rate,
+        byte_rate=settings.byte_rate,
+        rate_policy=settings.rate_policy,
+        channels=settings.max_channels,
     )
     size = settings.max_message_size
     site = Site(

@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from .._channels.permissions import EVERYTHING
-from .._checks import LONGEST, MOST_MISSES, check_prefix
+from .._checks import FASTEST, LONGEST, MOST_MISSES, check_prefix, check_rate
 from .._server.origins import parse_allowed
 from .._server.proxies import wrong_proxy
 from .._text import public_backend, utf8
@@ -303,6 +303,47 @@ class Settings(BaseSettings):
     slow_policy: Literal["disconnect", "drop-oldest"] = Field(
         "disconnect", description="what happens to a peer whose outbox is full"
     )
+    max_connections_per_address: int | None = Field(
+        None,
+        ge=0,
+        description="of them, those of an address (IPv6: of a /64); then 429; 0: any; unless "
+        "given: 1000, except for loopback, Unix and private addresses",
+    )
+    max_connections_per_user: int = Field(
+        0, ge=0, description="of them, those of a user; then 429; 0: any"
+    )
+    handshake_rate: float | None = Field(
+        None,
+        ge=0,
+        le=FASTEST,
+        allow_inf_nan=False,
+        description="WebSocket handshakes a second of an address, four times as many at once; then "
+        "429; 0: any; unless given: 50, with the same exception",
+    )
+    message_rate: float = Field(
+        1000.0,
+        ge=0,
+        le=FASTEST,
+        allow_inf_nan=False,
+        description="messages a second of a connection, twice as many at once; then it is held "
+        "back; 0: any",
+    )
+    byte_rate: float = Field(
+        2**24,
+        ge=0,
+        le=FASTEST,
+        allow_inf_nan=False,
+        description="bytes a second of a connection, twice as many at once; then it is held back; "
+        "0: any",
+    )
+    rate_policy: Literal["disconnect", "wait"] = Field(
+        "disconnect",
+        description="what happens to a peer that is held back for 30 seconds without a break: "
+        "1008, or it waits on",
+    )
+    max_channels: int = Field(
+        128, ge=0, description="channels of a connection; then 403; 0: any number"
+    )
     handshake_timeout: float = Field(
         10.0,
         gt=0,
@@ -386,6 +427,16 @@ class Settings(BaseSettings):
     @classmethod
     def _auto(cls, value: Any) -> Any:
         return _cores() if value == "auto" else value
+
+    @field_validator("handshake_rate", "message_rate", "byte_rate")
+    @classmethod
+    def _not_too_slow(cls, value: float | None) -> float | None:
+        if value:
+            try:
+                check_rate("it", value)
+            except ValueError as exc:
+                raise ValueError("should " + str(exc).partition("; it must ")[2]) from None
+        return value
 
     @field_validator("publish_token")
     @classmethod
