@@ -81,7 +81,7 @@ WITHIN: Final = {
         ("auth", "certificate", "exposure", "tokens"),
         ("origins",),
         ("logs", "settings", "worker"),
-        ("extras",),
+        ("extras", "sources"),
         ("arguments",),
         ("descriptors", "signals", "streams", "title", "unix"),
     ),

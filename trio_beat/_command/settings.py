@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-import tomllib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     CliImplicitFlag,
     CliSettingsSource,
     CliToggleFlag,
-    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -31,17 +27,7 @@ from .._server.origins import parse_allowed
 from .._server.proxies import wrong_proxy
 from .._text import public_backend, utf8
 from .arguments import ConfigurationError, Parser
-
-_PREFIX: Final = "TRIO_BEAT_"
-
-#: What Kubernetes sets for a service with the name ``trio-beat``, or one that begins with it
-#: (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
-_OF_KUBERNETES: Final = re.compile(
-    r"TRIO_BEAT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-#: One of these names is also ours; its value tells which is meant.
-_PORT_OF_KUBERNETES: Final = re.compile(r"TRIO_BEAT(_\w+)?_PORT=(tcp|udp|sctp)://.*")
-
+from .sources import PREFIX, ConfigFile, Environment, environment
 
 #: Options whose values are names of files: bytes, which need not be UTF-8.
 _FILES: Final = ("tls_cert", "tls_key", "jwt_key", "api_tokens", "internal_bind", "config")
@@ -56,47 +42,11 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _environment() -> dict[str, str]:
-    """The environment variables that are meant for the command."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.upper().startswith(_PREFIX)
-        and not _OF_KUBERNETES.fullmatch(name)
-        and not _PORT_OF_KUBERNETES.fullmatch(f"{name}={value}")
-    }
-
-
-class _Environment(EnvSettingsSource):
-    """Environment variables, without those that Kubernetes sets."""
-
-    def __init__(self, settings_cls: type[BaseSettings]) -> None:
-        super().__init__(settings_cls)
-        self.env_vars = {name.lower(): value for name, value in _environment().items()}
-
-
-class _ConfigFile(PydanticBaseSettingsSource):
-    """The file that ``--config`` or ``TRIO_BEAT_CONFIG`` names."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        path = self.current_state.get("config")
-        if path is None:
-            return {}
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
-            raise ConfigurationError(f"--config: cannot read {str(path)!r}: {exc}") from exc
-        return {name.replace("-", "_"): value for name, value in values.items()}
-
-
 class Settings(BaseSettings):
     """The options of ``python -m trio_beat``."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         extra="forbid",
         cli_kebab_case=True,
         cli_avoid_json=True,
@@ -472,7 +422,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls), _ConfigFile(settings_cls)
+        return init_settings, Environment(settings_cls), ConfigFile(settings_cls)
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:
@@ -496,9 +446,9 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--version", action="version", version=f"trio-beat {version('trio-beat')}")
     unknown = [
         name
-        for name in sorted(_environment())
-        if name.startswith(_PREFIX)
-        and name.removeprefix(_PREFIX).lower() not in Settings.model_fields
+        for name in sorted(environment())
+        if name.startswith(PREFIX)
+        and name.removeprefix(PREFIX).lower() not in Settings.model_fields
     ]
     if unknown:
         raise ConfigurationError(f"unknown environment variable {unknown[0]}")
@@ -517,8 +467,8 @@ def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:
     error = errors.errors()[0]
     name = str(error["loc"][0])
     flag = "--" + name.replace("_", "-")
-    if name not in flags and _PREFIX + name.upper() in _environment():
-        flag = _PREFIX + name.upper()
+    if name not in flags and PREFIX + name.upper() in environment():
+        flag = PREFIX + name.upper()
     if error["type"] == "extra_forbidden":
         return f"--config: unknown option {name!r} in the file"
     what = error["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
