@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-import django  # type: ignore[import-untyped]
-from django.conf import settings  # type: ignore[import-untyped]
-
 
 class Site(NamedTuple):
     """A running site in Django, where bob has logged in."""
@@ -55,6 +52,9 @@ class _Silent(WSGIRequestHandler):
 
 def main(directory: Path, view: Path) -> None:
     """Serve until the process is killed."""
+    import django  # type: ignore[import-untyped]
+    from django.conf import settings  # type: ignore[import-untyped]
+
     settings.configure(
         SECRET_KEY="of no use",
         ALLOWED_HOSTS=["site.example", "localhost"],
