@@ -18,7 +18,7 @@ from tests.support.peer import dial
 async def test_nginx_tells_who_the_client_is(tmp_path: Path) -> None:
     (block,) = examples("proxies", "nginx")
     option = "--trusted-proxy 127.0.0.1"
-    assert f"``{option}``" in document("operating")
+    assert f"``{option}``" in document("proxies")
     files = ServerFiles(tmp_path, "localhost")
     [port] = free_ports(1)
     with command(tmp_path, *option.split()) as running:
