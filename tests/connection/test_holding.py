@@ -105,6 +105,23 @@ async def test_a_rate_below_one_lets_one_message_pass(autojump_clock: MockClock)
         assert [time - taker.times[0] for time in taker.times] == pytest.approx([0, 10, 20])
 
 
+@pytest.mark.parametrize("pause", [0, 0.1])
+async def test_pongs_between_messages_give_no_more_of_them(
+    autojump_clock: MockClock, pause: float
+) -> None:
+    taker = Taker()
+    pong = Frame(Opcode.PONG, b"x").serialize(mask=True)
+    async with paced(taker, 1000) as link:
+        await link.peer.send(messages(1))
+        await trio.sleep(pause)
+        begin = trio.current_time()
+        for _ in range(400):
+            await link.peer.send(pong)
+            await link.peer.send(messages(10))
+        await trio.sleep(begin + 1.05 - trio.current_time())
+        assert len(taker.times) in range(3000, 3130)  # 2,000 saved up, and those of a second
+
+
 async def test_text_heartbeats_and_control_frames_are_no_messages(
     autojump_clock: MockClock,
 ) -> None:

@@ -40,21 +40,35 @@ class Holding(Beating):
             events: what they were.
         """
         pace = self._pace
+        if self._is_beat(events) and (pace is None or self._is_spent(pacing, pace)):
+            self._pace = None
+            return
         if pace is None:
-            if len(events) == 1 and type(event := events[0]) is Pong and event.number == self._ping:
-                return
-            pace = self._pace = pacing.make()
+            pace = self._pace = pacing.make(self.shared.clock.current_time())
         pace.room -= self._transport.read_size
         if pace.room < 0:
             pacing.let_read(pace, self.shared.clock.current_time())
 
-    def _rest_pace(self) -> None:
-        """Forget what the peer has sent, where nothing is left of it."""
-        pace, pacing = self._pace, self.shared.pacing
-        if pace is None or pacing is None or pace.owes or pace.room < 0:
-            return
-        if pacing.is_over(pace, self.shared.clock.current_time()):
-            self._pace = None
+    def _is_spent(self, pacing: Pacing, pace: Pace) -> bool:
+        """Whether a pace can be forgotten: nothing is left of what the peer has sent."""
+        if pace.owes or pace.room < 0:
+            return False
+        return pacing.is_over(pace, self.shared.clock.current_time())
+
+    def _is_beat(self, events: Sequence[Event]) -> bool:
+        """Whether a read is the answer to a beat: a PONG, maybe with a text heartbeat.
+
+        No message may come with it: it would not be counted, and each PONG would let some pass.
+        """
+        if len(events) > 2:
+            return False
+        answered = False
+        for event in events:
+            if type(event) is Pong:
+                answered = answered or event.number == self._ping
+            elif type(event) is not str or event != self.shared.heartbeat.message:
+                return False
+        return answered
 
     def _may_pass(self, pace: Pace) -> bool:
         """Whether a message may be handed on."""

@@ -128,8 +128,6 @@ class Life(Holding):
         """Take an event, unless that may have to wait."""
         if type(event) is Pong:  # as most are: no pattern, which takes longer
             self._ponged(event.number)
-            if self._pace is not None:
-                self._rest_pace()
         elif isinstance(event, str | bytes):
             # With -bb it is an error to compare bytes with a text.
             if isinstance(event, bytes) or event != self.shared.heartbeat.message:

@@ -26,14 +26,25 @@ PATIENCE: Final = 30.0
 class Pace:
     """What one peer has sent lately, and may send without more ado."""
 
-    __slots__ = ("held_since", "messages", "owes", "received", "released_at", "room", "turns")
+    __slots__ = (
+        "held_since",
+        "kept_until",
+        "messages",
+        "owes",
+        "received",
+        "released_at",
+        "room",
+        "turns",
+    )
 
-    def __init__(self, turns: int, room: int) -> None:
+    def __init__(self, turns: int, room: int, kept_until: float) -> None:
         #: Buckets of messages and of bytes (`Rate`).
         self.messages = self.received = FULL
         #: Messages and bytes that were taken of them already, and have not come yet.
         self.turns: float = turns
         self.room: float = room
+        #: When its first part, which no bucket paid for, would have come back to one.
+        self.kept_until = kept_until
         #: More bytes were read than there were: nothing is read now.
         self.owes = False
         #: When holding back began that had no break since, and when it ended last.
@@ -61,9 +72,9 @@ class Pacing:
         self._bytes, self._part_of_bytes = _rate(byte_rate)
         self.patience = PATIENCE if policy == "disconnect" else None
 
-    def make(self) -> Pace:
+    def make(self, now: float) -> Pace:
         """Make the pace of a peer that has sent nothing lately."""
-        return Pace(self._part_of_messages - 1, self._part_of_bytes - 1)
+        return Pace(self._part_of_messages - 1, self._part_of_bytes - 1, now + _SAVED / _PARTS)
 
     def let_pass(self, pace: Pace, now: float) -> bool:
         """Take some of the messages that may be handed on now; returns whether there are any."""
@@ -93,7 +104,7 @@ class Pacing:
 
     def is_over(self, pace: Pace, now: float) -> bool:
         """Whether nothing is left of what a peer has sent: its buckets are full."""
-        return pace.messages <= now and pace.received <= now
+        return max(pace.messages, pace.received, pace.kept_until) <= now
 
     def exceeded(self, pace: Pace) -> LimitName:
         """Which limit a peer meets that is held back."""
