@@ -108,13 +108,15 @@ async def test_health_and_the_api_are_there_and_not_at_the_public_port(
     bind = "127.0.0.1:0" if kind == "tcp" else f"unix:{path}"
     files = ServerFiles(tmp_path)
     options = [f"--internal-bind={bind}", "--publish-token=s3cret", *files.options]
+    options.append("--trusted-proxy=127.0.0.1,unix")
     with command(tmp_path, *options) as running:
         place = _place(running)
         assert kind == "tcp" or place == bind
         assert kind == "tcp" or stat.S_IMODE(path.stat().st_mode) == 0o600
         async with _client_of(place) as client:
             assert (await client.get("/healthz")).json()["status"] == "ok"
-            assert (await client.get("/readyz")).status_code == 200
+            forwarded = {"X-Forwarded-For": "203.0.113.7"}
+            assert (await client.get("/readyz", headers=forwarded)).status_code == 200
             assert (await client.post("/api/publish/news", content="x")).status_code == 401
             response = await client.post("/api/publish/news?user=bob", content="x", headers=BEARER)
             assert response.status_code == 204
@@ -138,6 +140,7 @@ async def test_health_and_the_api_are_there_and_not_at_the_public_port(
             assert (await public.get("")).status_code == 200
         assert running.end() == 0
         assert running.log().count("Traceback") == 0
+        assert "is not believed" not in running.log()
     assert not path.exists()
 
 

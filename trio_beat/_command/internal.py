@@ -22,6 +22,7 @@ from .._server.listeners import describe, open_listeners_of_workers
 from .._server.server import Server
 from .arguments import ConfigurationError, cannot_listen
 from .exposure import is_loopback
+from .settings import Settings
 
 if sys.platform != "win32":
     from .unix import listening_unix
@@ -95,13 +96,13 @@ def listening(bind: str | None, workers: int) -> Iterator[list[list[socket.socke
         yield opened
 
 
-def internal_server(app: ASGIApp, limits: Limits, grace: float) -> Server:
+def internal_server(app: ASGIApp, limits: Limits, settings: Settings) -> Server:
     """Make the server; it runs beside the public one.
 
     Args:
         app: health and the API.
         limits: those of the public server; it has as many slots of its own.
-        grace: seconds that draining may take.
+        settings: the options; the same proxies are trusted here.
     """
     return Server(
         handler=None,
@@ -113,7 +114,9 @@ def internal_server(app: ASGIApp, limits: Limits, grace: float) -> Server:
         limits=limits,
         subprotocols=(),
         ssl_context=None,
-        grace=grace,
+        trusted_proxies=settings.trusted_proxy,
+        forwarded_host=settings.forwarded_host,
+        grace=settings.grace,
     )
 
 

@@ -186,7 +186,7 @@ def _make_servers(
     )
     internal = None
     if site.internal:
-        internal = internal_server(make_internal_app(site), limits, settings.grace)
+        internal = internal_server(make_internal_app(site), limits, settings)
     return _Served(server, internal)
 
 
