@@ -15,8 +15,8 @@ from .._exceptions import EndReason
 class Limits:
     """What a server holds at most.
 
-    The limits of addresses, users and rates are off where they are 0; no other one can be switched
-    off.
+    The limits of addresses, users, rates and channels are off where they are 0; no other one can be
+    switched off.
 
     Args:
         connections: open WebSocket connections; beyond that a peer is refused with 503.
@@ -35,7 +35,8 @@ class Limits:
         connections_per_address: open WebSockets of an address (of IPv6: of a /64), with those that
             are being admitted; beyond that 429. None: 1,000, except for loopback, Unix and private
             addresses, where a proxy may stand for everybody.
-        connections_per_user: the same of a user (`Identity.user`).
+        connections_per_user: the same of a user (`Identity.user`), as `admit` tells it: a peer that
+            `Connection.renew` makes a user later is not counted.
         handshake_rate: WebSocket handshakes a second of an address, which may save up those of four
             seconds; beyond that 429. None: 50, with the same exception.
         message_rate: messages a second of a connection, which may save up those of two seconds.
