@@ -57,6 +57,7 @@ def test_a_password_is_not_shown() -> None:
     with pytest.raises(ConfigurationError, match="--allowed-origin") as caught:
         load_settings(["--allowed-origin=https://bob:s3cret@a.example"])
     assert "s3cret" not in str(caught.value)
+    assert "should be SCHEME://HOST" in str(caught.value)
 
 
 @pytest.mark.real

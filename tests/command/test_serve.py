@@ -321,7 +321,7 @@ async def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
 def test_error_that_the_locale_cannot_write_is_escaped() -> None:
     done = run_command("--heartbeat-message=\udcff", **ASCII)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "trio-beat: --heartbeat-message: '\\udcff' is not utf-8\n"
+    assert done.stderr == "trio-beat: --heartbeat-message: '\\udcff' is not UTF-8\n"
     done = run_command("--backend=gr\u00fc\u00dfe", **ASCII)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

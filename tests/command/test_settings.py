@@ -201,8 +201,8 @@ def test_what_everybody_may_do_is_a_list(options: list[str], allow: list[str]) -
         (["--publish-tokn=s3cret"], "unrecognized arguments: --publish-tokn (see"),
         (["--publish-tokn", "s3cret"], "unrecognized arguments: --publish-tokn (see"),
         (["s3cret", "s3cret"], "unrecognized arguments: 2 more than expected (see"),
-        (["--backend=redis://user:s3cret\udcff@host"], "--backend: 'redis://host' is not utf-8"),
-        (["--backend=redis://a:1/s3cret@b\udcff"], r"--backend: 'redis://b\udcff' is not utf-8"),
+        (["--backend=redis://user:s3cret\udcff@host"], "--backend: 'redis://host' is not UTF-8"),
+        (["--backend=redis://a:1/s3cret@b\udcff"], r"--backend: 'redis://b\udcff' is not UTF-8"),
         (["--backend-lost=redis://a:s3cret@b"], "--backend-lost: 'redis://b' should be"),
         (["--port", "redis://a:s3cret@b"], "--port: 'redis://b' should be"),
         (["--back=redis://a:s3cret@b"], "ambiguous option: --back could match --backend"),
@@ -296,7 +296,7 @@ def test_what_kubernetes_does_not_set_is_still_named(
 def test_text_that_the_locale_cannot_read_is_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
     # As Python gives what is no text in the locale (PEP 383); here the locale's is UTF-8.
     for value in ("\udcff", "\ud800"):
-        with pytest.raises(ConfigurationError, match=r"--heartbeat-message: .* is not utf-8"):
+        with pytest.raises(ConfigurationError, match=r"--heartbeat-message: .* is not UTF-8"):
             load_settings([f"--heartbeat-message={value}"])
     # The name of a file is bytes.
     with pytest.raises(ConfigurationError, match=r"--config: cannot read .*No such file"):
@@ -306,7 +306,7 @@ def test_text_that_the_locale_cannot_read_is_utf_8(monkeypatch: pytest.MonkeyPat
 def test_each_of_several_texts_is_utf_8() -> None:
     settings = load_settings(["--host=b\udcc3\udcbccher.example", "--host=::1"])
     assert settings.host == ["b\u00fccher.example", "::1"]
-    with pytest.raises(ConfigurationError, match=r"^--host: .* is not utf-8"):
+    with pytest.raises(ConfigurationError, match=r"^--host: .* is not UTF-8"):
         load_settings(["--host=\udcff", "--host=::1"])
 
 

@@ -471,8 +471,9 @@ def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:
         flag = PREFIX + name.upper()
     if error["type"] == "extra_forbidden":
         return f"--config: unknown option {name!r} in the file"
-    what = error["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
-    return f"{flag}: {_shown(name, error['input'])} {what}"
+    what = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    # Names within it keep their case: SCHEME://HOST.
+    return f"{flag}: {_shown(name, error['input'])} {what[:1].lower()}{what[1:]}"
 
 
 def _shown(name: str, value: object) -> str:
