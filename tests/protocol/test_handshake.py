@@ -103,7 +103,7 @@ VERSION = "Sec-WebSocket-Version"
         (request("no colon"), 400, "invalid HTTP header line: no colon"),
         (request("a b: c"), 400, "invalid HTTP header name: a b"),
         (request(" folded: line"), 400, "invalid HTTP header name:  folded"),
-        (request("X: a\0b"), 400, "invalid HTTP header value"),
+        (request("X: a\0b"), 400, r"invalid HTTP header value: a\x00b"),
         (request("X: a\rb"), 400, "invalid HTTP header value"),
         (request("X : a"), 400, "invalid HTTP header name: X "),
         (request("Content-Length: 0", "Transfer-Encoding: chunked"), 400, "transfer codings"),

@@ -126,6 +126,8 @@ def test_the_scheme_counts_where_it_is_known(origin: str, scheme: _Scheme, passe
     if refused is not None:
         assert f"this server is {scheme}://example.com;" in refused.text
         assert "nginx" not in refused.text
+        # A proxy has ended TLS, and another one behind it told of itself alone.
+        assert ("X-Forwarded-Proto" in refused.text) is (scheme == "http")
 
 
 def test_the_scheme_counts_on_another_port_too() -> None:

@@ -10,6 +10,7 @@ from websockets.http11 import parse_headers
 from websockets.streams import StreamReader
 
 from .._exceptions import Refused
+from .._text import printable
 
 #: Bytes that a request's target and its header block may have.
 MAX_TARGET: Final = 8 * 1024
@@ -131,6 +132,6 @@ def fields(head: bytes) -> Headers:
         headers: Headers = parsed.value
         return headers
     except (ValueError, EOFError) as exc:
-        text = f"bad request: {exc.__cause__ or exc}"
+        text = f"bad request: {printable(str(exc.__cause__ or exc))}"
         raise Refused(400, text, logged="bad request: malformed headers") from None
     raise AssertionError("the whole of a request was there to be parsed")

@@ -231,6 +231,9 @@ class Origins:
         if self._option is not None:
             allow = f"{self._option} {origin}"
         text = f"Origin {origin} is not allowed: {reached}; {allow} allows it"
+        if (client.scheme, own.host, origin.scheme) == ("http", origin.host, "https"):
+            # Only a proxy can have said so, and not the one that ends TLS.
+            text += "; the proxy that ends TLS says so by X-Forwarded-Proto, and others hand it on"
         known = origin.scheme in _PORTS and client.scheme in (None, origin.scheme)
         if known and (own.host == origin.host or _is_upstream(own.host)):
             text += "; if a proxy has changed Host, nginx needs: proxy_set_header Host $http_host;"
