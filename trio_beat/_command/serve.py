@@ -56,7 +56,9 @@ def serve(arguments: Sequence[str]) -> int:
     prepared = Prepared(settings)
     if settings.workers > 1:
         _check_workers(settings)
-    raise_descriptor_limit(settings.max_connections + settings.max_pending)
+    # At each of its ports as many sockets again speak HTTP.
+    ports = 1 if settings.internal_bind is None else 2
+    raise_descriptor_limit(settings.max_connections + 2 * ports * settings.max_pending)
     if settings.interval >= _PROXY_TIMEOUT:
         _log.warning(
             "beats are %g s apart; many proxies end what is idle for 60 s", settings.interval
