@@ -169,7 +169,7 @@ class Permit:
         """Count a channel once, though it may be heard and published to."""
         keys.add(wanted.key)
         if self._most and len(keys) > self._most:
-            text = f"more than {self._most:,} channels, and a connection may have no more than that"
+            text = f"this is more than {self._most:,} channels, the most that a connection may have"
             raise TooManyChannelsError(403, text)
 
     def _is_allowed(self, wanted: _Wanted, patterns: Patterns | None) -> bool:
