@@ -13,6 +13,7 @@ from selenium.webdriver.common.by import By
 
 from tests.support.browser import chromium, wait_for
 from tests.support.command import Command, command
+from tests.support.tokens import SECRET, token
 
 __all__ = ["chromium"]  # a fixture
 
@@ -120,6 +121,22 @@ def test_page_finds_its_way_back(chromium: webdriver.Chrome, tmp_path: Path) -> 
         wait_for(chromium, lambda c: state(c) == "reconnecting")
     with command(tmp_path, "--interval=0.5", port=port):
         wait_for(chromium, lambda c: state(c) == "open", 30)
+
+
+def test_page_has_a_token_or_is_refused(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(SECRET)
+    options = ["--auth=jwt", f"--jwt-key={file}", "--refuse-by=close"]
+    with command(tmp_path, *options) as running:
+        chromium.get(running.page)
+        wait_for(chromium, lambda chrome: state(chrome) == "refused")
+        why = chromium.find_element(By.ID, "state").get_attribute("title")
+        assert why == "this server lets nobody in without a credential"
+        chromium.get("about:blank")  # another fragment alone would load nothing
+        chromium.get(f"{running.page}#token={token()}")
+        wait_for(chromium, lambda chrome: state(chrome) == "open")
+        wait_for(chromium, lambda chrome: beats(chrome) > 0)
+        assert token().partition(".")[0] not in running.log()
 
 
 def test_page_over_tls_comes_by_http_1_1_and_its_sockets_by_the_native_engine(

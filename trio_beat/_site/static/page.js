@@ -23,8 +23,11 @@ function setState(state, text) {
   byId("form").querySelector("button").disabled = links.lobby?.state !== "open";
 }
 
-function showState() {
-  if (links.beats.state === "open" && links.lobby.state === "open") setState("open", "open");
+function showState({ type, detail }) {
+  const states = [links.beats.state, links.lobby.state];
+  if (type === "close") byId("state").title = detail.reason;
+  if (states.includes("closed")) setState("lost", "refused"); // this page closes neither of them
+  else if (states.every((state) => state === "open")) setState("open", "open");
   else setState("lost", "reconnecting");
 }
 
@@ -111,7 +114,11 @@ function record(trip) {
 function link(facility, options) {
   const query = "subscribe-broadcast&publish-broadcast&echo";
   const heartbeat = config.heartbeatMessage;
-  const made = new TrioBeat(address(facility, query), { heartbeat, misses: config.misses, ...options });
+  // A browser keeps the fragment to itself: no server, and no log of one, sees the token there.
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  const protocols = token === null ? [] : ["bearer", token];
+  const shared = { heartbeat, misses: config.misses, protocols };
+  const made = new TrioBeat(address(facility, query), { ...shared, ...options });
   for (const type of ["open", "reconnecting", "close"]) made.addEventListener(type, showState);
   made.addEventListener("beat", () => {
     counts.serverBeats += 1;
