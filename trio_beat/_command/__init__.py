@@ -1,1 +1,1 @@
-"""The commands: the bundled server and two clients, with their options, logs and output."""
+"""The commands: the server, two clients, a maker of tokens; with their options, logs and output."""

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from .._identity import Identity
 from .._log import get_logger
 from .._protocol.refusal import unauthorized
 from .._protocol.request import Request
+from .._server.admission import Admit
 from .._text import printable, public_url
 from .arguments import ConfigurationError
 from .origins import check_origins
@@ -24,8 +25,6 @@ if TYPE_CHECKING:  # the extra `auth` may not be installed
     from ..auth import JWT, Hook
 
 _log = get_logger("trio_beat")
-
-Authenticate = Callable[[Request], Awaitable[Identity | None]]
 
 _FUNCTION: Final = re.compile(r"(?P<module>[\w.]+):(?P<function>[\w.]+)")
 _ALLOWED: Final = "jwt, http://HOST/PATH, https://HOST/PATH, or MODULE:FUNCTION"
@@ -43,7 +42,7 @@ class Authentication:
 
     def __init__(
         self,
-        authenticate: Authenticate,
+        authenticate: Admit,
         *,
         anonymous: bool,
         reload: Callable[[], None] | None = None,
@@ -162,7 +161,7 @@ def _hook(settings: Settings, url: str) -> Hook:
         raise ConfigurationError(f"--auth: {exc}") from exc
 
 
-def _function(auth: str) -> Authenticate:
+def _function(auth: str) -> Admit:
     found = _FUNCTION.fullmatch(auth)
     if found is None:
         raise ConfigurationError(f"--auth: {printable(auth)!r} should be {_ALLOWED}")
@@ -180,5 +179,5 @@ def _function(auth: str) -> Authenticate:
     called = type(function).__call__ if callable(function) else None
     if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)):
         raise ConfigurationError(f"--auth: {auth} is no async function")
-    authenticate: Authenticate = function
+    authenticate: Admit = function
     return authenticate

@@ -8,6 +8,10 @@
     peers           one task for each socket; what contains its faults; draining
     pending         a socket whose first request has yet to be read: TCP, TLS
     admission       from a pending socket to a connection, to HTTP, or to a refusal
+    proxies         who the client is where a proxy stands in between
+    places          what an address and a user may take, and what is exempt
+    limited         a peer that meets one of these limits
+    origins         which pages may connect
     consumers       what connections are for: channels of the hub, or the handler
     disconnects     users and sessions that are disconnected, also while they are being admitted
     blocks          names that are refused for a time

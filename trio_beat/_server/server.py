@@ -5,6 +5,7 @@
     serve                     (outer nursery)
     ├── the metronome, the poller, the turns, and three that sum up lines of the log
     ├── the ends of identities (`Expiry`), and of those that are disconnected (`Disconnects`)
+    ├── what forgets addresses that have been quiet (`Places`)
     ├── the lifespan of the ASGI application
     └── peers                 (one task for each socket, `Peers`)
         ├── a pending socket         its request is read: a connection, HTTP, or a refusal
