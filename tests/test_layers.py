@@ -104,6 +104,8 @@ WITHIN: Final = {
         ("server",),
         ("peers",),
         ("accepting", "admission", "http"),
+        ("service",),
+        ("gate",),
         ("consumers", "disconnects", "origins"),
         ("blocks", "parts", "proxies", "refusals"),
         ("http_pace", "http_protocol", "http_tasks", "lifespan", "listeners", "pending"),

@@ -15,7 +15,7 @@ from .._identity import Identity
 from .._log import get_logger
 from .._protocol.refusal import unauthorized
 from .._protocol.request import Request
-from .._server.admission import Admit
+from .._server.gate import Admit
 from .._text import printable, public_url
 from .arguments import ConfigurationError
 from .origins import check_origins

@@ -8,6 +8,8 @@
     peers           one task for each socket; what contains its faults; draining
     pending         a socket whose first request has yet to be read: TCP, TLS
     admission       from a pending socket to a connection, to HTTP, or to a refusal
+    service         connections, wherever they come from: this server's sockets, or another server
+    gate            whether a peer becomes a connection, and what that is for
     proxies         who the client is where a proxy stands in between
     places          what an address and a user may take, and what is exempt
     limited         a peer that meets one of these limits
@@ -17,7 +19,7 @@
     blocks          names that are refused for a time
     refusals        counted and logged
     limits          what a server holds at most, and its statistics
-    parts           what all connections of a server share
+    parts           what all sockets of a server share
     lifespan        start and end of an ASGI application
     http            HTTP/1.1 by Hypercorn: a connection
     http_protocol   its protocol, stricter

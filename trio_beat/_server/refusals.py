@@ -49,23 +49,28 @@ class Refusals:
         self._notify = notify
         self.lines = Summary(_log, "peers refused")
 
-    def note(self, pending: PendingSocket, refusal: Refused) -> None:
-        """Tell of a refusal, and log it unless too many are logged already."""
+    def note(self, peer: str, refusal: Refused) -> None:
+        """Tell of a refusal, and log it unless too many are logged already.
+
+        Args:
+            peer: who is refused, for people.
+            refusal: how.
+        """
         if isinstance(refusal, Limited) and (limited := self._notify.limited) is not None:
-            limited(pending.peer, refusal.limit)
+            limited(peer, refusal.limit)
         if (tell := self._notify.refused) is not None:
-            tell(pending.peer, refusal.status)
+            tell(peer, refusal.status)
         if not self.lines.alone(str(refusal.status), trio.current_time()):
             return
         # Some texts quote the request.
         text = without_queries(refusal.logged)
-        fields = {"peer": pending.peer, "status": refusal.status}
-        _log.info("%s refused: %d %s", pending.peer, refusal.status, text, extra=fields)
+        fields = {"peer": peer, "status": refusal.status}
+        _log.info("%s refused: %d %s", peer, refusal.status, text, extra=fields)
 
     def refuse_nowait(self, pending: PendingSocket, refusal: Refused) -> None:
         """Refuse a peer as far as that needs no waiting, and close its socket."""
         try:
-            self.note(pending, refusal)
+            self.note(pending.peer, refusal)
         except BaseException:  # of an observer that exits
             pending.abort()
             raise

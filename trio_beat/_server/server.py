@@ -3,9 +3,8 @@
 ::
 
     serve                     (outer nursery)
-    ├── the metronome, the poller, the turns, and three that sum up lines of the log
-    ├── the ends of identities (`Expiry`), and of those that are disconnected (`Disconnects`)
-    ├── what forgets addresses that have been quiet (`Places`)
+    ├── the poller, and the turns
+    ├── what connections need (`Service`): the metronome, ends of identities, ...
     ├── the lifespan of the ASGI application
     └── peers                 (one task for each socket, `Peers`)
         ├── a pending socket         its request is read: a connection, HTTP, or a refusal
@@ -29,23 +28,20 @@ import trio
 from .._channels.hub import Hub
 from .._channels.permissions import Permissions
 from .._checks import (
-    check_kind,
     check_prefix,
     check_seconds,
     check_server_context,
     check_subprotocols,
 )
-from .._connection.handler import Handler, HandlerErrors
-from .._connection.life import Life
+from .._connection.handler import Handler
 from .._heartbeat import Heartbeat
 from .._identity import Identity
-from .._observer import Notifier, Observer
+from .._observer import Observer
 from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
-from .admission import Admission, Admit, RefuseBy
-from .consumers import Consumers, HandlerConsumers, HubConsumers, NoConsumers
-from .disconnects import Disconnects
+from .admission import Admission
+from .gate import Admit, RefuseBy
 from .lifespan import ASGIApp, Lifespan
 from .limits import Limits, ServerStatistics
 from .listeners import open_listeners
@@ -53,24 +49,7 @@ from .origins import Origins
 from .parts import Parts
 from .peers import Peers
 from .proxies import Proxies
-from .refusals import Refusals
-
-
-def _check_served(
-    handler: object, hub: object, app: object, admit: object, *, http_only: bool
-) -> None:
-    if http_only and (app is None or any(part is not None for part in (handler, hub, admit))):
-        raise ValueError("without path_prefix there is an app, and no handler, hub and admit")
-    if not http_only and handler is None and hub is None:
-        raise ValueError("a handler or a hub is needed")
-    if handler is not None and not callable(handler):
-        raise TypeError(f"handler is {handler!r}; it must be an async function, or None")
-    if app is not None and not callable(app):
-        raise TypeError(f"app is {app!r}; it must be an ASGI application, or None")
-    if admit is not None and not callable(admit):
-        raise TypeError(f"admit is {admit!r}; it must be an async function, or None")
-    if hub is not None:
-        check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
+from .service import Service
 
 
 class Server:
@@ -103,25 +82,32 @@ class Server:
         grace: float,
         observer: Observer | None = None,
     ) -> None:
-        _check_served(handler, hub, app, admit, http_only=path_prefix is None)
         if path_prefix is not None:
             check_prefix(path_prefix)
-        check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
-        check_kind("limits", limits, Limits, "a Limits")
-        if permissions is not None:
-            check_kind("permissions", permissions, Permissions, "a Permissions, or None")
-            if handler is not None:
-                raise ValueError("permissions are of no use beside a handler, which decides itself")
+        elif app is None:
+            raise ValueError("without path_prefix there is an app, and no handler, hub and admit")
+        if app is not None and not callable(app):
+            raise TypeError(f"app is {app!r}; it must be an ASGI application, or None")
         if refuse_by not in ("status", "close"):
             raise ValueError(f"refuse_by is {refuse_by!r}; it must be 'status' or 'close'")
         if ssl_context is not None:
             check_server_context(ssl_context, "an ssl.SSLContext, or None")
         check_seconds("grace", grace, zero=True)
-        errors = HandlerErrors(handler_errors)
         proxies = Proxies(trusted_proxies, forwarded_host=forwarded_host)
         self._grace = grace
-        self._notify = notify = Notifier(observer)
-        self._parts = parts = Parts(heartbeat, limits, ssl_context, notify)
+        self._service = service = Service(
+            handler=handler,
+            handler_errors=handler_errors,
+            hub=hub,
+            admit=admit,
+            permissions=permissions,
+            origins=origins,
+            path_prefix=path_prefix,
+            heartbeat=heartbeat,
+            limits=limits,
+            observer=observer,
+        )
+        self._parts = parts = Parts(limits, ssl_context)
         self._http = self._lifespan = None
         if app is not None:
             # Here, so that Hypercorn is loaded only where there is something for it to serve.
@@ -130,43 +116,16 @@ class Server:
             self._lifespan = Lifespan(app)
             timeout = limits.handshake_timeout
             self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state, proxies)
-        consumers: Consumers
-        if path_prefix is None:  # all is HTTP
-            consumers = NoConsumers()
-        elif handler is None:
-            assert hub is not None
-            permissions = permissions or Permissions()
-            consumers = HubConsumers(hub, path_prefix, permissions, limits.channels)
-        else:
-            consumers = HandlerConsumers(handler, limits.inbound, errors)
-        self._refusals = Refusals(notify)
-        self._connections: set[Life] = set()
-        # Where nobody asks who they are, there is no name to disconnect them by.
-        control = None if hub is None or admit is None else hub.control
-        self._disconnects = Disconnects(self._connections, control)
         admission = Admission(
             parts,
-            self._refusals,
-            self._connections,
-            consumers,
-            self._disconnects,
+            service,
             proxies,
             check_subprotocols(subprotocols),
-            admit=admit,
             refuse_by=refuse_by,
-            origins=origins or Origins(),
-            # What a handler needs of a hub, it says itself.
-            hub=hub if handler is None else None,
             http_prefix=None if app is None else path_prefix,
             http_only=path_prefix is None,
         )
-        self._peers = Peers(
-            parts,
-            admission,
-            self._refusals,
-            self._connections,
-            self._http,
-        )
+        self._peers = Peers(parts, service, admission, self._http)
 
     @property
     def port(self) -> int:
@@ -176,27 +135,19 @@ class Server:
     @property
     def draining(self) -> bool:
         """Whether it is shutting down."""
-        return self._parts.draining.is_set()
+        return self._service.draining.is_set()
 
     def statistics(self) -> ServerStatistics:
         """The server at this moment."""
-        counters = self._notify.counters
-        return ServerStatistics(
-            len(self._connections),
-            self._peers.pending,
-            0 if self._http is None else self._http.connections,
-            counters.opened_count,
-            counters.ended_by.copy(),
-            dict(counters.refused_with),
-            counters.dropped_count,
-            counters.handler_errors,
-            self._parts.unfinished.held,
-            counters.limited_by.copy(),
+        return self._service.statistics(
+            pending=self._peers.pending,
+            http=0 if self._http is None else self._http.connections,
+            unfinished=self._parts.unfinished.held,
         )
 
     def drain(self) -> None:
         """Begin to shut down; `serve` returns when all peers are gone or the grace time is over."""
-        self._parts.draining.set()
+        self._service.draining.set()
 
     def replace_ssl_context(self, ssl_context: ssl.SSLContext) -> None:
         """Use another certificate from the next handshake on; open connections keep theirs.
@@ -230,14 +181,12 @@ class Server:
         self.addresses = [name[:2] for name in names if isinstance(name, tuple)]
         with self._parts.poller, contextlib.ExitStack() as listening:
             for listener in listeners:
-                set_up(listener, self._parts.shared.heartbeat.patience)
+                set_up(listener, self._service.shared.heartbeat.patience)
                 listening.enter_context(listener)
             try:
                 await self._run(listening, listeners, task_status)
             finally:
-                self._refusals.lines.tell()
-                self._parts.shared.ends.tell()
-                self._notify.failures.tell()
+                self._service.tell()
 
     async def _run(
         self,
@@ -247,15 +196,9 @@ class Server:
     ) -> None:
         failure = None
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._parts.metronome.run)
             await nursery.start(self._parts.poller.run)
             await nursery.start(self._parts.turns.run)
-            nursery.start_soon(self._refusals.lines.run)
-            nursery.start_soon(self._parts.shared.ends.run)
-            nursery.start_soon(self._parts.shared.expiry.run)
-            await nursery.start(self._disconnects.run)
-            nursery.start_soon(self._parts.places.run)
-            nursery.start_soon(self._notify.failures.run)
+            await self._service.start(nursery)
             if self._lifespan is not None:
                 nursery.start_soon(self._lifespan.run)
                 failure = await self._lifespan.start()
@@ -284,7 +227,7 @@ class Server:
                     for listener in listeners:
                         accepting.start_soon(accept_forever, listener, take)
                     task_status.started(self)
-                    await self._parts.draining.wait()
+                    await self._service.draining.wait()
                     accepting.cancel_scope.cancel()
             finally:
                 listening.close()

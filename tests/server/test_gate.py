@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_beat import Refused
-from trio_beat._server.admission import asked
+from trio_beat._server.gate import asked
 
 PEER = "192.0.2.1:5"
 
