@@ -14,6 +14,9 @@ _REQUEST: Final = (
 )
 _PATIENCE: Final = 10.0
 
+#: Host and port, or the path of a Unix socket.
+Address = tuple[str, int] | str
+
 
 class Client:
     """One connection."""
@@ -65,9 +68,7 @@ def response_end(response: bytes) -> int:
     return end + 4
 
 
-def dial(
-    address: tuple[str, int], segment: int | None, receive_buffer: int | None
-) -> socket.socket:
+def dial(address: Address, segment: int | None, receive_buffer: int | None) -> socket.socket:
     """Begin to connect, as browsers do it: without Nagle's algorithm.
 
     Args:
@@ -75,6 +76,8 @@ def dial(
         segment: bytes of a TCP segment at most; None: what the network carries.
         receive_buffer: bytes; None: as the system has it.
     """
+    if isinstance(address, str):
+        return _dial_unix(address)
     sock = socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -84,6 +87,19 @@ def dial(
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         sock.connect(address)
+    return sock
+
+
+def _dial_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    # While the listener's queue is full, nothing is begun that could go on by itself (connect(2)).
+    sock.settimeout(_PATIENCE)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
     return sock
 
 

@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any, Final
 
-from ._client import Client, dial, request, response_end, time_opening
+from ._client import Address, Client, dial, request, response_end, time_opening
 from ._commands import COMMANDS, Commands
 from ._frames import frame
 from ._statistics import median, percentile
@@ -61,14 +61,18 @@ class Generator:
     def connect(
         self,
         host: str,
-        port: int,
+        port: int | None,
         target: str,
         count: int,
         ca: str | None = None,
         spread: float = 0.0,
         receive_buffer: int | None = None,
     ) -> dict[str, Any]:
-        """Open connections, as fast as the server lets them in or spread over some seconds."""
+        """Open connections, as fast as the server lets them in or spread over some seconds.
+
+        Without a port, `host` is the path of a Unix socket.
+        """
+        address = host if port is None else (host, port)
         if ca is not None and self._tls is None:
             self._tls = ssl.create_default_context(cafile=ca)
             self._server_name = host
@@ -85,7 +89,7 @@ class Generator:
             while opened < count and len(waiting) < _WINDOW:
                 if spread and time.monotonic() < begun + spread * opened / count:
                     break
-                client = self._dial((host, port), target.format(opened), receive_buffer)
+                client = self._dial(address, target.format(opened), receive_buffer)
                 waiting.add(client.sock.fileno())
                 opened += 1
             self._turn(0.005 if spread else 1.0)
@@ -325,7 +329,7 @@ class Generator:
 
         heapq.heappush(self._timers, (when, next(self._order), act))
 
-    def _dial(self, address: tuple[str, int], target: str, receive_buffer: int | None) -> Client:
+    def _dial(self, address: Address, target: str, receive_buffer: int | None) -> Client:
         # Loopback's segments are so large that the server's kernel would take megabytes.
         segment = _SEGMENT if receive_buffer is not None else None
         sock = dial(address, segment, receive_buffer)
@@ -454,10 +458,13 @@ class Generator:
         client.last_sent = time.monotonic()
         return end
 
-    def _pinged(self, client: Client, payload: bytes) -> None:
+    def _count_beat(self) -> None:
         self._pings += 1
         if self._beats is not None:
             self._beats.append(time.monotonic())
+
+    def _pinged(self, client: Client, payload: bytes) -> None:
+        self._count_beat()
         if not client.mute:
             # A key of zeros: the load need not pay for a mask that hides nothing.
             self._send(client, bytes((0x8A, 0x80 | len(payload))) + b"\0\0\0\0" + payload)

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 BACKLOG: Final = 4096
 #: Messages that may wait for one subscriber, where the library has no broadcast of its own.
 QUEUE_SIZE: Final = 1024
+#: The message with which a server beats that sends no PING; its peers send it back.
+HEARTBEAT: Final = "--heartbeat--"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import trio
@@ -29,6 +30,16 @@ def test_the_load_connects_as_browsers_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with dial(listener.getsockname(), None, None) as sock:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert not sock.getblocking()
+
+
+def test_the_load_connects_to_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with dial(path, None, None) as sock:
+            assert sock.getpeername() == path
             assert not sock.getblocking()
 
 
