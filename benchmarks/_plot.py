@@ -31,6 +31,10 @@ _BARS: Final = {
         "cpu_tls": "processor time for a beat over TLS, us",
         "handshake_tls": "for a TLS handshake, ms",
     },
+    "embed": {
+        "memory": "memory for a connection, KiB",
+        "cpu": "processor time for a beat, us",
+    },
     "fanout": {
         "small_cpu": "processor time for a delivery of 100 B, us",
         "large_cpu": "for one of 16 KiB, us",

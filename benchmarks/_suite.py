@@ -140,9 +140,10 @@ class Report:
 
     @property
     def servers(self) -> list[str]:
-        """Those that were measured, in the order of `PEERS`, `BACKENDS` and `WORKERS`."""
+        """Those that were measured, in the order of the options, `BACKENDS` and `WORKERS`."""
         measured = {server for by_server in self.results.values() for server in by_server}
-        known = [name for name in (*PEERS, *BACKENDS, *WORKERS) if name in measured]
+        order = dict.fromkeys((*self.options.peers, *PEERS, *BACKENDS, *WORKERS))
+        known = [name for name in order if name in measured]
         return [*known, *sorted(measured.difference(known))]
 
     def values(self, key: str, server: str) -> list[float | None]:

@@ -16,7 +16,8 @@ not answer `misses` of them, as well as its library can; compression and logging
   the next; when the application learns that the connection has ended, print one line
   ``end <target> <time.monotonic()>``.
 
-Besides the peers there is ``floor``, which knows the role ``idle`` only.
+Besides the peers there is ``floor``, which knows the role ``idle`` only, and those of `EMBEDDED`
+that are not among them.
 """
 
 from typing import Final
@@ -37,6 +38,9 @@ PEERS: Final = (
 #: Those that differ from ``trio_beat`` in the role ``idle`` alone.
 IDLE_ONLY: Final = ("trio_beat_handler", "trio_beat_identity")
 
+#: What is compared inside of other programs. What has "text" in its name sends text heartbeats.
+EMBEDDED: Final = ("trio_beat", "trio_websocket", "hypercorn_text")
+
 #: What carries messages between processes, and with what that is compared.
 BACKENDS: Final = ("memory", "redis", "coredis", "coredis_script")
 
@@ -53,6 +57,7 @@ DISTRIBUTIONS: Final = {
     "websockets_trio": ("websockets", "trio"),
     "trio_websocket": ("trio-websocket", "wsproto", "trio"),
     "hypercorn": ("hypercorn", "wsproto", "trio", "anyio"),
+    "hypercorn_text": ("hypercorn", "wsproto", "trio"),
     "uvicorn": ("uvicorn", "websockets", "httptools", "uvloop", "anyio"),
     "picows": ("picows", "aiofastnet", "uvloop"),
     "floor": ("trio",),

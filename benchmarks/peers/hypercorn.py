@@ -10,7 +10,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from ._asgi import Event, application
+from ._asgi import App, Event, application
 from ._server import BACKLOG, Options, announce, parse
 
 
@@ -37,7 +37,14 @@ class SameConfig(Config):
         return self.context
 
 
-async def main(options: Options) -> None:
+async def serve_app(options: Options, app: App, ping_interval: float | None) -> None:
+    """Serve an application.
+
+    Args:
+        options: of the process.
+        app: the application.
+        ping_interval: seconds between PINGs; None: it sends none.
+    """
     config = SameConfig()
     config.context = options.ssl_context()
     config.bind = f"{options.host}:0"
@@ -45,11 +52,14 @@ async def main(options: Options) -> None:
     config.certfile = options.cert
     config.keyfile = options.key
     config.errorlog = None
-    config.websocket_ping_interval = options.interval
-    app = application(options, Queue)
+    config.websocket_ping_interval = ping_interval
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(functools.partial(serve, app, config, mode="asgi"))
         announce(int(urls[0].rpartition(":")[2]))
+
+
+async def main(options: Options) -> None:
+    await serve_app(options, application(options, Queue), options.interval)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.peers import BACKENDS, IDLE_ONLY, PEERS, WORKERS
+from benchmarks.peers import BACKENDS, EMBEDDED, IDLE_ONLY, PEERS, WORKERS
 
 from ..support.command import clean_environment
 
@@ -23,6 +23,7 @@ _ROOT = Path(__file__).parent.parent.parent
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TINY = {
     "idle": ["--connections", "20", "--interval", "0.3"],
+    "embed": ["--connections", "20", "--interval", "0.3"],
     "scale": ["--sizes", "20,40", "--interval", "0.3", "--hold", "50", "--hold-interval", "0.3"],
     "fanout": ["--connections", "10", "--messages", "8"],
     "detect": ["--connections", "4", "--interval", "0.5"],
@@ -56,7 +57,8 @@ def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> Non
     assert done.stderr == ""
     assert "failed" not in done.stdout
     (report,) = json.loads(told.read_text())["reports"]
-    expected = set(PEERS) if command == "idle" else set(PEERS) - set(IDLE_ONLY)
+    others = {"idle": set(PEERS), "embed": set(EMBEDDED)}
+    expected = others.get(command, set(PEERS) - set(IDLE_ONLY))
     for figure, by_server in report["figures"].items():
         assert expected <= set(by_server), figure
         value = by_server["trio_beat"][0]
@@ -205,6 +207,7 @@ def test_more_connections_than_files_are_refused() -> None:
         (["scale", "--sizes", "40,20"], "ascending numbers, 20 or more"),
         (["echo", "--peers", "gopher"], "'gopher' is not one of trio_beat, "),
         (["backends", "--peers", "websockets"], "'websockets' is not one of memory, redis, "),
+        (["embed", "--peers", "picows"], "'picows' is not one of trio_beat, trio_websocket, "),
         (["workers", "--peers", "redis"], "'redis' is not one of one_worker, two_workers"),
         (["backends", "--channels", "0"], "'0' is not a number of 1 or more"),
         (["echo", "--seconds", "inf"], "'inf' is not a number of 0.1 or more"),
