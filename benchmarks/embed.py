@@ -70,7 +70,7 @@ async def _run(run: Run) -> None:
 COMMAND = Command(
     "embed",
     "idle connections inside of other programs",
-    Options(connections=4000, interval=4.0, peers=EMBEDDED),
+    Options(connections=2000, interval=4.0, peers=EMBEDDED),
     Options(connections=400, interval=0.5, rounds=1, peers=EMBEDDED),
     ("connections", "interval", "spread"),
     lambda _: _FIGURES,
