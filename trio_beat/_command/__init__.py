@@ -1,1 +1,1 @@
-"""The commands: the server, two clients, a maker of tokens; with their options, logs and output."""
+"""The commands: the server, a check of it, two clients, a maker of tokens; their options, logs, output."""

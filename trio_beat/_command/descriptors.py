@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Final
+from typing import Final, NamedTuple
 
 from .._log import get_logger
 
 _log = get_logger("trio_beat")
 
 #: File descriptors beside those of the peers.
-_OWN: Final = 64
+OWN: Final = 64
+
+
+def most_sockets(connections: int, pending: int, listeners: int) -> int:
+    """How many sockets of peers a process may have.
+
+    Args:
+        connections: open WebSockets.
+        pending: handshakes under way at a listener; as many sockets again speak HTTP there.
+        listeners: how many, 2 with one for health and the API.
+    """
+    return connections + 2 * listeners * pending
+
+
+class DescriptorLimit(NamedTuple):
+    """The limit of file descriptors of a process (getrlimit(2))."""
+
+    soft: int | None  #: in force; None: there is none
+    hard: int | None  #: up to which the process may raise it; None: any number
+
+
+def descriptor_limit() -> DescriptorLimit | None:
+    """The limit of this process; None: the system has none."""
+    if sys.platform == "win32":
+        return None  # a socket is no file descriptor there
+    try:
+        import resource
+    except ImportError:
+        return None
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return DescriptorLimit(*(None if it == resource.RLIM_INFINITY else it for it in limits))
 
 
 def raise_descriptor_limit(peers: int) -> None:
@@ -26,7 +56,7 @@ def raise_descriptor_limit(peers: int) -> None:
         import resource
     except ImportError:
         return
-    needed = peers + _OWN
+    needed = peers + OWN
     allowed, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Where there is no limit, macOS wants a number all the same (setrlimit(2)).
     wanted = max(allowed, needed) if hard == resource.RLIM_INFINITY else hard

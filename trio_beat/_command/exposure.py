@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Sequence
+from typing import Final
 
 from .._log import get_logger
 from .settings import Settings
@@ -12,17 +13,28 @@ from .settings import Settings
 _log = get_logger("trio_beat")
 
 
+#: What is said of addresses.
+EXPOSED: Final = (
+    "everybody who reaches %s may subscribe and publish; say who with --auth, or what with --allow "
+    "(--allow subscribe-broadcast,publish-broadcast is as now)"
+)
+
+
 def warn_if_exposed(settings: Settings, listeners: Sequence[socket.socket]) -> None:
     """Warn where a server that listens beyond loopback was not told who may do what."""
-    if settings.auth is not None or "allow" in settings.model_fields_set:
-        return
-    exposed = [address for address in map(_address, listeners) if not address.is_loopback]
-    if exposed:
-        text = (
-            "everybody who reaches %s may subscribe and publish; say who with --auth, or what "
-            "with --allow (--allow subscribe-broadcast,publish-broadcast is as now)"
-        )
-        _log.warning(text, " and ".join(str(address) for address in exposed))
+    exposed = beyond_loopback(listeners)
+    if exposed and is_open(settings):
+        _log.warning(EXPOSED, " and ".join(exposed))
+
+
+def is_open(settings: Settings) -> bool:
+    """Whether the options do not say who may do what."""
+    return settings.auth is None and "allow" not in settings.model_fields_set
+
+
+def beyond_loopback(listeners: Sequence[socket.socket]) -> list[str]:
+    """The addresses of TCP listeners that not only this machine reaches."""
+    return [str(address) for address in map(_address, listeners) if not address.is_loopback]
 
 
 def is_loopback(listener: socket.socket) -> bool:

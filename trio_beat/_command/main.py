@@ -1,4 +1,4 @@
-"""The command: the bundled server, one of the two clients, or a maker of tokens.
+"""The command: the bundled server, a check of its options, two clients, or a maker of tokens.
 
 Each is imported only when it is asked for: the clients run without the packages of the extra
 ``server``, and the server without those of ``auth``.
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 after a clean end, 1 when a second signal cut it short, 2 for a bad
-        configuration, and where a package is missing.
+        configuration, and where a package is missing. That of a check is its own.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     open_missing()
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if arguments is None:
                     with server_extra("hiding a secret of the command line"):
                         hide_secrets()
-                return _server()(given)
+                return _check()(given[1:]) if given[:1] == ["check"] else _server()(given)
     except ConfigurationError as exc:
         complain(str(exc))
         return 2
@@ -66,6 +66,13 @@ def _server() -> Callable[[Sequence[str]], int]:
         from .serve import serve
 
     return serve
+
+
+def _check() -> Callable[[Sequence[str]], int]:
+    with server_extra("the check of the server's options"):
+        from .check import check
+
+    return check
 
 
 def _token() -> Callable[[Sequence[str]], int]:

@@ -11,14 +11,11 @@ from typing import Final
 
 import trio
 
-from .._exceptions import BackendError
 from .._log import get_logger
 from .._server.listeners import open_listeners_of_workers
-from ..backends import backend_from_url
-from ..backends.memory import MemoryBackend
 from .announcement import announce_nowait
 from .arguments import ConfigurationError, cannot_listen
-from .descriptors import raise_descriptor_limit
+from .descriptors import most_sockets, raise_descriptor_limit
 from .exposure import warn_if_exposed
 from .internal import listening, warn_if_readable
 from .logs import set_up_logging
@@ -28,6 +25,7 @@ from .settings import Settings, load_settings
 from .streams import standard_error
 from .title import show_worker
 from .worker import Worker
+from .workers import check_workers
 
 if sys.platform != "win32":
     from .supervisor import supervise
@@ -55,10 +53,9 @@ def serve(arguments: Sequence[str]) -> int:
     set_up_logging(settings.log_level, settings.log_format)
     prepared = Prepared(settings)
     if settings.workers > 1:
-        _check_workers(settings)
-    # At each of its ports as many sockets again speak HTTP.
+        check_workers(settings)
     ports = 1 if settings.internal_bind is None else 2
-    raise_descriptor_limit(settings.max_connections + 2 * ports * settings.max_pending)
+    raise_descriptor_limit(most_sockets(settings.max_connections, settings.max_pending, ports))
     if settings.interval >= _PROXY_TIMEOUT:
         _log.warning(
             "beats are %g s apart; many proxies end what is idle for 60 s", settings.interval
@@ -66,19 +63,6 @@ def serve(arguments: Sequence[str]) -> int:
     if settings.workers == 1:
         return trio.run(run, settings, prepared)
     return _supervise(settings, prepared)
-
-
-def _check_workers(settings: Settings) -> None:
-    """Raises `ConfigurationError` where several workers cannot serve the same channels."""
-    if sys.platform == "win32":
-        raise ConfigurationError("--workers: this system cannot fork, so it has to be 1")
-    try:
-        backend = backend_from_url(settings.backend)
-    except BackendError as exc:
-        raise ConfigurationError(f"--backend: {exc}") from exc
-    if isinstance(backend, MemoryBackend):
-        text = f"{settings.workers} processes would not hear of one another over memory://"
-        raise ConfigurationError(f"--workers: {text}; name a broker (--backend redis://HOST), or 1")
 
 
 def _supervise(settings: Settings, prepared: Prepared) -> int:

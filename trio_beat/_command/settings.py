@@ -27,7 +27,7 @@ from .._server.origins import parse_allowed
 from .._server.proxies import wrong_proxy
 from .._text import public_backend, utf8
 from .arguments import ConfigurationError, Parser
-from .sources import PREFIX, ConfigFile, Environment, environment
+from .sources import EPILOG, PREFIX, ConfigFile, Environment, environment
 
 #: Options whose values are names of files: bytes, which need not be UTF-8.
 _FILES: Final = ("tls_cert", "tls_key", "jwt_key", "api_tokens", "internal_bind", "config")
@@ -425,25 +425,19 @@ class Settings(BaseSettings):
         return init_settings, Environment(settings_cls), ConfigFile(settings_cls)
 
 
-def load_settings(arguments: Sequence[str]) -> Settings:
+def load_settings(arguments: Sequence[str], parser: Parser | None = None) -> Settings:
     """Read the options from flags, environment and file.
 
     Args:
         arguments: the flags.
+        parser: gets the options, and may have some of its own that leave nothing in the namespace;
+            None: that of the server.
 
     Raises:
         ConfigurationError: an option is unknown, or its value is not allowed.
         SystemExit: help or the version was asked for, and has been printed.
     """
-    parser = Parser(
-        prog="trio-beat",
-        description="A WebSocket server in which every connection knows when it is dead; and "
-        "two clients: %(prog)s listen URL, %(prog)s publish URL MESSAGE.",
-        epilog="Every option is also read from the environment, for example TRIO_BEAT_INTERVAL, "
-        "and from the file that --config names, for example interval = 4.0. Flags override "
-        "environment variables, and both override the file.",
-    )
-    parser.add_argument("--version", action="version", version=f"trio-beat {version('trio-beat')}")
+    parser = parser or _parser()
     unknown = [
         name
         for name in sorted(environment())
@@ -461,6 +455,18 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         raise ConfigurationError(_explain(exc, flags())) from None
     except SettingsError as exc:
         raise ConfigurationError(str(exc)) from None
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="trio-beat",
+        description="A WebSocket server in which every connection knows when it is dead; and "
+        "two clients: %(prog)s listen URL, %(prog)s publish URL MESSAGE. %(prog)s check says what "
+        "the options mean.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"trio-beat {version('trio-beat')}")
+    return parser
 
 
 def _explain(errors: ValidationError, flags: dict[str, Any]) -> str:

@@ -14,6 +14,12 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from .arguments import ConfigurationError
 
 PREFIX: Final = "TRIO_BEAT_"
+#: The same for people, at the end of help.
+EPILOG: Final = (
+    "Every option is also read from the environment, for example TRIO_BEAT_INTERVAL, and from the "
+    "file that --config names, for example interval = 4.0. Flags override environment variables, "
+    "and both override the file."
+)
 
 #: What Kubernetes sets for a service with the name ``trio-beat``, or one that begins with it
 #: (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).

@@ -107,6 +107,11 @@ class Backend(ABC):
     what was subscribed before is subscribed again by the hub.
     """
 
+    @property
+    def software(self) -> str | None:
+        """What the broker says that it is, such as ``valkey 9.1.0``; None: it is not known now."""
+        return None
+
     @classmethod
     @abstractmethod
     def from_url(cls, url: SplitResult) -> Self:

@@ -96,6 +96,10 @@ class RedisBackend(Backend):
         self._reasons: set[str] = set()
         self._not_kept: dict[str, None] = {}
 
+    @property
+    def software(self) -> str | None:
+        return None if self._connection is None else self._connection.software
+
     @classmethod
     def from_url(cls, url: SplitResult) -> Self:
         return cls(Address.parse(url))

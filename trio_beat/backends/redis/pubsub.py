@@ -114,6 +114,8 @@ class PubSub(Connection):
         self._told_end = ended
         self._own_first = False
         self._greeted = False
+        #: What the broker is; None: it has not said, or says no name.
+        self.software: str | None = None
         self._window = trio.Semaphore(WINDOW)
         self._large = trio.Lock()
         self.heard: dict[bytes, str] = {}
@@ -126,6 +128,8 @@ class PubSub(Connection):
         """The broker has said what it is."""
         self._own_first = greeting.server == "redis" and greeting.version < _OWN_BEHIND
         self._greeted = True
+        version = ".".join(map(str, greeting.version))
+        self.software = f"{greeting.server} {version}".strip() or None
 
     def _key(self, channel: str) -> bytes:
         return self._prefix + channel.encode()

@@ -1,0 +1,1 @@
+"""What ``python -m trio_beat check`` looks at, a module for each section that it prints."""
