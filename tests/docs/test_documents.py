@@ -114,8 +114,18 @@ def test_every_option_is_explained(arguments: list[str], least: int) -> None:
 
 
 @pytest.mark.real
+def test_every_option_of_the_check_is_explained() -> None:
+    own = set(re.findall(r"--[a-z][a-z-]*", _help("check"))) - set(
+        re.findall(r"--[a-z][a-z-]*", _help())
+    )
+    assert own == {"--behind", "--idle-timeout", "--json"}
+    for option in own:
+        assert f"``{option}``" in document("check")
+
+
+@pytest.mark.real
 def test_no_option_is_explained_that_is_not_there() -> None:
-    shown = _help() + _help("listen") + _help("publish")
+    shown = _help() + _help("listen") + _help("publish") + _help("check")
     text = document("operating").partition("What it costs\n")[0]
     for option in set(re.findall(r"(?<!=)--[a-z][a-z-]*\b", text)) - {"--heartbeat--"}:
         assert option in shown

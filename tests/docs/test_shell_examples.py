@@ -101,6 +101,13 @@ def test_curl_publishes_and_disconnects(number: int, statuses: str, server: Comm
 
 
 @pytest.mark.real
+def test_options_are_checked(server: Command) -> None:
+    (line,) = examples("check", "sh")[0].splitlines()
+    line = line.replace("--port 8000", f"--port {server.port}")
+    assert "a trio-beat server runs there" in _run(_arguments(line, server)).stdout
+
+
+@pytest.mark.real
 def test_the_readme_listens(server: Command) -> None:
     (line,) = re.findall(r"^    (\S+ -m trio_beat listen .*)$", document("README"), re.MULTILINE)
     with _listening(line, server) as listening:

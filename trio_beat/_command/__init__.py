@@ -1,1 +1,1 @@
-"""The commands: the server, a check of it, two clients, a maker of tokens; their options, logs, output."""
+"""The commands: the server, a check of it, clients, a maker of tokens; options, logs and output."""

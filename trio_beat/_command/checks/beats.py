@@ -64,9 +64,7 @@ def check_beats(settings: Settings) -> Section:
         "lossy_most": lossy,
         "unread_most": unread,
         "asgi_most": None if beat.message is None else beat.patience,
-        "browser_most": None
-        if beat.message is None
-        else max(interval, _PAGE_INTERVAL) + _PAGE_MISSES * _PAGE_INTERVAL,
+        "browser_most": None if beat.message is None else (_PAGE_MISSES + 1) * _PAGE_INTERVAL,
         "client_most": Heartbeat().patience,
     }
     text = "" if beat.message is None else ", with the text heartbeat"
@@ -77,7 +75,7 @@ def check_beats(settings: Settings) -> Section:
     section.row("closed or reset", "at once")
     section.row(
         "while unread",
-        f"at most {seconds(unread)}, once its kernel acknowledges nothing"
+        f"at most {seconds(unread)}, by what its kernel acknowledges; later if its buffers are full"
         if unread is not None
         else "in minutes, by TCP itself: this system does not say more",
     )

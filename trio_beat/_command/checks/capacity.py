@@ -33,7 +33,7 @@ WORKER: Final = 10.0
 #: Share of a core above which beats leave too little for messages.
 _BUSY: Final = 0.5
 #: Where a container's limit of memory is, of both versions of control groups (cgroups(7)).
-_CGROUPS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def check_capacity(settings: Settings) -> Section:
@@ -128,7 +128,7 @@ def available_memory() -> int | None:
         found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (OSError, ValueError):
         return None
-    for path in _CGROUPS:
+    for path in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
             found.append(int(Path(path).read_text()))
     return min(found)

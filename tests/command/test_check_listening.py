@@ -1,0 +1,183 @@
+"""Where the server would listen, whether that is free, and who reaches it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.certificates import ServerFiles
+from tests.support.checks import found, row
+from tests.support.command import answering, command
+from trio_beat._command.checks.listening import check_listening
+from trio_beat._command.checks.section import Section
+from trio_beat._command.settings import load_settings
+
+pytestmark = pytest.mark.real
+
+
+async def checked(*options: str, behind: bool = False) -> Section:
+    with trio.fail_after(60):
+        return await check_listening(load_settings(options), behind)
+
+
+def states(section: Section) -> list[str]:
+    return [place["state"] for place in section.data["places"]]
+
+
+@contextlib.contextmanager
+def free_port() -> Iterator[int]:
+    """A port that stays free for sockets that listen."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+async def test_one_that_is_free() -> None:
+    with free_port() as port:
+        section = await checked(f"--port={port}")
+    assert section.data["places"] == [
+        {"option": "--port", "kind": "tcp", "address": f"127.0.0.1:{port}", "state": "free"}
+    ]
+    assert row(section, "port") == f"127.0.0.1:{port}, free"
+    assert found(section) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ((), "127.0.0.1:a port that the system chooses"),
+        (("--host=",), "all addresses, port a port that the system chooses"),
+    ],
+)
+async def test_a_port_that_the_system_chooses(options: tuple[str, ...], shown: str) -> None:
+    section = await checked("--port=0", "--allow=", *options, behind=True)
+    assert row(section, "port") == f"{shown}, free"
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_the_running_server_is_known(secure: bool, tmp_path: Path) -> None:
+    options = ServerFiles(tmp_path).options if secure else ()
+    path = tmp_path / "internal"
+    with command(tmp_path, *options, f"--internal-bind=unix:{path}") as running:
+        section = await checked(f"--port={running.port}", *options, f"--internal-bind=unix:{path}")
+        assert running.end() == 0
+    assert states(section) == ["trio-beat", "trio-beat"]
+    assert found(section) == [("info", "listening")] * 2
+
+
+async def test_another_program_is_known() -> None:
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as port:
+        section = await checked(f"--port={port}")
+    assert states(section) == ["taken"]
+    assert found(section) == [("warning", "listening")]
+
+
+async def test_one_that_hangs_up() -> None:
+    with answering(b"") as port:
+        assert states(await checked(f"--port={port}")) == ["taken"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("secure", [False, True])
+async def test_one_that_says_nothing(secure: bool, tmp_path: Path) -> None:
+    options = ServerFiles(tmp_path).options if secure else ()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        section = await checked(f"--port={deaf.getsockname()[1]}", *options)
+    assert states(section) == ["taken"]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.77", "no-such-host.invalid"])
+async def test_one_that_cannot_be_had(host: str) -> None:
+    section = await checked(f"--host={host}")
+    assert states(section) == ["unusable"]
+    assert found(section) == [("error", "listening")]
+    assert f"cannot listen on {host}:8000: " in section.findings[0].text
+
+
+class TestUnix:
+    """A path for health and the API."""
+
+    async def test_one_that_is_free(self, tmp_path: Path) -> None:
+        section = await checked("--port=0", f"--internal-bind=unix:{tmp_path / 'x'}")
+        assert row(section, "internal-bind") == f"unix:{tmp_path / 'x'}, free"
+        assert section.data["places"][1]["kind"] == "unix"
+        assert found(section) == []
+        assert not (tmp_path / "x").exists()
+
+    async def test_one_that_was_left(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / "x"))
+        section = await checked("--port=0", f"--internal-bind=unix:{tmp_path / 'x'}")
+        assert states(section)[1] == "free"
+        assert (tmp_path / "x").exists()
+
+    async def test_one_of_another_program(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(tmp_path / "x"))
+            other.listen(1)
+            other.settimeout(30)
+
+            def hang_up() -> None:
+                accepted, _ = other.accept()
+                accepted.close()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, hang_up)
+                section = await checked("--port=0", f"--internal-bind=unix:{tmp_path / 'x'}")
+        assert states(section)[1] == "taken"
+        assert found(section) == [("warning", "listening")]
+
+    async def test_one_that_cannot_be_had(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        for path, words in (
+            (tmp_path / "file", "there is a file that is no socket"),
+            (tmp_path / "no" / "x", f"there is no folder {tmp_path / 'no'}"),
+            (tmp_path / "file" / "x", "Not a directory"),
+        ):
+            section = await checked("--port=0", f"--internal-bind=unix:{path}")
+            assert states(section)[1] == "unusable"
+            assert words in section.findings[0].text
+
+    async def test_a_folder_of_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+        section = await checked("--port=0", f"--internal-bind=unix:{tmp_path / 'x'}")
+        assert f"no file may be made in {tmp_path}" in section.findings[0].text
+
+    async def test_what_is_no_place(self) -> None:
+        section = await checked("--port=0", "--internal-bind=8001")
+        assert found(section) == [("error", "internal")]
+
+
+class TestExposure:
+    """Who reaches it, and what they can read and do."""
+
+    async def test_a_public_address_without_limits(self) -> None:
+        section = await checked("--port=0", "--host=0.0.0.0")
+        assert found(section) == [("warning", "exposure"), ("warning", "tls")]
+        assert "0.0.0.0" in section.findings[0].text
+
+    @pytest.mark.parametrize(
+        ("options", "behind"),
+        [
+            (("--allow=subscribe-broadcast", "--trusted-proxy=10.0.0.1"), False),
+            (("--auth=trio:sleep",), True),
+            (("--allow=", "--tls-cert=x"), False),
+        ],
+    )
+    async def test_one_with_limits(self, options: tuple[str, ...], behind: bool) -> None:
+        assert found(await checked("--port=0", "--host=0.0.0.0", *options, behind=behind)) == []
+
+    async def test_tokens_on_the_way(self) -> None:
+        options = ["--port=0", "--internal-bind=0.0.0.0:0"]
+        assert found(await checked(*options)) == []
+        section = await checked(*options, "--publish-token=a-long-and-random-text")
+        assert found(section) == [("warning", "exposure")]
