@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.certificates import ServerFiles
-from tests.support.command import run_command
+from tests.support.command import clean_environment, run_command
 from tests.support.documents import document
 from tests.support.terminal import run_in_terminal
 from trio_beat._command.check import _wrapped
@@ -136,6 +139,25 @@ class TestOptions:
         )  # fmt: skip
         assert ran.returncode == 2
         assert "s3cret" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.real
+def test_an_interrupt_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        deaf.settimeout(60)
+        url = f"redis://127.0.0.1:{deaf.getsockname()[1]}/0?timeout=60"
+        with subprocess.Popen(
+            [sys.executable, "-m", "trio_beat", "check", "--port=0", f"--backend={url}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment(),
+        ) as process:
+            accepted, _ = deaf.accept()
+            with accepted:
+                process.send_signal(signal.SIGINT)
+                assert process.communicate(timeout=60) == ("", "trio-beat: interrupted\n")
+        assert process.returncode == 2
 
 
 def test_the_documentation_has_each_proxy() -> None:

@@ -114,6 +114,24 @@ class TestFiles:
             tokens.chmod(0o644)
             assert found(checked(f"--api-tokens={tokens}")) == findings
 
+    @pytest.mark.parametrize(
+        ("line", "findings"),
+        [
+            ("backend = 'redis://127.0.0.1/0'", []),
+            ("backend = 'redis://:s3cret@127.0.0.1/0'", [("warning", "files")]),
+            ("publish-token = 'a-long-and-random-text'", [("warning", "files")]),
+        ],
+    )
+    def test_options(self, line: str, findings: list[tuple[str, str]], tmp_path: Path) -> None:
+        config = tmp_path / "beat.toml"
+        config.write_text(f"port = 0\n{line}\n")
+        config.chmod(0o644)
+        section = checked(f"--config={config}")
+        assert found(section) == findings
+        assert "s3cret" not in str(section)
+        config.chmod(0o640)
+        assert found(checked(f"--config={config}")) == []
+
     def test_one_that_is_not_there(self) -> None:
         assert found(checked("--tls-cert=/nowhere/x.pem")) == []  # that of the certificate tells
 

@@ -27,7 +27,7 @@ from .checks.section import Finding, Section
 from .logs import set_up_logging
 from .settings import Settings, load_settings
 from .sources import EPILOG
-from .streams import say
+from .streams import complain, say
 
 #: The exit codes of the worst that was found.
 _CODES: Final = {"info": 0, "warning": 1, "error": 2}
@@ -57,7 +57,25 @@ def check(arguments: Sequence[str]) -> int:
     # What is found is told once, here; other packages may have to say something.
     set_up_logging(settings.log_level, settings.log_format)
     get_logger("trio_beat").setLevel("CRITICAL")
-    sections = trio.run(_look, settings, own["behind"], own["idle_timeout"])
+    behind, idle = own["behind"], own["idle_timeout"]
+    found: tuple[Section, Section] | None = None
+    try:
+        found = trio.run(_look, settings, behind is not None or idle is not None)
+    except* KeyboardInterrupt:
+        complain("interrupted")
+    if found is None:
+        return 2
+    backend, listening = found
+    sections = [
+        check_beats(settings),
+        check_proxies(settings, behind, idle),
+        listening,
+        check_certificate(settings),
+        # Outside of Trio: an application's module is imported, as for the server.
+        check_access(settings),
+        backend,
+        check_capacity(settings),
+    ]
     findings = [finding for section in sections for finding in section.findings]
     code = max((_CODES[finding.level] for finding in findings), default=0)
     if own["json"]:
@@ -127,29 +145,22 @@ def _positive(text: str) -> float:
     return value
 
 
-async def _look(settings: Settings, behind: str | None, idle: float | None) -> list[Section]:
-    """Look at everything; what takes time is waited for at once."""
-    found: dict[str, Section] = {}
+async def _look(settings: Settings, behind: bool) -> tuple[Section, Section]:
+    """Look at the broker, and where to listen; both at once, since each may take seconds."""
+    backend = listening = Section("")
 
     async def look_at_backend() -> None:
-        found["backend"] = await check_backend(settings)
+        nonlocal backend
+        backend = await check_backend(settings)
 
     async def look_at_listening() -> None:
-        in_front = behind is not None or idle is not None
-        found["listening"] = await check_listening(settings, in_front)
+        nonlocal listening
+        listening = await check_listening(settings, behind)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(look_at_backend)
         nursery.start_soon(look_at_listening)
-    return [
-        check_beats(settings),
-        check_proxies(settings, behind, idle),
-        found["listening"],
-        check_certificate(settings),
-        check_access(settings),
-        found["backend"],
-        check_capacity(settings),
-    ]
+    return backend, listening
 
 
 def _as_data(sections: Sequence[Section], findings: Sequence[Finding], code: int) -> dict[str, Any]:

@@ -18,8 +18,14 @@ from ..settings import Settings
 from ..tokens import APITokens
 from .section import Section
 
-#: A token itself in the file of `--api-tokens`, and not its digest.
-_TOKEN: Final = re.compile(rb"^\s*token\s*=", re.MULTILINE)
+#: What is secret in a file: a key; a token itself, and not its digest; a token, or a password in a
+#: URL.
+_SECRETS: Final = {
+    "--tls-key": re.compile(b""),
+    "--tls-cert": re.compile(b""),
+    "--api-tokens": re.compile(rb"^\s*token\s*=", re.MULTILINE),
+    "--config": re.compile(rb"^\s*(publish[_-]token\s*=|backend\s*=.*@)", re.MULTILINE),
+}
 #: Origins of pages that anybody can make.
 _ANYBODY: Final = frozenset({EVERYTHING, NULL, "file://"})
 
@@ -96,11 +102,12 @@ def _check_files(section: Section, settings: Settings) -> None:
         ("--tls-key", settings.tls_key),
         ("--tls-cert", settings.tls_cert if settings.tls_key is None else None),
         ("--api-tokens", settings.api_tokens),
+        ("--config", settings.config),
     ):
         with contextlib.suppress(OSError):  # which is told where the file is used
             if path is None or not _is_everybodys(path):
                 continue
-            if option != "--api-tokens" or _TOKEN.search(path.read_bytes()):
+            if _SECRETS[option].search(path.read_bytes()):
                 text = f"{option}: every user of this machine can read {path}, which has a secret"
                 section.warn("files", f"{text}; chmod o-r")
 

@@ -60,8 +60,8 @@ async def check_listening(settings: Settings, behind: bool) -> Section:
         behind: whether a proxy is known to stand in front.
     """
     section = Section("listening")
-    public = await _tcp("--port", settings.host, settings.port, settings.tls_cert is not None)
-    found = [public]
+    found = await _public(settings)
+    exposed = " and ".join(address for place in found for address in place.exposed)
     if settings.internal_bind is not None:
         try:
             internal = await _internal(settings.internal_bind)
@@ -76,12 +76,12 @@ async def check_listening(settings: Settings, behind: bool) -> Section:
         {"option": it.option, "kind": it.kind, "address": it.address, "state": it.state}
         for it in found
     ]
-    if public.exposed and is_open(settings):
-        section.warn("exposure", EXPOSED % " and ".join(public.exposed))
-    if public.exposed and settings.tls_cert is None and not (behind or settings.trusted_proxy):
+    if exposed and is_open(settings):
+        section.warn("exposure", EXPOSED % exposed)
+    if exposed and settings.tls_cert is None and not (behind or settings.trusted_proxy):
         section.warn(
             "tls",
-            f"{' and '.join(public.exposed)} can be reached in plain text: who is on the way reads "
+            f"{exposed} can be reached in plain text: who is on the way reads "
             "messages and credentials; use --tls-cert, or say with --behind what speaks TLS",
         )
     return section
@@ -114,6 +114,12 @@ def _check_internal(section: Section, settings: Settings, place: _Place) -> None
             f"--internal-bind listens on {' and '.join(place.exposed)} and speaks plain HTTP: who "
             "is on the way reads the tokens of the API",
         )
+
+
+async def _public(settings: Settings) -> list[_Place]:
+    """Where peers come: as many places as the options name."""
+    secure = settings.tls_cert is not None
+    return [await _tcp("--port", settings.host, settings.port, secure)]
 
 
 async def _internal(bind: str) -> _Place:
