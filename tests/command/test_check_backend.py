@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from tests.support.broker import Kind, open_broker
 from tests.support.checks import found, row
+from trio_beat._command.checks import backend
 from trio_beat._command.checks.backend import check_backend
 from trio_beat._command.checks.section import Section
 from trio_beat._command.settings import load_settings
@@ -64,6 +65,14 @@ async def test_one_that_cannot_be_used(config: list[str], words: str) -> None:
     assert found(section) == [("error", "backend")]
     assert words in section.findings[0].text
     assert "s3cret" not in str(section)
+
+
+@pytest.mark.real
+async def test_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "SLOW", 0.0)
+    async with open_broker() as broker:
+        section = await checked(f"--backend={broker.url}")
+    assert found(section) == [("warning", "backend")]
 
 
 @pytest.mark.real

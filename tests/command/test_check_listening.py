@@ -52,8 +52,8 @@ async def test_one_that_is_free() -> None:
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
-        ((), "127.0.0.1:a port that the system chooses"),
-        (("--host=",), "all addresses, port a port that the system chooses"),
+        ((), "127.0.0.1, a port that the system chooses"),
+        (("--host=",), "all addresses, a port that the system chooses"),
     ],
 )
 async def test_a_port_that_the_system_chooses(options: tuple[str, ...], shown: str) -> None:

@@ -22,6 +22,7 @@ _EXAMPLES = {
     "clients": {"python": 4, "javascript": 2},
     "operating": {"toml": 1, "sh": 3},
     "api": {"toml": 1, "sh": 2},
+    "check": {"sh": 1},
     "proxies": {"nginx": 1},
     "backends": {"python": 2, "toml": 1},
     "redis": {"python": 1, "text": 2},

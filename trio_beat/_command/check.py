@@ -29,7 +29,7 @@ from .settings import Settings, load_settings
 from .sources import EPILOG
 from .streams import complain, say
 
-#: The exit codes of the worst that was found.
+#: The exit code of the worst that was found; what is worse stands above.
 _CODES: Final = {"info": 0, "warning": 1, "error": 2}
 #: Columns where there is no terminal, and the most and least that are used of one.
 _COLUMNS: Final = 80
@@ -77,6 +77,7 @@ def check(arguments: Sequence[str]) -> int:
         check_capacity(settings),
     ]
     findings = [finding for section in sections for finding in section.findings]
+    findings.sort(key=lambda finding: -_CODES[finding.level])
     code = max((_CODES[finding.level] for finding in findings), default=0)
     if own["json"]:
         text = json.dumps(_as_data(sections, findings, code), indent=2) + "\n"

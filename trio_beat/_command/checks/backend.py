@@ -25,7 +25,7 @@ _CHANNEL: Final = "broadcast:trio-beat-check"
 #: Questions of which the fastest answer is told: the first ones also open and warm up things.
 _TIMES: Final = 5
 #: Seconds: slower than that, and each publish is slow.
-_SLOW: Final = 0.1
+SLOW: Final = 0.1
 
 
 class _Told(Receiver):
@@ -72,10 +72,11 @@ async def check_backend(settings: Settings) -> Section:
                     await _ask(section, backend)
         except* BackendError as group:
             told.error = next(it for it in leaves(group) if isinstance(it, BackendError))
+    if scope.cancelled_caught:
+        told.error = BackendError(f"{shown} has not answered for {_PATIENCE:g} s")
     if told.error is not None:
+        section.row("broker", "cannot be used")
         section.fail("backend", f"--backend: {told.error}")
-    elif scope.cancelled_caught:
-        section.fail("backend", f"--backend: {shown} has not answered for {_PATIENCE:g} s")
     return section
 
 
@@ -98,6 +99,6 @@ async def _ask(section: Section, backend: Backend) -> None:
     section.data |= {"software": software, "latency": fastest}
     section.row("broker", software or "it does not say what it is")
     section.row("answers within", f"{fastest * 1000:.1f} ms")
-    if fastest > _SLOW:
+    if fastest > SLOW:
         text = f"the broker takes {fastest * 1000:.0f} ms to answer, and so does each publish"
         section.warn("backend", text)

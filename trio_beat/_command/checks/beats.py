@@ -30,8 +30,7 @@ PROXIES: Final = {
         "HAProxy",
         50,
         "timeout tunnel, or timeout client and timeout server",
-        "PINGs and PONGs count, each for its side; HAProxy has no default of its own, and 50 s "
-        "are those of the file that Debian installs",
+        "PINGs and PONGs count, each for its side; there is no default, and 50 s are Debian's",
     ),
     "alb": Proxy("AWS ALB", 60, "idle_timeout.timeout_seconds", "PINGs and PONGs count"),
     "cloudflare": Proxy("Cloudflare", 100, "Proxy Read Timeout", "PINGs count"),

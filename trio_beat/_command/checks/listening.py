@@ -102,7 +102,9 @@ def _tell(section: Section, place: _Place) -> None:
         )
         section.note("listening", text)
     elif place.state == "taken":
-        section.warn("listening", f"{text}: something that is no trio-beat listens there")
+        section.warn(
+            "listening", f"{text}: what listens there does not answer as a trio-beat server"
+        )
     elif place.state == "unusable":
         section.fail("listening", f"{place.option}: {place.why}")
 
@@ -131,7 +133,8 @@ async def _internal(bind: str) -> _Place:
 
 async def _tcp(option: str, hosts: Sequence[str], port: int, secure: bool) -> _Place:
     address = " and ".join(_shown(host, port) for host in hosts)
-    with trio.move_on_after(_LOOKUP):
+    here: list[str] = []
+    with trio.move_on_after(_LOOKUP) as lookup:
         try:
             with _Closed(await open_listeners(port, hosts)) as listeners:
                 exposed = beyond_loopback(listeners)
@@ -143,13 +146,15 @@ async def _tcp(option: str, hosts: Sequence[str], port: int, secure: bool) -> _P
         with _Closed(await open_listeners(0, hosts)) as listeners:
             exposed = beyond_loopback(listeners)
             here = [it.getsockname()[0] for it in listeners]
-        state: State = "taken"
-        for host in here:
-            if await _is_ours(await _connected(_reachable(host), port, secure)):
-                state = "trio-beat"
-        return _Place(option, "tcp", address, state, "", exposed)
-    why = f"cannot listen on {address}: its name was not found within {_LOOKUP:g} s"
-    return _Place(option, "tcp", address, "unusable", why)
+    if lookup.cancelled_caught:
+        why = f"cannot listen on {address}: no address was found within {_LOOKUP:g} s"
+        return _Place(option, "tcp", address, "unusable", why)
+    state: State = "taken"
+    for host in here:
+        if await _is_ours(await _connected(_reachable(host), port, secure)):
+            state = "trio-beat"
+            break
+    return _Place(option, "tcp", address, state, "", exposed)
 
 
 async def _unix(option: str, path: str) -> _Place:
@@ -195,8 +200,9 @@ class _Closed(contextlib.ExitStack):
 
 def _shown(host: str, port: int) -> str:
     where = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    at = str(port) if port else "a port that the system chooses"
-    return f"{where}:{at}" if where else f"all addresses, port {at}"
+    if not port:
+        return f"{where or 'all addresses'}, a port that the system chooses"
+    return f"{where}:{port}" if where else f"all addresses, port {port}"
 
 
 def _reachable(host: str) -> str:
