@@ -103,7 +103,7 @@ WITHIN: Final = {
         ("ending",),
         ("sending",),
         ("shared",),
-        ("expiry", "pacing"),
+        ("expiry", "following", "pacing"),
     ),
     "_protocol": (
         ("client_handshake", "events", "handshake", "parser", "refusal", "request"),

@@ -244,6 +244,7 @@ class TestNames:
             "send_nowait",
             "statistics",
             "subprotocol",
+            "wait_closed",
         }
 
     async def test_are_those_of_the_peer_and_the_path(self, autojump_clock: MockClock) -> None:

@@ -201,6 +201,11 @@ class Link:
         return self.shared.notify.counters
 
     @property
+    def followed(self) -> int:
+        """How many calls its end would make."""
+        return len(self.shared.following._calls.get(self.engine, ()))
+
+    @property
     def running(self) -> bool:
         return not self._ended.is_set()
 
@@ -313,6 +318,7 @@ async def linked(
                     await peer.aclose()
                 nursery.cancel_scope.cancel()
     assert not any(it.connection for it in expiry._heap), "deadlines left"
+    assert not shared.following._calls, "calls left for its end"
     assert not any(metronome.seats), "seats left in the metronome"
     assert not poller.watches, "watches left in the poller"
     assert not reads.unfinished._messages, "messages left that are not finished"

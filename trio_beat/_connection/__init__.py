@@ -11,6 +11,7 @@
     ending        Ending(Sending): why and how a connection ends
     sending       Sending: what goes to the peer, what waits, the slow policy
     pacing        how fast peers may send
+    following     what is called when connections end
     expiry        the ends of identities, one task for all connections
     shared        what all connections of a server share
     inbox         messages that wait for an application

@@ -183,6 +183,8 @@ class Connection:
     async def receive(self) -> str | bytes:
         """Wait for the next message; text heartbeats are not among them.
 
+        A message that is taken is returned: where a scope cancels this, none is lost.
+
         Raises:
             ConnectionClosed: the peer has closed, and all that it sent was received.
         """
@@ -222,7 +224,32 @@ class Connection:
         self._engine.end_nowait(EndReason.HANDLER, code, reason)
         await trio.lowlevel.checkpoint()
 
+    async def wait_closed(self) -> Closed:
+        """Wait until the connection has ended; returns how, as `closed` then does.
+
+        For tasks beside the connection's own, for example in the application's nursery. A server's
+        handler is cancelled at that moment, and a client's block may be. The closing handshake may
+        still be under way. Any number of tasks may wait, before and after the end.
+        """
+        engine = self._engine
+        if engine.closed is not None:
+            await trio.lowlevel.checkpoint()
+            return engine.closed
+        event = trio.Event()
+        engine.at_end(event.set)
+        try:
+            await event.wait()
+        finally:
+            engine.not_at_end(event.set)
+        assert engine.closed is not None
+        return engine.closed
+
     def statistics(self) -> Statistics:
         """The connection at this moment."""
         engine = self._engine
         return Statistics(engine.missed, engine.latency, engine.waiting, engine.dropped)
+
+
+def engine_of(connection: Connection) -> Engine:
+    """The engine of a connection, for what is part of this package."""
+    return connection._engine  # noqa: SLF001

@@ -16,10 +16,10 @@ ending   any of these                 ending   the first reason stands; what is 
 ending   `Life.run` is left           ended    the socket is closed, the end told and logged
 ======== ============================ ======== =====================================================
 
-1. What ends an open connection sets `closed`, which was None, and sends or queues the close frame
-   in the same step: no message follows it. Then the tasks are cancelled, and `_close` does the
-   closing handshake. Where the peer closes or breaks the rules, the consumer first has
-   `CLOSE_TIMEOUT` for what came before.
+1. What ends an open connection sets `closed`, which was None, tells those that follow it
+   (`following`), and sends or queues the close frame in the same step: no message follows it. Then
+   the tasks are cancelled, and `_close` does the closing handshake. Where the peer closes or breaks
+   the rules, the consumer first has `CLOSE_TIMEOUT` for what came before.
 2. A dead or lost peer is aborted, not asked. Every other one gets a close frame and
    `CLOSE_TIMEOUT` seconds; without a handshake, `CANCELLED_TIMEOUT` for the close frame to go out.
 3. An exception that nothing here expects ends this connection alone. It leaves `Life.run`, also
@@ -159,6 +159,22 @@ class Ending(Sending):
             self.shared.expiry.let_go(self._deadline)
         self._deadline = None if seconds is None else self.shared.expiry.add(self, seconds)
 
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call something in the step in which the connection ends; once.
+
+        Args:
+            call: it neither waits nor raises.
+
+        Raises:
+            ConnectionClosed: it has ended.
+        """
+        self.check_open()
+        self.shared.following.add(self, call)
+
+    def not_at_end(self, call: Callable[[], object]) -> None:
+        """Undo one `at_end`; does nothing once the connection has ended."""
+        self.shared.following.remove(self, call)
+
     def start_soon(self, task: Callable[[Self], Awaitable[object]]) -> None:
         """Run a task in the connection's nursery; it is cancelled when the connection ends."""
         self._nursery.start_soon(task, self)
@@ -186,15 +202,19 @@ class Ending(Sending):
 
     def _failed(self, exc: Exception) -> None:
         if self.closed is None:
-            self.closed = _INTERNAL_ERROR
+            self._set_closed(_INTERNAL_ERROR)
         if self._takes_tasks:
             self._nursery.start_soon(_raise, exc)
         else:  # what has ended the heartbeat leaves `run`, and this cannot
             _log.error("%s failed while it ended", self.peer, exc_info=exc)
 
+    def _set_closed(self, closed: Closed) -> None:
+        self.closed = closed
+        self.shared.following.ended(self)
+
     def _conclude(self, by: EndReason, code: int, reason: str) -> None:
         """Note how an open connection ended; the close frame, where there is one, comes next."""
-        self.closed = Closed(by, code, reason)
+        self._set_closed(Closed(by, code, reason))
         if self.outbox is not None:
             if WAYS[by].drop:
                 self.outbox.drop_all()
@@ -220,13 +240,15 @@ class Ending(Sending):
             exc: what they ended by.
             failure: what the application raised; None: nothing.
         """
-        if self.closed is None:
-            self.closed = _why(exc, failure)
-        elif self.closed.by is not EndReason.INTERNAL_ERROR:
+        closed = self.closed
+        if closed is None:
+            closed = _why(exc, failure)
+            self._set_closed(closed)
+        elif closed.by is not EndReason.INTERNAL_ERROR:
             return  # the close frame was sent, or there is none to send
         if self.outbox is not None:
             self.outbox.emptied.set()
-        close = self._transport.close_frame(self.closed.code, self.closed.reason)
+        close = self._transport.close_frame(closed.code, closed.reason)
         if self.outbox is None:
             self.outbox = Outbox(close)
         else:

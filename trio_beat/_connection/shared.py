@@ -13,6 +13,7 @@ from .._metronome import Metronome
 from .._observer import Notifier
 from .._summary import Summary
 from .expiry import Expiry
+from .following import Following
 from .pacing import Pacing
 
 _log = get_logger("trio_beat.connection")
@@ -40,6 +41,8 @@ class Shared:
     ends: Summary = field(default_factory=lambda: Summary(_log, "connections ended"))
     #: Ends connections whose identities have expired.
     expiry: Expiry = field(default_factory=Expiry)
+    #: What is called when connections end.
+    following: Following = field(default_factory=Following)
     #: How fast peers may send; None: as fast as they can.
     pacing: Pacing | None = None
     #: What `trio.current_time` asks, twice a beat.
