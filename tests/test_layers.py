@@ -58,7 +58,7 @@ WITHIN: Final = {
     "_channels": (
         ("consumer",),
         ("hub", "permissions"),
-        ("control",),
+        ("control", "members"),
         ("registry",),
         ("availability", "gaps", "keys"),
         ("grammar", "subscriptions"),

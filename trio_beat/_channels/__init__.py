@@ -5,6 +5,7 @@
     consumer        connects a connection to a hub
     hub             subscribing, publishing, and fan-out
     control         tells all hubs of a backend to disconnect a user or a session
+    members         connections, whose subscriptions end with them
     registry        the hub's channels, kept in step with its backend
     gaps            telling subscribers that they may have missed messages
     availability    whether the backend can be used, and how long is waited for it

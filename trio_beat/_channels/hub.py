@@ -33,6 +33,7 @@ from ..backends import Backend, Receiver, backend_from_url
 from .availability import Availability
 from .control import CONTROL, RESERVED, Control, order, to_message
 from .gaps import BackendLost, Gaps
+from .members import Members, cancelled_with, check_open, is_open
 from .registry import Registry
 from .subscriptions import Channel, Subscriber
 
@@ -82,6 +83,7 @@ class Hub:
         self._availability = Availability(grace)
         self._gaps = Gaps(lost)
         self._registry = Registry(backend, self._availability, self._gaps)
+        self._members = Members(self._registry)
         #: For servers.
         self.control: Final = Control(self._registry, self._until_end)
         #: Deliveries since other tasks got a turn.
@@ -106,6 +108,7 @@ class Hub:
                 yield
             finally:
                 self._closed = "the hub has ended"
+                self._members.clear()
                 self._registry.clear()
                 for scope in self._waits:
                     scope.cancel()
@@ -225,7 +228,8 @@ class Hub:
         """Deliver channels to a subscriber, beginning with the last message of each.
 
         A subscriber that subscribes to a channel again, or names it twice, still gets each message
-        once, and the last one not again. It hears the channel until it has unsubscribed as often.
+        once, and the last one not again. It hears the channel until it has unsubscribed as often;
+        a `Connection` at most until it has ended.
 
         While the backend is away, this waits for it, as long as the grace time lasts.
 
@@ -235,6 +239,7 @@ class Hub:
 
         Raises:
             BackendError: the backend is away, or refuses one; none of them is subscribed.
+            ConnectionClosed: the subscriber is a connection that has ended, perhaps meanwhile.
             HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
             TypeError: a key is no text, or `channels` is one; none of them is subscribed.
             ValueError: a key is empty, or begins with ``trio-beat:``, or cannot be encoded; none of
@@ -242,6 +247,7 @@ class Hub:
         """
         self._check_running()
         _check_several(channels)
+        check_open(subscriber)
         times: dict[str, int] = {}
         for key in channels:
             _check_key(key)
@@ -252,20 +258,25 @@ class Hub:
 
         def told(key: str, message: Message | None) -> None:
             # One that was lost meanwhile is asked for again.
-            if key in left and left[key].subscribed:
-                channel = left.pop(key)
-                joined = [channel.join(subscriber) for _ in range(times[key])]
-                if joined[0] and message is not None:
+            if key in left and left[key].subscribed and is_open(subscriber):
+                first = self._members.join(key, left.pop(key), subscriber, times[key])
+                if first and message is not None:
                     subscriber.deliver_nowait(message)
 
+        async def join() -> None:
+            with trio.CancelScope() as scope, cancelled_with(subscriber, scope):
+                await self._join(left, told)
+            check_open(subscriber)
+
         try:
-            limit = self._grace + _SUBSCRIBING
-            await self._until_end(partial(self._join, left, told), limit)
+            await self._until_end(join, self._grace + _SUBSCRIBING)
         except BaseException:
             for key, channel in held.items():
                 for _ in range(times[key]):
-                    if key in left or channel.leave(subscriber):
+                    if key in left:
                         self._registry.release(key, channel)
+                    else:
+                        self._members.leave(key, channel, subscriber)
             raise
 
     async def _join(
@@ -301,8 +312,8 @@ class Hub:
         _check_several(channels)
         for key in channels:
             channel = self._registry.get(key)
-            if channel is not None and channel.leave(subscriber):
-                self._registry.release(key, channel)
+            if channel is not None:
+                self._members.leave(key, channel, subscriber)
 
     @asynccontextmanager
     async def subscribed(self, subscriber: Subscriber, *channels: str) -> AsyncIterator[None]:
@@ -313,8 +324,7 @@ class Hub:
             channels: their keys.
 
         Raises:
-            BackendError: the backend is away, or refuses one; none of them is subscribed.
-            HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
+            BackendError, ConnectionClosed, HubClosed: as for `subscribe`.
         """
         await self.subscribe(subscriber, channels)
         try:
