@@ -14,7 +14,9 @@ from ._channels.gaps import BackendLost
 from ._channels.hub import Hub, HubStatistics, open_hub
 from ._channels.keys import channel_key
 from ._channels.permissions import Permissions
+from ._channels.subscriptions import Subscriber
 from ._connection.connection import Connection, Statistics
+from ._connection.handler import Handler
 from ._connection.shared import SlowPolicy
 from ._exceptions import (
     BackendError,
@@ -42,6 +44,7 @@ from ._observer import ObservedConnection, Observer
 from ._protocol.headers import Headers
 from ._protocol.messages import Message
 from ._protocol.request import Request
+from ._server.gate import Admit
 from ._server.limits import Limits, ServerStatistics
 from ._server.server import Server, serve
 
@@ -68,6 +71,8 @@ else:
 __all__ = [
     # serving
     "serve",
+    "Handler",
+    "Admit",
     "Server",
     "ServerStatistics",
     "Limits",
@@ -91,6 +96,7 @@ __all__ = [
     "Permissions",
     "Hub",
     "HubStatistics",
+    "Subscriber",
     "BackendLost",
     # observing
     "Observer",

@@ -19,6 +19,7 @@ _EXAMPLES = {
     "heartbeats": {"python": 1},
     "channels": {"python": 2},
     "embedding": {"python": 7},
+    "chat": {"python": 1},
     "clients": {"python": 4, "javascript": 2},
     "operating": {"toml": 1, "sh": 3},
     "api": {"toml": 1, "sh": 2},

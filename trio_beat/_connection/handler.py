@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import trio
 
@@ -20,7 +20,16 @@ from .inbox import Inbox
 
 _log = get_logger("trio_beat.connection")
 
-Handler = Callable[[Connection], Awaitable[object]]
+
+class Handler(Protocol):
+    """What an application runs for each connection: an async function, or what acts like one."""
+
+    def __call__(self, connection: Connection, /) -> Awaitable[object]:
+        """Serve a connection until it ends, or until this returns; the result is ignored.
+
+        Args:
+            connection: an open one. What this raises is told under `serve`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import trio
 from websockets import datastructures
@@ -44,8 +44,20 @@ _log = get_logger("trio_beat.server")
 
 _T = TypeVar("_T")
 
-#: An application's decision about a request: it tells who the peer is, or raises `Refused`.
-Admit = Callable[[Request], Awaitable[Identity | None]]
+
+class Admit(Protocol):
+    """An application's decision about a request, see `serve`: an async function, or the like."""
+
+    def __call__(self, request: Request, /) -> Awaitable[Identity | None]:
+        """Tell who a peer is; None: it is anonymous.
+
+        Args:
+            request: what it asks with.
+
+        Raises:
+            Refused: it is not admitted.
+        """
+
 
 #: How a peer is told that it is not who it should be, or may not do what it asks for.
 RefuseBy = Literal["status", "close"]
