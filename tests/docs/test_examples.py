@@ -21,6 +21,7 @@ _EXAMPLES = {
     "embedding": {"python": 7},
     "chat": {"python": 1},
     "clients": {"python": 4, "javascript": 2},
+    "migrating": {"python": 5},
     "operating": {"toml": 1, "sh": 3},
     "api": {"toml": 1, "sh": 2},
     "check": {"sh": 1},
