@@ -124,9 +124,9 @@ WITHIN: Final = {
     ),
     "testing": (
         ("__init__",),
-        ("backend",),
-        ("outages",),
-        ("calling", "lasting"),
+        ("backend", "pair"),
+        ("outages", "peer"),
+        ("calling", "client_end", "lasting"),
         ("delivering",),
         ("hub",),
         ("cancelling", "sentences"),

@@ -125,6 +125,8 @@ class Server:
             http_prefix=None if app is None else path_prefix,
             http_only=path_prefix is None,
         )
+        #: Where peers are served; None: it does not run.
+        self._tasks: trio.Nursery | None = None
         self._peers = Peers(parts, service, admission, self._http)
 
     @property
@@ -148,6 +150,19 @@ class Server:
     def drain(self) -> None:
         """Begin to shut down; `serve` returns when all peers are gone or the grace time is over."""
         self._service.draining.set()
+
+    def take(self, sock: socket.socket) -> None:
+        """Serve a socket that is connected already, like one that a listener accepted.
+
+        Args:
+            sock: a stream, of TCP or a Unix socket; the server's from now on.
+
+        Raises:
+            RuntimeError: the server does not run; the socket is still the caller's.
+        """
+        if self._tasks is None:
+            raise RuntimeError("the server does not run")
+        self._peers.start_soon(sock, self._tasks)
 
     def replace_ssl_context(self, ssl_context: ssl.SSLContext) -> None:
         """Use another certificate from the next handshake on; open connections keep theirs.
@@ -218,14 +233,11 @@ class Server:
     ) -> float:
         """Returns when the grace time is over."""
         async with trio.open_nursery() as peers:
-
-            def take(sock: socket.socket) -> None:
-                self._peers.start_soon(sock, peers)
-
+            self._tasks = peers
             try:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
-                        accepting.start_soon(accept_forever, listener, take)
+                        accepting.start_soon(accept_forever, listener, self.take)
                     task_status.started(self)
                     await self._service.draining.wait()
                     accepting.cancel_scope.cancel()
@@ -233,6 +245,8 @@ class Server:
                 listening.close()
             until = peers.cancel_scope.deadline = trio.current_time() + self._grace
             await self._peers.drain(self._grace)
+            # The nursery may end from here on.
+            self._tasks = None
         return until
 
 
