@@ -112,7 +112,11 @@ class ClientEnd:
     def handled_by(self, connection: Connection) -> None:
         """The server's handler has begun."""
         self.connection = connection
-        self.opened.set()
+        self._check_begun()
+
+    def _check_begun(self) -> None:
+        if self._handshake is None and (self.connection is not None or not self._handled):
+            self.opened.set()
 
     def check_opened(self) -> None:
         """Raise `ConnectFailed`, once, where the handshake failed."""
@@ -266,8 +270,7 @@ class ClientEnd:
             return True
         self._handshake = None
         self.subprotocol = opened.subprotocol
-        if not self._handled:
-            self.opened.set()
+        self._check_begun()
         return not opened.trailing or self._take(opened.trailing)
 
     def _take_frame(self, frame: Frame) -> None:

@@ -21,6 +21,7 @@ from .._channels.permissions import Permissions
 from .._checks import check_prefix
 from .._connection.connection import Connection
 from .._connection.handler import Handler
+from .._exceptions import HandshakeFailed
 from .._heartbeat import Heartbeat
 from .._identity import Identity
 from .._observer import Observer
@@ -156,7 +157,7 @@ class Pairs:
         """
         async with trio.open_nursery() as nursery:
             for end in list(self._ends):
-                if end.silent or not end.reads:
+                if end.silent or not end.reads or not end.opened.is_set():
                     end.close_socket(_CLOSED)
                 else:
                     nursery.start_soon(Peer(end).close)
@@ -188,8 +189,8 @@ def open_pairs(
     Raises:
         TypeError, ValueError: as `trio_beat.serve` does.
         Exception: what a handler raises comes out of the context, as it comes out of
-            `trio_beat.serve`: as it is, unless there are several. It comes in place of the
-            `PeerClosed` that the block raised because of it.
+            `trio_beat.serve`: as it is, unless there are several. It comes in place of a
+            `PeerClosed` or `HandshakeFailed` that the block raises, as the consequence of it.
     """
     return Plain(_open_pairs(handler, options))
 
@@ -206,9 +207,9 @@ async def _open_pairs(handler: Handler | None, options: ServeOptions) -> AsyncIt
                 yield pairs
                 await pairs.close()
             except (Exception, BaseExceptionGroup) as exc:
-                if not all(isinstance(leaf, PeerClosed) for leaf in leaves(exc)):
+                if not all(isinstance(leaf, PeerClosed | HandshakeFailed) for leaf in leaves(exc)):
                     raise
-                # It may be the consequence of what a handler raised, which is on its way.
+                # It may be the consequence of what the server raises, which is on its way.
                 ended = exc
                 nursery.cancel_scope.cancel()
             finally:
