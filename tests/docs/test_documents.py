@@ -15,6 +15,7 @@ import docutils.nodes
 import pytest
 
 import trio_beat
+import trio_beat.testing
 from tests.support.command import run_command
 from tests.support.documents import DOCS, DOCUMENTS, README, ROOT, document, examples
 from trio_beat import EndReason
@@ -92,7 +93,7 @@ def test_every_reason_why_there_is_no_connection_is_explained(failure: type) -> 
         assert f"\n``{name.__name__}`` " in document("clients")
 
 
-@pytest.mark.parametrize("name", trio_beat.__all__)
+@pytest.mark.parametrize("name", [*trio_beat.__all__, *trio_beat.testing.__all__])
 def test_every_public_name_is_mentioned(name: str) -> None:
     everything = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     assert re.search(rf"\b{name}\b", everything)

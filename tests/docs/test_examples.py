@@ -31,6 +31,7 @@ _EXAMPLES = {
     "ws4redis": {"python": 2, "sh": 2, "nginx": 1},
     "identity": {"python": 1, "sh": 2},
     "hook": {"python": 2},
+    "testing": {"python": 3},
 }
 
 
