@@ -9,28 +9,25 @@ from trio.testing import MockClock
 
 from tests.support.hub import reached
 from tests.support.observing import Broken, Tally, failed_calls
-from tests.support.peer import dial
-from tests.support.serving import deserted, serving
 from trio_beat import Observer, open_hub
+from trio_beat.testing import open_pairs
 
 TARGET = "/ws/news?subscribe-broadcast&publish-broadcast&echo"
 
 
 @pytest.mark.parametrize("observer", [None, Tally(), Broken()], ids=["none", "tally", "broken"])
 async def test_an_observer_hears_what_the_hub_counts(
-    observer: Observer | None, patient_clock: MockClock, caplog: pytest.LogCaptureFixture
+    observer: Observer | None, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_hub(observer=observer) as hub, serving(hub=hub) as server:
-        peers = [await dial(server.port, TARGET) for _ in range(3)]
-        await peers[0].send_text("hello")
+    async with open_hub(observer=observer) as hub, open_pairs(hub=hub) as pairs:
+        peers = [await pairs.connect(TARGET) for _ in range(3)]
+        await peers[0].send("hello")
         for peer in peers:
-            assert await peer.text() == "hello"
+            assert await peer.receive() == "hello"
         assert await reached(hub, "broadcast:other", b"x") == 0
         assert await reached(hub, "broadcast:news", "last") == 3
         for peer in peers:
-            assert await peer.text() == "last"
-            await peer.aclose()
-        await deserted(server)
+            assert await peer.receive() == "last"
         assert hub.statistics()[2:4] == (3, 6)
     assert failed_calls(caplog.records) == (
         {"published", "delivered"} if isinstance(observer, Broken) else set()
