@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.hub import AskedBackend
+from tests.support.pairs import hub_pairs
 from trio_beat import BackendError, EndReason, Heartbeat, Limits, Message, open_hub
 from trio_beat.backends.memory import MemoryBackend
 from trio_beat.testing import Peer, open_pairs
@@ -27,7 +28,7 @@ async def nothing_comes(peer: Peer) -> bool:
 
 
 async def test_the_url_says_what_is_heard_and_where_messages_go(autojump_clock: MockClock) -> None:
-    async with open_hub() as hub, open_pairs(hub=hub) as pairs:
+    async with hub_pairs() as pairs:
         speaker = await pairs.connect("/ws/news?publish-broadcast")
         listener = await pairs.connect("/ws/news?subscribe-broadcast")
         elsewhere = await pairs.connect("/ws/sport?subscribe-broadcast")
@@ -39,7 +40,7 @@ async def test_the_url_says_what_is_heard_and_where_messages_go(autojump_clock: 
 
 
 async def test_own_messages_come_back_only_with_echo(autojump_clock: MockClock) -> None:
-    async with open_hub() as hub, open_pairs(hub=hub) as pairs:
+    async with hub_pairs() as pairs:
         quiet, loud = await pairs.connect(BOTH), await pairs.connect(BOTH + "&echo")
         await quiet.send("same")
         assert await loud.receive() == "same"
@@ -52,7 +53,7 @@ async def test_own_messages_come_back_only_with_echo(autojump_clock: MockClock) 
 async def test_a_new_subscriber_gets_the_last_message_behind_the_handshake(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_hub() as hub, open_pairs(hub=hub) as pairs:
+    async with hub_pairs() as pairs:
         speaker = await pairs.connect(BOTH)
         await speaker.send("first")
         await speaker.send("last")
@@ -66,7 +67,7 @@ async def test_text_heartbeats_are_no_messages_but_what_quotes_them_is(
     autojump_clock: MockClock,
 ) -> None:
     heartbeat = Heartbeat(message="--heartbeat--")
-    async with open_hub() as hub, open_pairs(hub=hub, heartbeat=heartbeat) as pairs:
+    async with hub_pairs(heartbeat=heartbeat) as pairs:
         speaker, listener = await pairs.connect(BOTH), await pairs.connect(BOTH)
         await speaker.send("--heartbeat--")
         await speaker.send(" --heartbeat--")
@@ -77,7 +78,7 @@ async def test_subscriber_that_stops_reading_is_closed_with_1013_and_slows_no_ot
     autojump_clock: MockClock,
 ) -> None:
     limits = Limits(outbox=200_000, message_size=100_000)
-    async with open_hub() as hub, open_pairs(hub=hub, limits=limits) as pairs:
+    async with hub_pairs(limits=limits) as pairs:
         speaker, slow, quick = [await pairs.connect(BOTH) for _ in range(3)]
         slow.stop_reading()
         for sent in range(10):

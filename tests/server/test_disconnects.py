@@ -11,14 +11,13 @@ import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
-from websockets.frames import Close
 
 from tests.support.broker import Broker
 from tests.support.hub import CONTROL, MANY, AskedBackend, Disconnect
-from tests.support.peer import HANDSHAKE, dial
-from tests.support.serving import ask, deserted, serving, status
+from tests.support.pairs import declined
 from trio_beat import Connection, EndReason, Identity, Permissions, Refused, Request, open_hub
 from trio_beat._server.disconnects import Disconnects
+from trio_beat.testing import open_pair, open_pairs
 
 TARGET = "/ws/news?subscribe-user"
 BOB = Identity(user="bob", groups=["bob"], session="k3y")
@@ -246,40 +245,32 @@ async def as_bob(_: Request) -> Identity:
     return BOB
 
 
-def request() -> bytes:
-    return HANDSHAKE.format(target=TARGET, headers="").encode()
-
-
 async def test_a_server_closes_connections(
-    patient_clock: MockClock, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_beat")
-    async with open_hub() as hub, serving(hub=hub, admit=as_bob) as server:
-        peers = [await dial(server.port, TARGET) for _ in range(2)]
+    async with open_hub() as hub, open_pairs(hub=hub, admit=as_bob) as pairs:
+        peers = [await pairs.connect(TARGET) for _ in range(2)]
         await hub.disconnect(user="eve")
         await hub.disconnect(session="k3y", reason="logged out")
         for peer in peers:
-            assert await peer.closed() == Close(4003, "logged out")
-            await peer.aclose()
-        await deserted(server)
-        assert server.statistics().ended[EndReason.DISCONNECTED] == 2
+            assert await peer.wait_closed() == (4003, "logged out")
         # Its credentials are still good.
-        peer = await dial(server.port, TARGET)
+        peer = await pairs.connect(TARGET)
+        assert pairs.server.statistics().ended[EndReason.DISCONNECTED] == 2
         await hub.disconnect(user="bob", code=1000, block=30)
-        assert await peer.closed() == Close(1000, "disconnected")
-        await peer.aclose()
-        answer = await ask(server.port, request())
-        assert status(answer) == 503
-        assert b"\r\nRetry-After: 30\r\n" in answer
+        assert await peer.wait_closed() == (1000, "disconnected")
+        answer = await declined(pairs, TARGET)
+        assert answer.status == 503
+        assert ("retry-after", "30") in answer.headers
         await trio.sleep(30)
-        await (await dial(server.port, TARGET)).aclose()
-        await deserted(server)
+        await pairs.connect(TARGET)
     assert "k3y" not in caplog.text
 
 
 @pytest.mark.parametrize("deciding", [False, True])
 async def test_one_that_is_being_admitted_is_refused(
-    deciding: bool, patient_clock: MockClock
+    deciding: bool, autojump_clock: MockClock
 ) -> None:
     door = Door()
 
@@ -290,25 +281,22 @@ async def test_one_that_is_being_admitted_is_refused(
     admit = as_bob if deciding else door.admit
     permissions = Permissions(decide=decide if deciding else None)
     async with open_hub() as hub:
-        async with serving(hub=hub, admit=admit, permissions=permissions) as server:
-            answers = []
+        async with open_pairs(hub=hub, admit=admit, permissions=permissions) as pairs:
             async with trio.open_nursery() as nursery:
 
                 async def come() -> None:
-                    answers.append(await ask(server.port, request()))
+                    answer = await declined(pairs, TARGET)
+                    assert (answer.status, answer.body) == (403, b"disconnected\n")
 
                 nursery.start_soon(come)
                 await door.asked.wait()
                 await hub.disconnect(user="bob")
                 door.let.set()
-            assert status(answers[0]) == 403
-            assert answers[0].endswith(b"\r\n\r\ndisconnected\n")
-            await (await dial(server.port, TARGET)).aclose()
-            await deserted(server)
-            assert server.statistics().accepted == 1
+            await pairs.connect(TARGET)
+        assert pairs.server.statistics().accepted == 1
 
 
-async def test_a_handler_beside_a_hub_is_disconnected(patient_clock: MockClock) -> None:
+async def test_a_handler_beside_a_hub_is_disconnected(autojump_clock: MockClock) -> None:
     cancelled = trio.Event()
 
     async def handler(_: Connection) -> None:
@@ -317,57 +305,49 @@ async def test_a_handler_beside_a_hub_is_disconnected(patient_clock: MockClock) 
         finally:
             cancelled.set()
 
-    async def admit(_: Request) -> Identity:
-        return BOB
-
-    async with open_hub() as hub, serving(handler, hub=hub, admit=admit) as server:
-        peer = await dial(server.port, "/anything")
+    async with open_hub() as hub, open_pair(handler, hub=hub, admit=as_bob) as peer:
         await hub.disconnect(user="bob")
-        assert await peer.closed() == Close(4003, "disconnected")
-        await peer.aclose()
-        await cancelled.wait()
-        await deserted(server)
+        assert await peer.wait_closed() == (4003, "disconnected")
+        assert cancelled.is_set()
 
 
-async def test_an_admission_that_is_given_up_leaves_nothing(patient_clock: MockClock) -> None:
+async def test_an_admission_that_is_given_up_leaves_nothing(autojump_clock: MockClock) -> None:
     door = Door()
-    async with open_hub() as hub, serving(hub=hub, admit=door.admit) as server:
+    async with open_hub() as hub, open_pairs(hub=hub, admit=door.admit) as pairs:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, server.port, request())
+            nursery.start_soon(declined, pairs, TARGET)
             await door.asked.wait()
             await hub.disconnect(user="bob")
             (disconnects,) = [o for o in gc.get_objects() if type(o) is Disconnects and o._noted]
-            server.drain()
+            pairs.server.drain()
         assert not disconnects._noted
         assert not disconnects._under_way
 
 
-async def test_an_outage_during_an_admission_refuses_it(patient_clock: MockClock) -> None:
+async def test_an_outage_during_an_admission_refuses_it(autojump_clock: MockClock) -> None:
     backend, door = AskedBackend(), Door()
-    async with open_hub(backend) as hub, serving(hub=hub, admit=door.admit) as server:
-        answers = []
+    async with open_hub(backend) as hub, open_pairs(hub=hub, admit=door.admit) as pairs:
         async with trio.open_nursery() as nursery:
 
             async def come() -> None:
-                answers.append(await ask(server.port, request()))
+                answer = await declined(pairs, TARGET)
+                assert answer.status == 503
+                assert ("retry-after", "5") in answer.headers
 
             nursery.start_soon(come)
             await door.asked.wait()
             backend.go_away()
             backend.come_back()
             door.let.set()
-        assert status(answers[0]) == 503
-        assert b"\r\nRetry-After: 5\r\n" in answers[0]
-        await (await dial(server.port, TARGET)).aclose()
-        await deserted(server)
+        await pairs.connect(TARGET)
 
 
 async def test_the_application_is_asked_once_disconnects_are_heard(
-    patient_clock: MockClock,
+    autojump_clock: MockClock,
 ) -> None:
     backend, door = AskedBackend(), Door()
     door.let.set()
-    async with open_hub(backend) as hub, serving(hub=hub, admit=door.admit) as server:
+    async with open_hub(backend) as hub, open_pairs(hub=hub, admit=door.admit) as pairs:
         backend.go_away()
         async with trio.open_nursery() as nursery:
 
@@ -377,18 +357,17 @@ async def test_the_application_is_asked_once_disconnects_are_heard(
                 backend.come_back()
 
             nursery.start_soon(come_back)
-            peer = await dial(server.port, TARGET)
-        await peer.aclose()
+            peer = await pairs.connect(TARGET)
+        await peer.close()
         backend.go_away()
-        answer = await ask(server.port, request())
-        assert status(answer) == 503
-        assert b"backend is away" in answer
-        await deserted(server)
+        answer = await declined(pairs, TARGET)
+        assert answer.status == 503
+        assert answer.body.startswith(b"backend is away")
 
 
 async def test_nothing_is_asked_of_the_backend_where_nobody_has_a_name() -> None:
     backend = AskedBackend()
-    async with open_hub(backend) as hub, serving(hub=hub):
+    async with open_hub(backend) as hub, open_pairs(hub=hub):
         await trio.testing.wait_all_tasks_blocked()
         assert backend.asked == []
 
@@ -399,10 +378,8 @@ async def test_a_hub_disconnects_at_the_servers_of_others(valkey: Broker, prefix
     url = f"{valkey.url}?prefix={prefix}"
     with trio.fail_after(60):
         async with open_hub(url) as other, open_hub(url) as hub:
-            async with serving(hub=hub, admit=as_bob) as server:
-                peer = await dial(server.port, TARGET)
+            async with open_pairs(hub=hub, admit=as_bob) as pairs:
+                peer = await pairs.connect(TARGET)
                 await other.disconnect(user="bob", code=4003, block=1000)
-                assert await peer.closed() == Close(4003, "disconnected")
-                await peer.aclose()
-                assert status(await ask(server.port, request())) == 403
-                await deserted(server)
+                assert await peer.wait_closed() == (4003, "disconnected")
+                assert (await declined(pairs, TARGET)).status == 403

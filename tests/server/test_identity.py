@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,10 +11,10 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.harness import idle
+from tests.support.pairs import declined, hub_pairs
 from trio_beat import (
     Connection,
     EndReason,
-    HandshakeDeclined,
     Identity,
     Permissions,
     Refused,
@@ -24,23 +22,9 @@ from trio_beat import (
     channel_key,
     open_hub,
 )
-from trio_beat.testing import Pairs, open_pair, open_pairs
+from trio_beat.testing import open_pair, open_pairs
 
 BOB = Identity(user="bob", groups=["staff"], session="k3y", info={"age": 5})
-
-
-@asynccontextmanager
-async def hub_pairs(**options: Any) -> AsyncIterator[Pairs]:
-    """A server with a hub of its own."""
-    async with open_hub() as hub, open_pairs(hub=hub, **options) as pairs:
-        yield pairs
-
-
-async def declined(pairs: Pairs, target: str) -> HandshakeDeclined:
-    """Open a connection that is declined."""
-    with pytest.raises(HandshakeDeclined) as caught:
-        await pairs.connect(target)
-    return caught.value
 
 
 @pytest.fixture
