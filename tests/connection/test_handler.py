@@ -10,10 +10,11 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Close, Frame, Opcode
 
-from tests.support.harness import echo, idle, linked, take_all, tcp_pair
-from trio_beat import Closed, ConnectionClosed, EndReason, Message
+from tests.support.harness import echo, idle, linked, take_all
+from trio_beat import Closed, ConnectionClosed, EndReason, Limits, Message
 from trio_beat._connection.connection import Connection
 from trio_beat._connection.ending import CLOSE_TIMEOUT
+from trio_beat.testing import open_pair
 
 
 class TestPeerCloses:
@@ -26,14 +27,12 @@ class TestPeerCloses:
                 received.append(message)
             received.append("end")
 
-        async with linked(handler) as link:
+        async with open_pair(handler) as peer:
             for number in range(5):
-                await link.peer.send_text(str(number))
-            await link.peer.send_close()
-            await link.answer_close()
-            await link.ended()
+                await peer.send(str(number))
+            await peer.close()
             assert received == ["0", "1", "2", "3", "4", "end"]
-            assert link.ended_at == 2.5
+            assert trio.current_time() == 2.5
 
     async def test_the_handler_gets_it_also_where_the_peer_cannot_be_answered(
         self, autojump_clock: MockClock
@@ -61,24 +60,18 @@ class TestPeerCloses:
                 pass
             await trio.sleep_forever()
 
-        async with linked(handler) as link:
+        async with open_pair(handler) as peer:
             await trio.sleep(1)
-            await link.peer.send_close()
-            assert await link.peer.closed() == Close(1000, "")
-            await link.peer.aclose()
-            await link.ended()
-            assert link.ended_at == 1 + CLOSE_TIMEOUT
+            assert await peer.close() == (1000, "")
+            assert trio.current_time() == 1 + CLOSE_TIMEOUT
 
     async def test_a_handler_that_does_not_read_ends_at_once(
         self, autojump_clock: MockClock
     ) -> None:
-        async with linked(idle) as link:
+        async with open_pair(idle) as peer:
             await trio.sleep(1)
-            await link.peer.send_close()
-            assert await link.peer.closed() == Close(1000, "")
-            await link.peer.aclose()
-            await link.ended()
-            assert link.ended_at == 1
+            assert await peer.close() == (1000, "")
+            assert trio.current_time() == 1
 
     async def test_the_answer_does_not_wait_for_the_handler(
         self, autojump_clock: MockClock
@@ -87,13 +80,13 @@ class TestPeerCloses:
             async for _ in connection:
                 await trio.sleep_forever()
 
-        async with linked(handler) as link:
+        async with open_pair(handler) as peer:
             await trio.sleep(1)
-            await link.peer.send_text("takes for ever")
-            await link.peer.send_close()
-            await link.peer.closed()
-            assert trio.current_time() == 1
-            assert link.running
+            await peer.send("takes for ever")
+            with trio.move_on_after(0.5) as waiting:
+                await peer.close()
+            assert waiting.cancelled_caught
+            assert peer.closed == (1000, "")
 
     async def test_the_answer_does_not_wait_behind_messages(
         self, autojump_clock: MockClock
@@ -111,11 +104,12 @@ class TestPeerCloses:
             # The last that waited was dropped too, unless the socket had some of it.
             assert sizes in ([10_000] * clogged, [10_000] * (clogged - 1))
 
-    async def test_a_reset_is_a_lost_connection(self, patient_clock: MockClock) -> None:
-        async with linked(pair=tcp_pair) as link:
-            await link.peer.reset()
-            assert (await link.ended()).by is EndReason.LOST
-            assert link.error is None
+    async def test_a_reset_is_a_lost_connection(self, autojump_clock: MockClock) -> None:
+        async with open_pair(idle) as peer:
+            peer.cut()
+            await wait_all_tasks_blocked()
+            assert peer.connection.closed is not None
+            assert peer.connection.closed.by is EndReason.LOST
 
     async def test_a_peer_that_is_gone_before_it_was_admitted_is_lost(
         self, autojump_clock: MockClock
@@ -179,13 +173,11 @@ class TestPeerCloses:
                 await nursery.start(work, connection)
                 nursery.start_soon(wait_in_vain, connection)
 
-        async with linked(handler) as link:
+        async with open_pair(handler) as peer:
             await wait_all_tasks_blocked()
-            await link.peer.send_text("work")
+            await peer.send("work")
             await trio.sleep(2)
-            await link.peer.send_close()
-            await link.peer.closed()
-            await link.ended()
+            await peer.close()
             assert done == [4]
 
     async def test_a_task_that_has_ended_is_not_waited_for(self, autojump_clock: MockClock) -> None:
@@ -199,27 +191,22 @@ class TestPeerCloses:
                 nursery.start_soon(take_one, connection)
             await trio.sleep_forever()
 
-        async with linked(handler) as link:
-            await link.peer.send_text("x")
+        async with open_pair(handler) as peer:
+            await peer.send("x")
             await trio.sleep(1)
-            await link.peer.send_close()
-            await link.peer.closed()
-            await link.peer.aclose()
-            await link.ended()
-            assert link.ended_at == 1
+            await peer.close()
+            assert trio.current_time() == 1
 
 
 class TestPeerViolates:
     async def test_what_came_before_in_the_same_read_is_answered(
         self, autojump_clock: MockClock
     ) -> None:
-        async with linked(echo) as link:
+        async with open_pair(echo) as peer:
             good = Frame(Opcode.TEXT, b"good").serialize(mask=True)
-            await link.peer.send(good + Frame(Opcode.TEXT, b"bad").serialize(mask=False))
-            assert await link.peer.text() == "good"
-            close = await link.peer.closed()
-            assert close is not None
-            assert close.code == 1002
+            await peer.send_raw(good + Frame(Opcode.TEXT, b"bad").serialize(mask=False))
+            assert await peer.receive() == "good"
+            assert (await peer.wait_closed()).code == 1002
             assert trio.current_time() == 0
 
     async def test_a_handler_that_is_behind_has_five_seconds(
@@ -229,12 +216,10 @@ class TestPeerViolates:
             async for _ in connection:
                 await trio.sleep_forever()
 
-        async with linked(handler) as link:
-            await link.peer.send_text("takes for ever")
-            await link.peer.send(Frame(Opcode.TEXT, b"bad").serialize(mask=False))
-            close = await link.peer.closed()
-            assert close is not None
-            assert close.code == 1002
+        async with open_pair(handler) as peer:
+            await peer.send("takes for ever")
+            await peer.send_raw(Frame(Opcode.TEXT, b"bad").serialize(mask=False))
+            assert (await peer.wait_closed()).code == 1002
             assert trio.current_time() == CLOSE_TIMEOUT
 
 
@@ -243,23 +228,22 @@ class TestHandlerEnds:
         async def handler(connection: Connection) -> None:
             await trio.sleep(1)
 
-        async with linked(handler) as link:
-            assert await link.answer_close() == Close(1000, "")
-            assert await link.ended() == Closed(EndReason.HANDLER, 1000, "")
-            assert link.ended_at == 1
-            assert link.error is None
+        async with open_pair(handler) as peer:
+            assert await peer.wait_closed() == (1000, "")
+            assert peer.connection.closed == Closed(EndReason.HANDLER, 1000, "")
+            assert trio.current_time() == 1
 
     async def test_raising_is_1011_and_propagates(self, autojump_clock: MockClock) -> None:
         async def handler(connection: Connection) -> None:
             await trio.sleep(1)
             raise ZeroDivisionError
 
-        async with linked(handler) as link:
-            assert await link.peer.closed() == Close(1011, "internal error")
-            assert await link.ended() == Closed(EndReason.HANDLER, 1011, "internal error")
-            assert link.ended_at == 1
-            with pytest.RaisesGroup(ZeroDivisionError):
-                raise link.error or AssertionError
+        with pytest.raises(ZeroDivisionError):
+            async with open_pair(handler) as peer:
+                await trio.sleep_forever()
+        assert peer.closed == (1011, "internal error")
+        assert peer.connection.closed == Closed(EndReason.HANDLER, 1011, "internal error")
+        assert trio.current_time() == 1
 
     async def test_raising_after_the_peer_closed_propagates_too(
         self, autojump_clock: MockClock
@@ -269,23 +253,21 @@ class TestHandlerEnds:
                 pass
             raise ZeroDivisionError
 
-        async with linked(handler) as link:
-            await wait_all_tasks_blocked()
-            await link.peer.send_close(1001)
-            assert await link.ended() == Closed(EndReason.PEER, 1001, "")
-            with pytest.RaisesGroup(ZeroDivisionError):
-                raise link.error or AssertionError
+        with pytest.raises(ZeroDivisionError):
+            async with open_pair(handler) as peer:
+                await wait_all_tasks_blocked()
+                await peer.close(1001)
+        assert peer.connection.closed == Closed(EndReason.PEER, 1001, "")
 
     async def test_sending_to_a_peer_that_has_closed_is_an_everyday_event(
         self, autojump_clock: MockClock
     ) -> None:
-        async with linked(echo) as link:
+        async with open_pair(echo) as peer:
             close = Frame(Opcode.CLOSE, Close(1001, "").serialize()).serialize(mask=True)
-            await link.peer.send(Frame(Opcode.TEXT, b"x").serialize(mask=True) + close)
-            assert await link.answer_close() == Close(1001, "")
-            assert await link.ended() == Closed(EndReason.PEER, 1001, "")
-            assert link.ended_at == 0
-            assert link.error is None
+            await peer.send_raw(Frame(Opcode.TEXT, b"x").serialize(mask=True) + close)
+            assert await peer.wait_closed() == (1001, "")
+            assert peer.connection.closed == Closed(EndReason.PEER, 1001, "")
+            assert trio.current_time() == 0
 
     async def test_sending_to_another_peer_that_has_closed_ends_this_handler_only(
         self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
@@ -312,20 +294,19 @@ class TestHandlerEnds:
             await connection.aclose(4001, "bye")
             after.append(True)
 
-        async with linked(handler) as link:
-            assert await link.answer_close() == Close(4001, "bye")
-            assert await link.ended() == Closed(EndReason.HANDLER, 4001, "bye")
+        async with open_pair(handler) as peer:
+            assert await peer.wait_closed() == (4001, "bye")
+            assert peer.connection.closed == Closed(EndReason.HANDLER, 4001, "bye")
             assert not after
 
     async def test_aclose_that_is_cancelled_closes_all_the_same(
         self, autojump_clock: MockClock
     ) -> None:
-        async with linked() as link:
-            await trio.sleep(1)
+        async with open_pair(idle) as peer:
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await link.connection.aclose()
-            assert await link.answer_close() == Close(1000, "")
+                await peer.connection.aclose()
+            assert await peer.wait_closed() == (1000, "")
 
     @pytest.mark.parametrize(
         ("code", "reason"), [(1005, ""), (1006, ""), (999, ""), (1000, "é" * 62)]
@@ -333,11 +314,10 @@ class TestHandlerEnds:
     async def test_aclose_with_what_may_not_be_sent_closes_nothing(
         self, code: int, reason: str, autojump_clock: MockClock
     ) -> None:
-        async with linked() as link:
-            await trio.sleep(1)
+        async with open_pair(idle) as peer:
             with pytest.raises(ValueError, match="close"):
-                await link.connection.aclose(code, reason)
-            assert link.connection.closed is None
+                await peer.connection.aclose(code, reason)
+            assert peer.connection.closed is None
 
     @pytest.mark.parametrize("behind", ["close", "violation"])
     async def test_with_the_peer_s_end_behind_a_message_that_it_did_not_take(
@@ -346,16 +326,13 @@ class TestHandlerEnds:
         async def handler(connection: Connection) -> None:
             await trio.sleep(1)
 
-        async with linked(handler, inbound=1) as link:
+        async with open_pair(handler, limits=Limits(inbound=1)) as peer:
             close = Frame(Opcode.CLOSE, Close(1001, "").serialize()).serialize(mask=True)
             text = Frame(Opcode.TEXT, b"x").serialize(mask=True)
-            await link.peer.send(3 * text + (close if behind == "close" else b"\xff\xff"))
-            assert await link.peer.closed() == Close(1000, "")
-            assert await link.peer.frame() is None
-            await link.peer.aclose()
-            assert await link.ended() == Closed(EndReason.HANDLER, 1000, "")
-            assert link.ended_at == 1
-            assert link.error is None
+            await peer.send_raw(3 * text + (close if behind == "close" else b"\xff\xff"))
+            assert await peer.wait_closed() == (1000, "")
+            assert peer.connection.closed == Closed(EndReason.HANDLER, 1000, "")
+            assert trio.current_time() == 1
 
 
 class TestHandlerErrorsThatClose:
@@ -366,11 +343,10 @@ class TestHandlerErrorsThatClose:
             async for message in connection:
                 raise KeyError(message)
 
-        async with linked(handler, handler_errors="close") as link:
-            await link.peer.send_text("x")
-            assert await link.answer_close() == Close(1011, "internal error")
-            assert await link.ended() == Closed(EndReason.HANDLER, 1011, "internal error")
-            assert link.error is None
+        async with open_pair(handler, handler_errors="close") as peer:
+            await peer.send("x")
+            assert await peer.wait_closed() == (1011, "internal error")
+            assert peer.connection.closed == Closed(EndReason.HANDLER, 1011, "internal error")
         (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], KeyError)
@@ -382,10 +358,8 @@ class TestHandlerErrorsThatClose:
             closed = Closed(EndReason.PEER, 1000, "")
             raise ExceptionGroup("", [ConnectionClosed(closed), KeyError(1), KeyError(2)])
 
-        async with linked(handler, handler_errors="close") as link:
-            assert await link.answer_close() == Close(1011, "internal error")
-            await link.ended()
-            assert link.error is None
+        async with open_pair(handler, handler_errors="close") as peer:
+            assert await peer.wait_closed() == (1011, "internal error")
         assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
 
     async def test_what_is_no_error_goes_on(self, autojump_clock: MockClock) -> None:
@@ -393,6 +367,6 @@ class TestHandlerErrorsThatClose:
             await trio.sleep(1)
             raise BaseExceptionGroup("", [SystemExit(3), KeyError(1)])
 
-        with pytest.RaisesGroup(SystemExit, flatten_subgroups=True):
-            async with linked(handler, handler_errors="close") as link:
-                await link.ended()
+        with pytest.raises(SystemExit):
+            async with open_pair(handler, handler_errors="close"):
+                await trio.sleep_forever()
