@@ -83,7 +83,15 @@ def test_both_functions_and_methods_were_looked_at() -> None:
 #: What only an ASGI application, the bundled server or a client needs.
 UNNEEDED = {
     *("hypercorn", "h2", "hpack", "hyperframe", "priority", "h11", "wsproto", "trio_websocket"),
-    *("starlette", "anyio", "pydantic", "pydantic_core", "pydantic_settings", "pythonjsonlogger"),
+    *(
+        "pytest",
+        "starlette",
+        "anyio",
+        "pydantic",
+        "pydantic_core",
+        "pydantic_settings",
+        "pythonjsonlogger",
+    ),
 }
 _LOADED = f"""
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -22,8 +23,9 @@ from trio_beat import (
     Request,
     ServerUnavailable,
     open_hub,
+    serve,
 )
-from trio_beat.testing import PeerClosed, cancelled_at, open_pair, open_pairs
+from trio_beat.testing import PeerClosed, ServeOptions, cancelled_at, open_pair, open_pairs
 
 
 class TestOpening:
@@ -153,6 +155,10 @@ class TestOpening:
             async with open_pair(**{"handler": idle, **arguments}):
                 raise AssertionError
         assert text in str(caught.value)
+
+
+def test_options_are_those_of_serve() -> None:
+    assert ServeOptions.__annotations__.keys() <= inspect.signature(serve).parameters.keys()
 
 
 class TestSeveral:

@@ -214,7 +214,9 @@ class ClientEnd:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
         if self._handshake is not None:
-            self._failure = self._failure or self._handshake.lost(self.over or "cancelled")
+            self._failure = self._failure or self._handshake.lost(
+                f"this peer {self.over or 'has ended'}"
+            )
             self._handshake = None
         self._end(SeenClose(_ABNORMAL, ""))
         self.ended.set()
