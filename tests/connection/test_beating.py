@@ -18,6 +18,7 @@ from tests.support.harness import FIRST_BEAT, INTERVAL, echo, linked, take_all, 
 from tests.support.peer import Peer
 from trio_beat import Closed, EndReason, Heartbeat, Message
 from trio_beat._connection.connection import Connection
+from trio_beat.testing import open_pair
 
 HEARTBEAT = Heartbeat(INTERVAL, misses=3, message="--heartbeat--")
 IMPATIENT = Heartbeat(INTERVAL, misses=1)
@@ -110,10 +111,10 @@ class TestTextHeartbeat:
         assert beats == [FIRST_BEAT + beat * INTERVAL for beat in range(10)]
 
     async def test_of_the_peer_goes_no_further(self, autojump_clock: MockClock) -> None:
-        async with linked(echo, heartbeat=HEARTBEAT) as link:
-            await link.peer.send_text("--heartbeat--")
-            await link.peer.send_text("x")
-            assert await link.peer.text() == "x"
+        async with open_pair(echo, heartbeat=HEARTBEAT) as peer:
+            await peer.send("--heartbeat--")
+            await peer.send("x")
+            assert await peer.receive() == "x"
             assert trio.current_time() == 0
 
     async def test_of_the_peer_proves_life(self, autojump_clock: MockClock) -> None:
@@ -130,14 +131,14 @@ class TestTextHeartbeat:
     async def test_that_is_only_quoted_is_delivered(
         self, text: str, autojump_clock: MockClock
     ) -> None:
-        async with linked(echo, heartbeat=HEARTBEAT) as link:
-            await link.peer.send_text(text)
-            assert await link.peer.text() == text
+        async with open_pair(echo, heartbeat=HEARTBEAT) as peer:
+            await peer.send(text)
+            assert await peer.receive() == text
 
     async def test_in_binary_is_a_message(self, autojump_clock: MockClock) -> None:
-        async with linked(echo, heartbeat=HEARTBEAT) as link:
-            await link.peer.send_frame(Opcode.BINARY, b"--heartbeat--")
-            assert await link.peer.frame() == Frame(Opcode.BINARY, b"--heartbeat--")
+        async with open_pair(echo, heartbeat=HEARTBEAT) as peer:
+            await peer.send(b"--heartbeat--")
+            assert await peer.receive() == b"--heartbeat--"
 
     async def test_is_neither_sent_nor_expected_when_off(self, autojump_clock: MockClock) -> None:
         async with linked(echo) as link:
@@ -272,11 +273,10 @@ class TestDeadAfterMisses:
             assert link.running
 
     async def test_a_peer_that_answers_lives(self, autojump_clock: MockClock) -> None:
-        async with linked(heartbeat=IMPATIENT) as link, trio.open_nursery() as nursery:
-            nursery.start_soon(link.answer)
+        async with open_pair(take_all, heartbeat=IMPATIENT) as peer:
             await trio.sleep(100 * INTERVAL)
-            assert link.running
-            nursery.cancel_scope.cancel()
+            assert peer.pings == 100
+            assert peer.closed is None
 
     async def test_a_dead_peer_that_took_nothing_ends_alone(
         self, autojump_clock: MockClock

@@ -10,25 +10,24 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Frame, Opcode
 
-from tests.support.harness import FIRST_BEAT, INTERVAL, echo, linked, take_all
-from trio_beat import Closed, ConnectionClosed, EndReason, Message
+from tests.support.harness import FIRST_BEAT, INTERVAL, echo, idle, linked, take_all
+from trio_beat import Closed, ConnectionClosed, EndReason, Heartbeat, Message
 from trio_beat._connection.connection import Connection
+from trio_beat.testing import open_pair
 
 
 class TestMessages:
     async def test_keep_their_type_both_ways(self, autojump_clock: MockClock) -> None:
-        async with linked(echo) as link:
-            await link.peer.send_frame(Opcode.TEXT, "é".encode())
-            assert await link.peer.text() == "é"
-            await link.peer.send_frame(Opcode.BINARY, b"\xff")
-            frame = await link.peer.frame()
-            assert frame == Frame(Opcode.BINARY, b"\xff")
+        async with open_pair(echo) as peer:
+            for message in ("é", b"\xff"):
+                await peer.send(message)
+                assert await peer.receive() == message
 
     async def test_keep_their_order(self, autojump_clock: MockClock) -> None:
-        async with linked(echo) as link:
+        async with open_pair(echo) as peer:
             for number in range(100):
-                await link.peer.send_text(str(number))
-            assert [await link.peer.text() for _ in range(100)] == list(map(str, range(100)))
+                await peer.send(str(number))
+            assert [await peer.receive() for _ in range(100)] == list(map(str, range(100)))
 
     async def test_that_came_with_the_handshake_are_the_first(
         self, autojump_clock: MockClock
@@ -191,21 +190,21 @@ class TestReceiving:
                 await connection.receive()
             received.append(caught.value.closed)
 
-        async with linked(handler) as link:
-            await link.peer.send_text("x")
-            await link.peer.send_close(1001, "bye")
-            await wait_all_tasks_blocked()
+        async with open_pair(handler) as peer:
+            await peer.send("x")
+            await peer.close(1001, "bye")
             assert received == ["x", Closed(EndReason.PEER, 1001, "bye")]
 
     async def test_from_elsewhere_ends_with_the_connection(self, autojump_clock: MockClock) -> None:
-        async with linked() as link, trio.open_nursery() as nursery:
+        async with open_pair(idle) as peer, trio.open_nursery() as nursery:
 
             async def receive() -> None:
                 with pytest.raises(ConnectionClosed):
-                    await link.connection.receive()
+                    await peer.connection.receive()
 
             nursery.start_soon(receive)
-            await link.ended()
+            await wait_all_tasks_blocked()
+            await peer.close()
             nursery.start_soon(receive)
 
 
@@ -215,14 +214,15 @@ class TestStatistics:
             assert link.connection.statistics() == (0, None, 0, 0)
 
     async def test_missed_beats(self, autojump_clock: MockClock) -> None:
-        async with linked() as link:
+        async with open_pair(idle, heartbeat=Heartbeat(INTERVAL)) as peer:
+            peer.fall_silent()
             await trio.sleep(FIRST_BEAT + INTERVAL + 1)
-            assert link.connection.statistics().missed_beats == 1
+            assert peer.connection.statistics().missed_beats == 1
             await trio.sleep(INTERVAL)
-            assert link.connection.statistics().missed_beats == 2
-            await link.peer.send_frame(Opcode.PONG)
+            assert peer.connection.statistics().missed_beats == 2
+            await peer.send("a sign of life")
             await wait_all_tasks_blocked()
-            assert link.connection.statistics().missed_beats == 0
+            assert peer.connection.statistics().missed_beats == 0
 
 
 class TestNames:
