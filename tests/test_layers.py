@@ -92,7 +92,7 @@ WITHIN: Final = {
         ("logs", "settings", "worker"),
         ("extras", "sources"),
         ("arguments",),
-        ("checks.section", "descriptors", "signals", "streams", "title", "unix"),
+        ("checks.section", "descriptors", "signals", "streams", "title"),
         ("checks.__init__",),
     ),
     "_connection": (
@@ -118,8 +118,9 @@ WITHIN: Final = {
         ("gate",),
         ("consumers", "disconnects", "origins"),
         ("blocks", "parts", "proxies", "refusals"),
-        ("http_pace", "http_protocol", "http_tasks", "lifespan", "listeners", "pending"),
-        ("places",),
+        ("http_pace", "http_protocol", "http_tasks", "lifespan", "endpoints", "pending"),
+        ("listeners", "places"),
+        ("given", "unix"),
         ("limited", "limits"),
     ),
     "testing": (

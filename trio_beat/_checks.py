@@ -7,6 +7,7 @@ message names the argument, its value, and what is allowed.
 from __future__ import annotations
 
 import math
+import os
 import re
 import ssl
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typing import Final
 #: The name of a header, a subprotocol (RFC 9110, section 5.6.2).
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LAST_PORT: Final = 65535
+_ALL_MODES: Final = 0o777
 #: Seconds, some 30,000 years: small enough that no computation with them overflows.
 LONGEST: Final = 10**12
 #: Missed beats in a row, for the same reason.
@@ -150,3 +152,25 @@ def check_hosts(value: str | Iterable[str] | None) -> list[str]:
     for name in names:
         check_kind("host", name, str, "a text, several, or None")
     return names
+
+
+def check_path(name: str, value: str | os.PathLike[str]) -> str:
+    """Check the path of a Unix socket, and return it as a text."""
+    check_kind(name, value, (str, os.PathLike), "a path, or None")
+    path = os.fspath(value)
+    check_kind(name, path, str, "a path of text, or None")
+    if not path:
+        raise ValueError(f"{name} is empty; it must be a path")
+    if path[0] in "@\0":
+        text = "an abstract socket has no mode, and lets in every user of the machine"
+        raise ValueError(f"{name} is {path!r}; {text}: give a path, such as './@x', or open it")
+    if "\0" in path:
+        raise ValueError(f"{name} is {path!r}; no path has a NUL")
+    return path
+
+
+def check_mode(name: str, value: int) -> None:
+    """Check the mode of a file (chmod(2)); 660 is not what 0o660 is."""
+    check_kind(name, value, int, "a mode, such as 0o660")
+    if not 0 <= value <= _ALL_MODES:
+        raise ValueError(f"{name} is {value!r}; it must be from 0 to 0o777, such as 0o660")

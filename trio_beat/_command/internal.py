@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from .._heartbeat import Heartbeat
 from .._log import get_logger
+from .._server.endpoints import open_path
 from .._server.lifespan import ASGIApp
 from .._server.limits import Limits
 from .._server.listeners import describe, open_listeners_of_workers
@@ -24,13 +25,12 @@ from .arguments import ConfigurationError, cannot_listen
 from .exposure import is_loopback
 from .settings import Settings
 
-if sys.platform != "win32":
-    from .unix import listening_unix
-
 _log = get_logger("trio_beat")
 
 _UNIX: Final = "unix:"
 _TCP: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:]+):(?P<port>[0-9]{1,5})")
+#: Tokens are sent there: it is for this user alone.
+_OWN_MODE: Final = 0o600
 _LAST_PORT: Final = 65535
 #: Nobody beats there.
 _RARELY: Final = Heartbeat(3600)
@@ -84,8 +84,8 @@ def listening(bind: str | None, workers: int) -> Iterator[list[list[socket.socke
         if bind is not None:
             place = parse_place(bind)
             try:
-                if place.path and sys.platform != "win32":
-                    opened = [[stack.enter_context(listening_unix(place.path))]] * workers
+                if place.path:
+                    opened = [[open_path(place.path, _OWN_MODE)]] * workers
                 else:
                     opened = open_listeners_of_workers(place.port, place.host, workers)
             except OSError as exc:

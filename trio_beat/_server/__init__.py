@@ -3,7 +3,10 @@
 ::
 
     server          serve and Server: the nurseries, from the listeners to the end of the grace time
+    endpoints       where it listens: a port, a path, sockets that it is given
     listeners       names and addresses, and the sockets for them
+    unix            a socket at a path, and its file
+    given           sockets that are open already
     accepting       new sockets from a listener
     peers           one task for each socket; what contains its faults; draining
     pending         a socket whose first request has yet to be read: TCP, TLS

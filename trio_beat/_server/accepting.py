@@ -10,6 +10,8 @@ from typing import Final
 import trio
 
 from .._log import get_logger
+from .._transports.kernel import set_up_accepted
+from .given import is_tcp
 
 _log = get_logger("trio_beat.server")
 
@@ -27,13 +29,15 @@ async def accept_forever(listener: socket.socket, take: Callable[[socket.socket]
         listener: listens, non-blocking.
         take: called with each new socket, which it owns from then on.
     """
-    exhausted = False
+    exhausted, local = False, not is_tcp(listener)
     while True:
         await trio.lowlevel.wait_readable(listener)
         try:
             for _ in range(_ACCEPT_TURN):
                 sock, _ = listener.accept()
                 exhausted = False
+                if local:
+                    set_up_accepted(sock)
                 take(sock)
         except BlockingIOError:
             continue

@@ -18,6 +18,7 @@ requests under way are answered; what is left at the end of it is cancelled.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -41,10 +42,11 @@ from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
 from .admission import Admission
+from .endpoints import LOOPBACK, open_endpoints
 from .gate import Admit, RefuseBy
+from .given import is_tcp, unix_name
 from .lifespan import ASGIApp, Lifespan
 from .limits import Limits, ServerStatistics
-from .listeners import open_listeners
 from .origins import Origins
 from .parts import Parts
 from .peers import Peers
@@ -56,10 +58,12 @@ class Server:
     """A running server; `serve` makes it.
 
     Attributes:
-        addresses: where it listens.
+        addresses: where it listens over TCP.
+        paths: where it listens over Unix sockets; ``@`` and a name for one without a path.
     """
 
     addresses: list[tuple[str, int]]
+    paths: list[str]
 
     def __init__(
         self,
@@ -131,7 +135,13 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port; `serve` listens on the same one on all addresses."""
+        """The TCP port, the same on all addresses; sockets that were given may have others.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if not self.addresses:
+            raise RuntimeError(f"the server has no TCP port; it listens on {self.paths}")
         return self.addresses[0][1]
 
     @property
@@ -191,9 +201,8 @@ class Server:
             listeners: sockets that listen, non-blocking; they are closed on the way out.
             task_status: gets this server once it accepts.
         """
-        names = [listener.getsockname() for listener in listeners]
-        # The name of a Unix socket is its path.
-        self.addresses = [name[:2] for name in names if isinstance(name, tuple)]
+        self.addresses = [it.getsockname()[:2] for it in listeners if is_tcp(it)]
+        self.paths = [unix_name(it) for it in listeners if not is_tcp(it)]
         with self._parts.poller, contextlib.ExitStack() as listening:
             for listener in listeners:
                 set_up(listener, self._service.shared.heartbeat.patience)
@@ -252,10 +261,13 @@ class Server:
 
 async def serve(
     handler: Handler | None,
-    port: int,
+    port: int | None = None,
     *,
+    host: str | Sequence[str] | None = LOOPBACK,
+    uds: str | os.PathLike[str] | None = None,
+    uds_mode: int = 0o660,
+    sockets: Sequence[socket.socket] = (),
     handler_errors: Literal["raise", "close"] = "raise",
-    host: str | Sequence[str] | None = "127.0.0.1",
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - immutable
     hub: Hub | None = None,
     admit: Callable[[Request], Awaitable[Identity | None]] | None = None,
@@ -273,9 +285,10 @@ async def serve(
     observer: Observer | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve WebSockets on a TCP port, until cancelled or drained.
+    """Serve WebSockets, until cancelled or drained.
 
-    Each connection is a task with a nursery inside. `handler` runs in that nursery, and is
+    It listens on a TCP port, at a path (unix(7)), with sockets that are open already, or all of
+    them. Each connection is a task with a nursery inside. `handler` runs in that nursery, and is
     cancelled when the connection ends. An exception that it raises closes its connection with 1011
     and propagates out of here, as with `trio.serve_tcp`, unless `handler_errors` says otherwise.
     `ConnectionClosed` does not propagate: the end of one connection must not end the server. An
@@ -285,11 +298,17 @@ async def serve(
     Args:
         handler: an async function, called with each `Connection`; when it returns the connection
             is closed with 1000. None: connections do what their URLs ask for of `hub`.
-        port: TCP port; 0: the system chooses one, which `Server.port` tells.
-        handler_errors: ``raise``: what a handler raises propagates. ``close``: it is logged with
-            its traceback, counted, and ends its own connection only.
+        port: TCP port; 0: the system chooses one, which `Server.port` tells. None: there is no TCP
+            but that of `sockets`.
         host: name or address to listen on, or several; None, or an empty one: all addresses, of
             IPv4 and IPv6; ``::`` likewise, where the system must have IPv6.
+        uds: path of a Unix socket. One that an ended server has left is replaced. It is removed
+            when the server drains or ends, where it is still this one. None: there is none.
+        uds_mode: of its file; who may write to it, may connect.
+        sockets: those that listen already, or are bound: of TCP, or Unix sockets. The server takes
+            them over, and closes them when it drains or ends; a path of theirs stays.
+        handler_errors: ``raise``: what a handler raises propagates. ``close``: it is logged with
+            its traceback, counted, and ends its own connection only.
         heartbeat: how connections beat, and when they count as dead.
         hub: where connections subscribe and publish, as their URLs ask for. Beside a handler it
             does no more than to disconnect (`Hub.disconnect`), where there is an `admit`: then
@@ -336,11 +355,12 @@ async def serve(
         task_status: gets the `Server` once it accepts.
 
     Raises:
-        OSError: an address cannot be listened on; its ``filename`` says which.
+        OSError: an address cannot be listened on; its ``filename`` says which. For a path in use,
+            or one that is no socket, see `uds`: it is left alone.
         StartupFailed: `app` says that it did not start, or took too long.
         TypeError: an argument is of another type.
-        ValueError: an argument can never be right, there is neither `handler` nor `hub`, or
-            there are `permissions` beside a handler.
+        ValueError: an argument can never be right, there is neither `handler` nor `hub`, there are
+            `permissions` beside a handler, or there is nowhere to listen.
     """
     check_prefix(path_prefix)
     server = Server(
@@ -362,5 +382,5 @@ async def serve(
         grace=grace,
         observer=observer,
     )
-    listeners = await open_listeners(port, host)
+    listeners = await open_endpoints(port, host, uds, uds_mode, sockets)
     await server.run(listeners, task_status=task_status)

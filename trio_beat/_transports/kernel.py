@@ -1,11 +1,13 @@
-"""What the kernel knows of a TCP socket's peer.
+"""What the kernel knows of a socket's peer.
 
-Linux tells most (`tcp_info`). Where it does not, only what the socket takes tells of the peer:
+Linux tells most of TCP (`tcp_info`). Where it does not, and over Unix sockets, only what the socket
+takes tells of the peer:
 
 1. What lies before a PING waits in the outbox, and little of it in the kernel (`set_up`): while the
    socket takes some of it, the silence is excused, since the peer has not come to the PING. So no
    peer is dropped that takes `_LITTLE` bytes within the time that it may be silent; and one that
    takes nothing goes in its time, since a dead peer's socket is full soon.
+   Of a Unix socket Linux tells what the peer has not read, and less of it is an excuse, too.
 2. Nothing tells that the network loses packets: no beat is granted for that.
 3. Where the reader does not listen, only TCP itself notices that a peer is gone, when it has sent
    the PINGs again often enough: a beat's write then fails.
@@ -35,6 +37,10 @@ _RETRIES: Final = 6
 #: Bytes that the kernel holds before a PING where it does not tell of them: with 64 KiB, 600 KiB
 #: a second over a path of 100 ms.
 _LITTLE: Final = 65536
+#: The same for a Unix socket. The kernel keeps what is written in halves of it, and each counts as
+#: taken when all of it is: so much a peer is to take from one beat to the next.
+_LITTLE_OF_UNIX: Final = 16384
+_TCP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 #: How a peer over a Unix socket is called.
 LOCAL: Final = "local"
 #: To linger for no time at all: what waits is dropped, and the peer is told by a reset.
@@ -51,9 +57,11 @@ def set_up(sock: socket.socket, patience: float) -> None:
     Where the kernel does not tell what the peer has acknowledged, it is to hold little.
 
     Args:
-        sock: connected, or listening.
+        sock: connected, or listening; of a Unix socket nothing is set here.
         patience: seconds that a peer may be silent.
     """
+    if sock.family not in _TCP:
+        return
     if sys.platform == "linux":
         milliseconds = round(min(max(patience / _RETRIES, _SHORTEST), _LONGEST) * 1000)
         with contextlib.suppress(OSError):
@@ -61,6 +69,15 @@ def set_up(sock: socket.socket, patience: float) -> None:
     if not TELLS:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LITTLE)
+
+
+def set_up_accepted(sock: socket.socket) -> None:
+    """Set what a heartbeat wants of a Unix socket, which inherits nothing from its listener.
+
+    No system tells how far the peer of one has come: the kernel is to hold little.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LITTLE_OF_UNIX)
 
 
 def peer_name(sock: socket.socket) -> str:
@@ -117,6 +134,7 @@ class _Look(NamedTuple):
     unread: bool  #: the kernel held bytes of the peer's
     lossy: bool  #: since the beat before, something was retransmitted and something arrived
     known: bool = True  #: the kernel told
+    waiting: int = 0  #: what it held for the peer, where it tells no more; no bytes, but growing
 
 
 class KernelTransport(Transport):
@@ -153,9 +171,13 @@ class KernelTransport(Transport):
             self._read_on()
         now = delivery(self._socket)
         if now is None:
-            # What stood before the last PING then, and whether some of it has left the outbox.
-            moved = before is not None and min(before.acknowledged, before.before_ping) > 0
-            self._looked = _Look(0, queued, 0, held, lossy=False, known=False)
+            waiting = undelivered(self._socket)
+            # What stood before the last PING then, and whether some of it has left the outbox; or
+            # the kernel, and not all of it: then the peer has come to the PING.
+            moved = before is not None and (
+                min(before.acknowledged, before.before_ping) > 0 or 0 < waiting < before.waiting
+            )
+            self._looked = _Look(0, queued, 0, held, False, known=False, waiting=waiting)
             return moved or (held and not again)
         moved = before is not None and before.acknowledged < now.acknowledged
         self._looked = _Look(

@@ -43,10 +43,13 @@ if sys.platform == "linux" and hasattr(socket, "TCP_INFO"):
         return Delivery(probes, in_flight, acknowledged, retransmitted, last_ack / 1000)
 
     def undelivered(sock: socket.socket) -> int:
-        """How many bytes that were sent are not acknowledged (``SIOCOUTQ``, tcp(7))."""
+        """How many bytes that were sent are not acknowledged (``SIOCOUTQ``, tcp(7)).
+
+        Of a Unix socket it is the memory that the peer has not read: no less than the bytes.
+        """
         try:
             return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
-        except OSError:
+        except (OSError, ValueError):  # a closed socket has no descriptor
             return 0
 
 else:

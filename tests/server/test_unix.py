@@ -1,0 +1,175 @@
+"""A listening Unix socket and its file."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from trio_beat._server.unix import UnixListener
+
+
+def leave_stale(path: Path) -> None:
+    """Leave the file of a socket at which nobody listens any more."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+@pytest.mark.parametrize("mask", [0, 0o22, 0o777])
+def test_its_file_has_its_mode_whatever_the_mask(tmp_path: Path, mode: int, mask: int) -> None:
+    path = tmp_path / "x"
+    before = os.umask(mask)
+    try:
+        with UnixListener(str(path), mode) as listener:
+            found = path.stat().st_mode
+            assert (stat.S_ISSOCK(found), stat.S_IMODE(found)) == (True, mode)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                accepted, _ = listener.accept()
+                accepted.close()
+            assert os.listdir(tmp_path) == ["x"]
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert not path.exists()
+
+
+def test_a_stale_one_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    leave_stale(path)
+    with UnixListener(str(path), 0o600), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_one_that_is_in_use_is_left_alone(tmp_path: Path, full: bool) -> None:
+    path = str(tmp_path / "x")
+    with UnixListener(path, 0o600) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        if full:
+            listener.listen(0)
+            waiting.connect(path)
+        with pytest.raises(OSError, match="in use") as caught:
+            UnixListener(path, 0o600)
+        assert (caught.value.errno, caught.value.filename) == (errno.EADDRINUSE, path)
+        assert os.listdir(tmp_path) == ["x"]
+    assert not os.path.exists(path)
+
+
+def test_of_many_that_begin_at_once_one_gets_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for round_ in range(20):
+        if round_ % 2:
+            leave_stale(path)
+        begin = threading.Barrier(8)
+        winners: list[UnixListener] = []
+        failures: list[int | None] = []
+
+        def try_it() -> None:
+            begin.wait(60)  # noqa: B023 - all end within the round
+            try:
+                winners.append(UnixListener(str(path), 0o600))  # noqa: B023
+            except OSError as exc:
+                failures.append(exc.errno)  # noqa: B023
+
+        threads = [threading.Thread(target=try_it) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        [winner] = winners
+        with winner, socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            assert failures == [errno.EADDRINUSE] * 7
+            assert os.listdir(tmp_path) == ["x"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_that_begins_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    import fcntl
+
+    path = tmp_path / "x"
+    with open(tmp_path / "x.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another server begins to listen") as caught:
+            UnixListener(str(path), 0o600)
+    assert (caught.value.errno, caught.value.filename) == (errno.EADDRINUSE, str(path))
+    # What a server that was killed just then has left is in nobody's way.
+    with UnixListener(str(path), 0o600):
+        assert os.listdir(tmp_path) == ["x"]
+
+
+def test_what_was_put_in_its_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with UnixListener(str(path), 0o600):
+        path.unlink()
+        path.write_text("of another")
+    assert path.read_text() == "of another"
+    path.unlink()
+    with UnixListener(str(path), 0o600):
+        path.unlink()
+
+
+def test_a_path_that_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x"
+    listener = UnixListener(str(path), 0o600)
+
+    def refuse(_: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)  # root may always
+        listener.close()
+    assert listener.fileno() == -1
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == f"cannot remove {path}: Permission denied"
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    path, target = tmp_path / "x", tmp_path / "target"
+    path.symlink_to(target)
+    with pytest.raises(OSError, match="no socket"):
+        UnixListener(str(path), 0o600)
+    assert not target.exists()
+    path.unlink()
+    target.write_text("precious")
+    (tmp_path / "x.lock").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        UnixListener(str(path), 0o600)
+    assert target.read_text() == "precious"
+
+
+def test_a_path_has_a_longest_length(tmp_path: Path) -> None:
+    path = str(tmp_path / ("x" * (107 - len(os.fsencode(tmp_path)) - 1)))
+    with UnixListener(path, 0o600):
+        assert os.path.exists(path)
+    with pytest.raises(OSError, match="it has 108 bytes, a socket's at most 107") as caught:
+        UnixListener(path + "x", 0o600)
+    assert caught.value.filename == path + "x"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_that_was_forked_leaves_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    read, write = os.pipe()
+    with UnixListener(str(path), 0o600):
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+    if not pid:  # the context was left here, too
+        os.write(write, b"there" if path.exists() else b"gone")
+        os._exit(0)
+    assert os.read(read, 10) == b"there"
+    assert not path.exists()
+    os.close(read)
+    os.close(write)

@@ -1,0 +1,168 @@
+"""A listening Unix socket (unix(7)).
+
+1. Nobody connects before its file has its mode: the socket listens last. Nothing is done to the
+   umask, which other threads would have, too.
+2. The file of a socket at which nobody listens any more is replaced; anything else is left alone.
+3. Of servers that begin at once, one gets the path: they look and bind while they hold a lock.
+4. It is removed by the process that made it, and not by those that were forked from it. One that
+   another process has put in its place is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from .._log import get_logger
+
+assert sys.platform != "win32"
+
+import fcntl  # noqa: E402 - Windows has none
+
+_log = get_logger("trio_beat.server")
+
+#: Peers that may wait; the system makes it fewer where it allows less.
+_BACKLOG: Final = 65535
+#: Bytes of a path (``sun_path``), without the one that ends it.
+_LONGEST: Final = 107 if sys.platform == "linux" else 103
+#: Attempts to lock; each fails only where another server has begun or given up meanwhile.
+_ATTEMPTS: Final = 10
+
+
+class UnixListener(socket.socket):
+    """Listens at a path; closing it removes the path.
+
+    Args:
+        path: where; its folder must be there.
+        mode: of its file. Who may write to it, may connect.
+
+    Raises:
+        OSError: that cannot be; its ``filename`` is the path.
+    """
+
+    def __init__(self, path: str, mode: int) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._path, self._maker = path, os.getpid()
+        self._made: tuple[int, ...] | None = None
+        try:
+            self.setblocking(False)
+            _check_length(path)
+            with _alone(path):
+                _make_way(path)
+                self._bind(mode)
+                self.listen(_BACKLOG)
+        except OSError as exc:
+            self.close()
+            exc.filename, exc.strerror = path, exc.strerror or str(exc)
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def _bind(self, mode: int) -> None:
+        # Linux makes the file with the mode of the socket, less the umask; other systems do not let
+        # it be changed.
+        with contextlib.suppress(OSError):
+            os.fchmod(self.fileno(), mode)
+        self.bind(self._path)
+        self._made = _file(self._path)
+        if stat.S_IMODE(os.lstat(self._path).st_mode) != mode:
+            os.chmod(self._path, mode)
+
+    def close(self) -> None:
+        """Remove the path, if it is still that of this socket and process, and close."""
+        try:
+            # First: a path at which nobody listens is another server's to take.
+            self._remove()
+        finally:
+            super().close()
+
+    def _remove(self) -> None:
+        made, self._made = self._made, None
+        if made is None or os.getpid() != self._maker:
+            return
+        try:
+            if _file(self._path) == made:
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            _log.warning("cannot remove %s: %s", self._path, exc.strerror)
+
+
+def _check_length(path: str) -> None:
+    length = len(os.fsencode(path))
+    if length > _LONGEST:
+        text = f"path too long: it has {length} bytes, a socket's at most {_LONGEST}"
+        raise OSError(errno.ENAMETOOLONG, text)
+
+
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Keep other servers from the path.
+
+    The lock is a file beside it: folders are locked for other ends (systemd-tmpfiles(8)).
+    """
+    lock = f"{path}.lock"
+    held = _lock(lock)
+    try:
+        yield
+    finally:
+        os.unlink(lock)
+        os.close(held)
+
+
+def _lock(lock: str) -> int:
+    for _ in range(_ATTEMPTS):
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = _is_at(held, lock)  # if not, another server has removed it meanwhile
+        except BaseException as exc:
+            os.close(held)
+            if isinstance(exc, BlockingIOError):
+                break
+            raise
+        if ours:
+            return held
+        os.close(held)
+    raise OSError(errno.EADDRINUSE, "another server begins to listen there")
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _make_way(path: str) -> None:
+    """Remove the file of a socket at which nobody listens any more."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except BlockingIOError:  # more wait there than may
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _file(path: str) -> tuple[int, ...]:
+    """What tells a file from others: its number is given anew once it is removed."""
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino, found.st_mtime_ns
