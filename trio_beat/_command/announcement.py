@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from .._log import get_logger
+from .._server.given import is_tcp, unix_name
 from .._server.listeners import describe
 from .internal import places as internal_places
 from .settings import Settings
@@ -44,12 +45,13 @@ def _announcement(
     secure = "" if settings.tls_cert is None else "s"
     workers = "" if settings.workers == 1 else f" with {settings.workers} workers"
     lines = [f"trio-beat {version('trio-beat')} is listening{workers}"]
-    places, whole = describe(listeners)
+    places, whole = describe([listener for listener in listeners if is_tcp(listener)])
     for place in places:
         query = "subscribe-broadcast&publish-broadcast"
         lines.append(f"  page       http{secure}://{place}/")
         lines.append(f"  WebSocket  ws{secure}://{place}{settings.path_prefix}<facility>?{query}")
     if whole:
         lines.append(f"  on all addresses of this machine ({' and '.join(whole)})")
+    lines += [f"  Unix socket  {unix_name(sock)}" for sock in listeners if not is_tcp(sock)]
     lines += [f"  health and the API  {place}" for place in internal_places(internal)]
     return encoded("\n".join(lines) + "\n")

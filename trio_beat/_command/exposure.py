@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from .._log import get_logger
+from .._server.given import is_tcp
 from .settings import Settings
 
 _log = get_logger("trio_beat")
@@ -33,8 +34,9 @@ def is_open(settings: Settings) -> bool:
 
 
 def beyond_loopback(listeners: Sequence[socket.socket]) -> list[str]:
-    """The addresses of TCP listeners that not only this machine reaches."""
-    return [str(address) for address in map(_address, listeners) if not address.is_loopback]
+    """The addresses of listeners that not only this machine reaches; a Unix socket has none."""
+    addresses = [_address(listener) for listener in listeners if is_tcp(listener)]
+    return [str(address) for address in addresses if not address.is_loopback]
 
 
 def is_loopback(listener: socket.socket) -> bool:

@@ -20,7 +20,6 @@ from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
 from .._log import get_logger
 from .._server.limits import Limits
-from .._server.listeners import open_listeners
 from .._server.origins import Origins
 from .._server.server import Server
 from .._site.api import API
@@ -28,9 +27,11 @@ from .._site.app import Site, make_app, make_internal_app
 from ..auth.credentials import BEARER
 from ..backends import Backend, backend_from_url
 from .announcement import announce
-from .arguments import ConfigurationError, cannot_listen
+from .arguments import ConfigurationError
 from .exposure import warn_if_exposed
 from .internal import internal_server, listening, warn_if_readable
+from .listening import listen
+from .notify import Manager
 from .prepared import Prepared
 from .settings import Settings
 from .signals import QUITTING, RENEWING, STOPPING, caught
@@ -44,13 +45,21 @@ _log = get_logger("trio_beat")
 _COLLECT: Final = (700, 5, 200)
 
 
-async def run(settings: Settings, prepared: Prepared, worker: Worker | None = None) -> int:
+class Started(NamedTuple):
+    """What this process was started as, and with."""
+
+    worker: Worker | None = None  #: among several; None: it is the only one, and listens itself
+    inherited: Sequence[socket.socket] = ()  #: sockets; the only process takes them over
+    manager: Manager = Manager()  #: is told how the server is; not by a worker
+
+
+async def run(settings: Settings, prepared: Prepared, started: Started) -> int:
     """Serve until a signal ends it.
 
     Args:
         settings: the options.
         prepared: what they name.
-        worker: what this process is among several; None: it is the only one, and listens itself.
+        started: what this process was started as, and with.
 
     Returns:
         0 after a clean end, 1 when it was cut short.
@@ -60,6 +69,7 @@ async def run(settings: Settings, prepared: Prepared, worker: Worker | None = No
     """
     failure: ConfigurationError | None = None
     code = 1
+    worker = started.worker
     numbers = (*STOPPING, *QUITTING, *RENEWING) if worker is None else worker.obeyed()
     # Signals are caught before the server announces itself.
     with caught(numbers) as signals:
@@ -67,8 +77,9 @@ async def run(settings: Settings, prepared: Prepared, worker: Worker | None = No
             if worker is not None:
                 worker.take_signals()
                 nursery.start_soon(worker.tell_alive)
+            nursery.start_soon(started.manager.run)
             try:
-                code = await _open_and_serve(settings, prepared, worker, signals)
+                code = await _open_and_serve(settings, prepared, started, signals)
             except ConfigurationError as exc:
                 failure = exc  # the nursery would wrap it
             nursery.cancel_scope.cancel()
@@ -80,13 +91,16 @@ async def run(settings: Settings, prepared: Prepared, worker: Worker | None = No
 async def _open_and_serve(
     settings: Settings,
     prepared: Prepared,
-    worker: Worker | None,
+    started: Started,
     signals: AsyncIterator[int],
 ) -> int:
+    worker = started.worker
     with contextlib.ExitStack() as stack:
         try:
             backend = backend_from_url(settings.backend)
-            listeners = await _listen(settings) if worker is None else worker.listeners
+            listeners = (
+                await listen(settings, started.inherited) if worker is None else worker.listeners
+            )
             for listener in listeners:
                 stack.enter_context(listener)
             internal = _listen_internally(settings, worker, stack)
@@ -99,7 +113,7 @@ async def _open_and_serve(
                 served = served._replace(listeners=listeners, internal_listeners=internal)
                 gc.freeze()  # what exists already stays for good
                 gc.set_threshold(*_COLLECT)
-                return await _serve(settings, prepared, served, signals, worker)
+                return await _serve(settings, prepared, served, signals, started)
         except BackendError as exc:
             raise ConfigurationError(f"--backend: {exc}") from exc
 
@@ -111,13 +125,6 @@ def _open_hub(settings: Settings, backend: Backend) -> AbstractAsyncContextManag
         backend_lost=BackendLost(settings.backend_lost),
         backend_grace=settings.backend_grace,
     )
-
-
-async def _listen(settings: Settings) -> list[socket.socket]:
-    try:
-        return await open_listeners(settings.port, settings.host)
-    except OSError as exc:
-        raise cannot_listen(exc) from exc
 
 
 def _listen_internally(
@@ -210,11 +217,11 @@ async def _serve(
     prepared: Prepared,
     served: _Served,
     signals: AsyncIterator[int],
-    worker: Worker | None,
+    started: Started,
 ) -> int:
-    code = 1
+    code, worker = 1, started.worker
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_obey, signals, prepared, served, nursery.cancel_scope, worker)
+        nursery.start_soon(_obey, signals, prepared, served, nursery.cancel_scope, started)
         nursery.start_soon(standard_error().run)
         async with trio.open_nursery() as serving:
             if served.internal is not None:
@@ -223,6 +230,7 @@ async def _serve(
             if worker is None:
                 where = served.listeners, served.internal_listeners
                 nursery.start_soon(announce, settings, *where)
+                started.manager.ready()
             else:
                 worker.tell_ready()
                 nursery.start_soon(_drain_abandoned, worker, served)
@@ -236,18 +244,23 @@ async def _obey(
     prepared: Prepared,
     served: _Served,
     everything: trio.CancelScope,
-    worker: Worker | None,
+    started: Started,
 ) -> None:
+    worker, manager = started.worker, started.manager
     async for number in signals:
         name = signal.Signals(number).name
         if number in RENEWING:
+            manager.reloading()
             if prepared.renew() and prepared.context is not None:
                 served.public.replace_ssl_context(prepared.context)
+            manager.ready()
         elif number in QUITTING:
             _log.warning("%s, leaving at once", name)
+            manager.stopping()
             everything.cancel()
         elif not served.public.draining:
             _log.info("%s, shutting down", name)
+            manager.stopping()
             served.drain()
             if worker is not None:
                 worker.tell_leaving()

@@ -12,15 +12,17 @@ from typing import Final
 import trio
 
 from .._log import get_logger
-from .._server.listeners import open_listeners_of_workers
 from .announcement import announce_nowait
-from .arguments import ConfigurationError, cannot_listen
+from .arguments import ConfigurationError
 from .descriptors import most_sockets, raise_descriptor_limit
 from .exposure import warn_if_exposed
+from .inherited import inherited_sockets
 from .internal import listening, warn_if_readable
+from .listening import listen_for_workers
 from .logs import set_up_logging
+from .notify import find_manager
 from .prepared import Prepared
-from .process import run
+from .process import Started, run
 from .settings import Settings, load_settings
 from .streams import standard_error
 from .title import show_worker
@@ -60,17 +62,18 @@ def serve(arguments: Sequence[str]) -> int:
         _log.warning(
             "beats are %g s apart; many proxies end what is idle for 60 s", settings.interval
         )
-    if settings.workers == 1:
-        return trio.run(run, settings, prepared)
-    return _supervise(settings, prepared)
+    with contextlib.ExitStack() as stack:
+        manager = stack.enter_context(contextlib.closing(find_manager()))
+        inherited = [stack.enter_context(sock) for sock in inherited_sockets(settings.fd)]
+        started = Started(inherited=inherited, manager=manager)
+        if settings.workers == 1:
+            return trio.run(run, settings, prepared, started)
+        return _supervise(settings, prepared, started)
 
 
-def _supervise(settings: Settings, prepared: Prepared) -> int:
+def _supervise(settings: Settings, prepared: Prepared, started: Started) -> int:
     """Run the workers; in each of them, be one."""
-    try:
-        listeners = open_listeners_of_workers(settings.port, settings.host, settings.workers)
-    except OSError as exc:
-        raise cannot_listen(exc) from exc
+    listeners = listen_for_workers(settings, started.inherited)
     # In a worker, too, this is left when it ends; only the supervisor removes the file of a socket.
     with contextlib.ExitStack() as stack:
         for listener in (listener for own in listeners for listener in own):
@@ -87,9 +90,11 @@ def _supervise(settings: Settings, prepared: Prepared) -> int:
                 grace=settings.grace,
                 announce=lambda: announce_nowait(settings, listeners[0], internal[0]),
                 renew=prepared.renew,
+                manager=started.manager,
             )
         if isinstance(result, int):
             return result
+        started.manager.close()
         place = result.number - 1
         worker = replace(result, listeners=listeners[place], internal=internal[place])
         return _work(settings, prepared, worker)
@@ -104,7 +109,7 @@ def _work(settings: Settings, prepared: Prepared, worker: Worker) -> int:
         # The supervisor's are those of the last SIGHUP; the other workers may have read newer ones.
         prepared.authentication.read_again()
     try:
-        return trio.run(run, settings, prepared, worker)
+        return trio.run(run, settings, prepared, Started(worker))
     except ConfigurationError as exc:
         if worker.first:
             raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -27,22 +25,14 @@ from .._server.origins import parse_allowed
 from .._server.proxies import wrong_proxy
 from .._text import public_backend, utf8
 from .arguments import ConfigurationError, Parser
+from .places import Listening
 from .sources import EPILOG, PREFIX, ConfigFile, Environment, environment
 
 #: Options whose values are names of files: bytes, which need not be UTF-8.
-_FILES: Final = ("tls_cert", "tls_key", "jwt_key", "api_tokens", "internal_bind", "config")
-#: More is a slip of the finger.
-_MOST_WORKERS: Final = 1024
+_FILES: Final = ("tls_cert", "tls_key", "jwt_key", "api_tokens", "internal_bind", "uds", "config")
 
 
-def _cores() -> int:
-    """Cores on which this process may run, as far as the system tells."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class Settings(BaseSettings):
+class Settings(Listening):
     """The options of ``python -m trio_beat``."""
 
     model_config = SettingsConfigDict(
@@ -54,19 +44,6 @@ class Settings(BaseSettings):
         hide_input_in_errors=False,
     )
 
-    host: Annotated[list[str], NoDecode] = Field(
-        ["127.0.0.1"],
-        description="name or address to listen on; may be given several times, or with commas; "
-        "empty: all addresses",
-    )
-    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: the system chooses one")
-    workers: int = Field(
-        1,
-        ge=1,
-        le=_MOST_WORKERS,
-        description="processes that share the port, over a broker (--backend); auto: one for each "
-        "core",
-    )
     path_prefix: str = Field("/ws/", description="what the path of a WebSocket begins with")
     interval: float = Field(
         4.0,
@@ -325,14 +302,6 @@ class Settings(BaseSettings):
             return value
         return utf8(value)
 
-    @field_validator("host", mode="before")
-    @classmethod
-    def _several(cls, value: Any) -> Any:
-        hosts = [host.strip() for host in value.split(",")] if isinstance(value, str) else value
-        if hosts == [] or (isinstance(hosts, list) and "" in hosts[1:]):
-            raise ValueError("has an empty part; an empty host stands alone, for all addresses")
-        return hosts
-
     @field_validator(
         "allow", "allowed_origin", "jwt_audience", "auth_header", "trusted_proxy", mode="before"
     )
@@ -372,11 +341,6 @@ class Settings(BaseSettings):
         for text in value:
             parse_allowed(text)
         return value
-
-    @field_validator("workers", mode="before")
-    @classmethod
-    def _auto(cls, value: Any) -> Any:
-        return _cores() if value == "auto" else value
 
     @field_validator("handshake_rate", "message_rate", "byte_rate")
     @classmethod

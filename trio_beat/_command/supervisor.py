@@ -28,6 +28,7 @@ from typing import Final
 
 from .._heartbeat import Verdict
 from .._log import get_logger
+from .notify import Manager
 from .signals import QUITTING, RENEWING, STOPPING, ignore, take_no_notice
 from .streams import complain, standard_error
 from .worker import EVERY, LEAVING, READY, SIGNALS, Worker
@@ -110,6 +111,7 @@ def supervise(
     grace: float,
     announce: Callable[[], None],
     renew: Callable[[], bool],
+    manager: Manager,
 ) -> int | Worker:
     """Run one worker for each set of listeners, until all have ended.
 
@@ -118,6 +120,7 @@ def supervise(
         grace: seconds that draining may take.
         announce: called once, when all workers accept.
         renew: called at SIGHUP; returns whether the workers are to have it, too.
+        manager: is told how the server is. Its watchdog is fed while every worker is judged alive.
 
     Returns:
         In the supervisor the exit code: 0 after a clean end, 1 where it was cut short, 2 where
@@ -126,7 +129,7 @@ def supervise(
     gc.collect()
     gc.freeze()  # what exists already is not touched by a collection, and stays shared
     with _signals() as wakeup:
-        result = _Supervisor(listeners, grace, announce, renew).run(wakeup)
+        result = _Supervisor(listeners, grace, announce, renew, manager).run(wakeup)
         if isinstance(result, int):
             ignore(SIGNALS)
         return result
@@ -139,11 +142,13 @@ class _Supervisor:
         grace: float,
         announce: Callable[[], None],
         renew: Callable[[], bool],
+        manager: Manager,
     ) -> None:
         self._places = [_Place(number, own) for number, own in enumerate(listeners, 1)]
         self._grace = grace
         self._announce = announce
         self._renew = renew
+        self._manager = manager
         #: All workers have been ready.
         self._begun = False
         #: When those that still run are killed; None: it does not shut down.
@@ -180,6 +185,7 @@ class _Supervisor:
         if not self._begun:
             self._begun = True
             self._announce()
+            self._manager.ready()
         return None
 
     def _fork(self, place: _Place) -> Worker | None:
@@ -226,7 +232,7 @@ class _Supervisor:
         for _, process in self._running():
             if not process.gone:
                 poll.register(process.channel, select.POLLIN)
-        until = self._tick
+        until = min(self._tick, self._manager.due)
         if self._until is not None:
             until = min(until, self._until)
         elif self._begun:
@@ -250,16 +256,20 @@ class _Supervisor:
     def _obey(self, number: int) -> None:
         name = signal.Signals(number).name
         if number in RENEWING:
+            self._manager.reloading()
             if self._renew():
                 self._pass_on(number)
+            self._manager.ready()
         elif number in QUITTING or (number in STOPPING and self._until is not None):
             again = " again" if number in STOPPING else ""
             _log.warning("%s%s, leaving at once", name, again)
+            self._manager.stopping()
             self._at_once, self._code = True, 1
             self._pass_on(signal.SIGQUIT)
             self._until = time.monotonic() + MARGIN
         elif number in STOPPING:
             _log.info("%s, shutting down", name)
+            self._manager.stopping()
             self._drain()
 
     def _drain(self) -> None:
@@ -314,8 +324,15 @@ class _Supervisor:
             place.due = time.monotonic() + pause
             _log.warning("worker %d %s, another starts in %.1f s", place.number, how, pause)
 
+    def _alive(self) -> bool:
+        """Whether every worker is judged alive, or the server shuts down."""
+        current = [place.process for place in self._places]
+        alive = all(process is not None and not process.killed for process in current)
+        return alive or self._until is not None or not self._begun
+
     def _judge(self) -> None:
         now = time.monotonic()
+        self._manager.tick(alive=self._alive())
         if now >= self._tick:
             # Where this process stood still, it may be that workers did so, too.
             fair = now < self._tick + EVERY
