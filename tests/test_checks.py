@@ -135,7 +135,7 @@ class TestServe:
             ({"port": 65536}, "port is 65536; it must be 65535 or less"),
             ({"port": -1}, "port is -1; it must be 0 or more"),
             ({"port": "8000"}, "port is '8000'; it must be a whole number"),
-            ({"port": None}, "port is None; it must be a whole number"),
+            ({"port": None}, "there is nowhere to listen: a port, uds or sockets are needed"),
             ({"host": 3}, "host is 3; it must be a text"),
             ({"host": b"::"}, "host is b'::'; it must be a text"),
             ({"host": ["::1", None]}, "host is None; it must be a text"),
