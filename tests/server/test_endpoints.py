@@ -22,6 +22,8 @@ from ..support.harness import HANGS, echo, idle
 from ..support.peer import Peer, dial
 from ..support.serving import serving
 
+pytest.importorskip("fcntl", reason="locks a path")  # see `tests.support.hidden`
+
 
 def tcp(*, listening: bool = True) -> socket.socket:
     sock = socket.socket()

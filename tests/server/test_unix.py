@@ -14,6 +14,8 @@ import pytest
 
 from trio_beat._server.unix import UnixListener
 
+pytest.importorskip("fcntl", reason="locks a path")  # see `tests.support.hidden`
+
 
 def leave_stale(path: Path) -> None:
     """Leave the file of a socket at which nobody listens any more."""
@@ -93,8 +95,7 @@ def test_of_many_that_begin_at_once_one_gets_the_path(tmp_path: Path) -> None:
 
 
 def test_one_that_begins_is_waited_for_by_nobody(tmp_path: Path) -> None:
-    import fcntl
-
+    fcntl = pytest.importorskip("fcntl")
     path = tmp_path / "x"
     with open(tmp_path / "x.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -51,7 +51,9 @@ class TestStirring:
             with trio.move_on_after(1):
                 await pair.peer.stream.receive_some(2**19)
                 await pair.transport.drain(outbox)
-            assert pair.transport.stirring(outbox.size)
+            # Over a Unix socket, as here, it counts for some beats, where the kernel tells of more.
+            for _ in range(kernel._LASTS if kernel.TELLS else 1):
+                assert pair.transport.stirring(outbox.size)
             assert not pair.transport.stirring(0)
 
     @pytest.mark.needs_tcp_info

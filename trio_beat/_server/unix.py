@@ -23,8 +23,6 @@ from .._log import get_logger
 
 assert sys.platform != "win32"
 
-import fcntl  # noqa: E402 - Windows has none
-
 _log = get_logger("trio_beat.server")
 
 #: Peers that may wait; the system makes it fewer where it allows less.
@@ -119,6 +117,8 @@ def _alone(path: str) -> Iterator[None]:
 
 
 def _lock(lock: str) -> int:
+    import fcntl  # here, since a server without a path does without it
+
     for _ in range(_ATTEMPTS):
         held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

@@ -7,7 +7,8 @@ takes tells of the peer:
    socket takes some of it, the silence is excused, since the peer has not come to the PING. So no
    peer is dropped that takes `_LITTLE` bytes within the time that it may be silent; and one that
    takes nothing goes in its time, since a dead peer's socket is full soon.
-   Of a Unix socket Linux tells what the peer has not read, and less of it is an excuse, too.
+   Of a Unix socket Linux tells how much the peer has not read; less of it is an excuse for some
+   beats (`_LASTS`), as long as something is left.
 2. Nothing tells that the network loses packets: no beat is granted for that.
 3. Where the reader does not listen, only TCP itself notices that a peer is gone, when it has sent
    the PINGs again often enough: a beat's write then fails.
@@ -37,9 +38,9 @@ _RETRIES: Final = 6
 #: Bytes that the kernel holds before a PING where it does not tell of them: with 64 KiB, 600 KiB
 #: a second over a path of 100 ms.
 _LITTLE: Final = 65536
-#: The same for a Unix socket. The kernel keeps what is written in halves of it, and each counts as
-#: taken when all of it is: so much a peer is to take from one beat to the next.
-_LITTLE_OF_UNIX: Final = 16384
+#: Beats for which it excuses a silence that the peer of a Unix socket has read something, where it
+#: has not read all: Linux counts what is written in pieces of 36 KiB, each when all of it is read.
+_LASTS: Final = 3
 _TCP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 #: How a peer over a Unix socket is called.
 LOCAL: Final = "local"
@@ -74,10 +75,11 @@ def set_up(sock: socket.socket, patience: float) -> None:
 def set_up_accepted(sock: socket.socket) -> None:
     """Set what a heartbeat wants of a Unix socket, which inherits nothing from its listener.
 
-    No system tells how far the peer of one has come: the kernel is to hold little.
+    Where the kernel does not tell how much of it the peer has not read, it is to hold little.
     """
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LITTLE_OF_UNIX)
+    if not TELLS:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LITTLE)
 
 
 def peer_name(sock: socket.socket) -> str:
@@ -134,7 +136,8 @@ class _Look(NamedTuple):
     unread: bool  #: the kernel held bytes of the peer's
     lossy: bool  #: since the beat before, something was retransmitted and something arrived
     known: bool = True  #: the kernel told
-    waiting: int = 0  #: what it held for the peer, where it tells no more; no bytes, but growing
+    waiting: int = 0  #: what it held for the peer, where it tells no more; not in bytes
+    lasts: int = 0  #: beats for which it counts that the peer has read something
 
 
 class KernelTransport(Transport):
@@ -177,7 +180,11 @@ class KernelTransport(Transport):
             moved = before is not None and (
                 min(before.acknowledged, before.before_ping) > 0 or 0 < waiting < before.waiting
             )
-            self._looked = _Look(0, queued, 0, held, False, known=False, waiting=waiting)
+            lasts = _LASTS if moved else max(0 if before is None else before.lasts - 1, 0)
+            self._looked = _Look(
+                0, queued, 0, held, False, known=False, waiting=waiting, lasts=lasts
+            )
+            moved = moved or (waiting > 0 and lasts > 0)
             return moved or (held and not again)
         moved = before is not None and before.acknowledged < now.acknowledged
         self._looked = _Look(
