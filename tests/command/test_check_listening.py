@@ -65,11 +65,22 @@ async def test_a_port_that_the_system_chooses(options: tuple[str, ...], shown: s
 async def test_the_running_server_is_known(secure: bool, tmp_path: Path) -> None:
     options = ServerFiles(tmp_path).options if secure else ()
     path = tmp_path / "internal"
-    with command(tmp_path, *options, f"--internal-bind=unix:{path}") as running:
-        section = await checked(f"--port={running.port}", *options, f"--internal-bind=unix:{path}")
+    options = (*options, f"--internal-bind=unix:{path}", f"--uds={tmp_path / 'public'}")
+    with command(tmp_path, *options) as running:
+        section = await checked(f"--port={running.port}", *options)
         assert running.end() == 0
-    assert states(section) == ["trio-beat", "trio-beat"]
-    assert found(section) == [("info", "listening")] * 2
+    assert states(section) == ["trio-beat"] * 3
+    assert found(section) == [("info", "listening")] * 3
+
+
+async def test_a_path_and_descriptors_take_the_place_of_a_port(tmp_path: Path) -> None:
+    section = await checked(f"--uds={tmp_path / 'x'}", "--fd=3,4")
+    assert states(section) == ["free"]
+    assert row(section, "uds") == f"unix:{tmp_path / 'x'}, free"
+    assert row(section, "fd") == "3, 4, as far as the server is started with them"
+    section = await checked("--fd=3")
+    assert states(section) == []
+    assert found(section) == []
 
 
 async def test_another_program_is_known() -> None:

@@ -16,7 +16,7 @@ from trio_beat import Heartbeat
 from trio_beat._transports import Response, kernel
 from trio_beat._transports.kernel import peer_name
 from trio_beat._transports.outbox import Outbox
-from trio_beat._transports.tcp_info import delivery
+from trio_beat._transports.tcp_info import TELLS, delivery
 
 
 class TestStirring:
@@ -52,7 +52,7 @@ class TestStirring:
                 await pair.peer.stream.receive_some(2**19)
                 await pair.transport.drain(outbox)
             # Over a Unix socket, as here, it counts for some beats, where the kernel tells of more.
-            for _ in range(kernel._LASTS if kernel.TELLS else 1):
+            for _ in range(kernel._LASTS if TELLS else 1):
                 assert pair.transport.stirring(outbox.size)
             assert not pair.transport.stirring(0)
 

@@ -72,6 +72,9 @@ async def check_listening(settings: Settings, behind: bool) -> Section:
             _check_internal(section, settings, internal)
     for place in found:
         _tell(section, place)
+    if settings.fd:
+        shown = ", ".join(map(str, settings.fd))
+        section.row("fd", f"{shown}, as far as the server is started with them")
     section.data["places"] = [
         {"option": it.option, "kind": it.kind, "address": it.address, "state": it.state}
         for it in found
@@ -121,13 +124,18 @@ def _check_internal(section: Section, settings: Settings, place: _Place) -> None
 async def _public(settings: Settings) -> list[_Place]:
     """Where peers come: as many places as the options name."""
     secure = settings.tls_cert is not None
-    return [await _tcp("--port", settings.host, settings.port, secure)]
+    found = []
+    if settings.listens_on_port(given=bool(settings.fd)):
+        found.append(await _tcp("--port", settings.host, settings.port, secure))
+    if settings.uds is not None:
+        found.append(await _unix("--uds", settings.uds, secure))
+    return found
 
 
 async def _internal(bind: str) -> _Place:
     place = parse_place(bind)
     if place.path:
-        return await _unix("--internal-bind", place.path)
+        return await _unix("--internal-bind", place.path, secure=False)
     return await _tcp("--internal-bind", [place.host], place.port, secure=False)
 
 
@@ -157,7 +165,7 @@ async def _tcp(option: str, hosts: Sequence[str], port: int, secure: bool) -> _P
     return _Place(option, "tcp", address, state, "", exposed)
 
 
-async def _unix(option: str, path: str) -> _Place:
+async def _unix(option: str, path: str, secure: bool) -> _Place:
     address = f"unix:{path}"
     if why := _unusable(Path(path)):
         return _Place(option, "unix", address, "unusable", f"cannot listen on {path}: {why}")
@@ -168,7 +176,8 @@ async def _unix(option: str, path: str) -> _Place:
         return _Place(option, "unix", address, "free", "")
     except OSError:
         return _Place(option, "unix", address, "taken", "")
-    return _Place(option, "unix", address, "trio-beat" if await _is_ours(stream) else "taken", "")
+    ours = await _is_ours(_secured(stream) if secure else stream)
+    return _Place(option, "unix", address, "trio-beat" if ours else "taken", "")
 
 
 def _unusable(path: Path) -> str:
@@ -217,13 +226,15 @@ async def _connected(host: str, port: int, secure: bool) -> trio.abc.Stream | No
             stream = await trio.open_tcp_stream(host, port)
         except OSError:
             return None
-        if not secure:
-            return stream
-        # It is asked what it is, and told nothing.
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return trio.SSLStream(stream, context, https_compatible=True)
+        return _secured(stream) if secure else stream
     return None
+
+
+def _secured(stream: trio.SocketStream) -> trio.abc.Stream:
+    """TLS over a connection; what is there is asked what it is, and told nothing."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return trio.SSLStream(stream, context, https_compatible=True)
 
 
 async def _is_ours(stream: trio.abc.Stream | None) -> bool:
