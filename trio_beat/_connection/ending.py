@@ -142,6 +142,10 @@ class Ending(Sending):
             self._failed(exc)
         self._nursery.cancel_scope.cancel()
 
+    def abort(self) -> None:
+        """Close the socket at once; where the connection is open, it is lost. Idempotent."""
+        self._transport.abort()
+
     def gap_nowait(self) -> None:
         """End the connection, since messages for it may have been lost (`EndReason.BACKEND_LOST`).
 

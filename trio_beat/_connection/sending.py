@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from .._exceptions import Closed, EndReason
-from .._protocol.messages import Message, Outgoing, Reply, Response
+from .._protocol.messages import Message, OtherFrames, Outgoing, Reply, Response
 from .._transports import Transport
 from .._transports.outbox import Outbox
 from .shared import Shared, SlowPolicy
@@ -88,6 +88,24 @@ class Sending(ABC):
             self._write(message)
         except Exception as exc:  # of this package: no bug of the application's
             self._failed(exc)
+        self.check_open()
+
+    async def send_frames(self, frames: bytes) -> None:
+        """Send whole frames that another implementation has made, behind what waits.
+
+        No policy drops them: this waits until they are on their way. Where it is cancelled they
+        are sent nevertheless, and whole.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+        """
+        await self.emptied()
+        self.check_open()
+        try:
+            self._put(OtherFrames(frames))
+        except Exception as exc:  # of this package, see `send_nowait`
+            self._failed(exc)
+        await self.emptied()
         self.check_open()
 
     async def emptied(self) -> None:

@@ -184,8 +184,19 @@ class Response(NamedTuple):
         return len(self.frame)
 
 
+class OtherFrames(NamedTuple):
+    """Whole frames that another implementation of the protocol has made; they are not dropped."""
+
+    frame: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the frames."""
+        return len(self.frame)
+
+
 #: What can be sent.
-Outgoing: TypeAlias = Message | BeatFrames | Reply | CloseFrame | Response
+Outgoing: TypeAlias = Message | BeatFrames | Reply | CloseFrame | Response | OtherFrames
 
 
 @lru_cache(maxsize=64)

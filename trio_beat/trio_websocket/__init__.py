@@ -1,0 +1,18 @@
+"""trio-beat in programs that use trio-websocket.
+
+::
+
+    keeping      keep_alive: beats and a verdict for a WebSocket that was accepted
+    private      the names of trio-websocket that `keeping` reads, and are not public
+    service      open_service, TrioWebSocketService: its handler or hub, below trio-websocket
+    listeners    listeners whose streams are the service's
+    stream       the stream below trio-websocket
+    sockets      sockets, taken out of Trio's streams
+    lent         connections over a WebSocket that was accepted
+    watching     connections whose messages are the application's
+    frames       where frames begin and end
+"""
+
+from .service import TrioWebSocketService, Watched, open_service
+
+__all__ = ["open_service", "TrioWebSocketService", "Watched"]

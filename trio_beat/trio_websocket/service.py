@@ -1,0 +1,481 @@
+"""Serves the WebSockets of programs that use trio-websocket.
+
+::
+
+    open_service              (a nursery)
+    ├── the poller, and the turns
+    └── what connections need (`_server.service.Service`): the metronome, ends of identities, ...
+
+Connections run in the tasks of the program: of its `WebSocketServer`, or of its handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal
+
+import trio
+from trio_websocket import WebSocketConnection, WebSocketRequest
+
+from .._channels.hub import Hub
+from .._channels.permissions import Permissions
+from .._checks import check_kind, check_prefix, check_seconds, check_subprotocols
+from .._connection.handler import Handler
+from .._connection.life import Life
+from .._exceptions import Closed, EndReason, Refused
+from .._heartbeat import Heartbeat
+from .._identity import Identity
+from .._log import get_logger
+from .._observer import Observer
+from .._plain import Plain
+from .._protocol.frames import MOST_CONTROL, UNAUTHORIZED
+from .._protocol.head import fields
+from .._protocol.messages import make_close
+from .._protocol.request import Request, release
+from .._server.admission import Admission
+from .._server.limits import Limits, ServerStatistics
+from .._server.origins import Origins
+from .._server.parts import Parts
+from .._server.pending import FirstRequest
+from .._server.places import Place
+from .._server.proxies import Proxies
+from .._server.refusals import Refusals, full
+from .._server.service import Service
+from .._transports import Transport
+from .._turns import Turns
+from .frames import Frames
+from .lent import LentConsumer
+from .listeners import ServedListener, ServiceListener
+from .sockets import Pending, ServedStream, take_socket
+from .stream import ServiceStream
+from .watching import WatchedConsumer
+
+_log = get_logger("trio_beat.trio_websocket")
+
+#: How a WebSocket that was accepted already is closed, by the status with which its handshake would
+#: have been refused: those of `refuse_by`, and "Try Again Later"; any other one is 1008.
+_CODES = {401: UNAUTHORIZED, 403: 4003, 408: 1013, 429: 1013, 503: 1013}
+
+
+class Watched:
+    """A WebSocket of which the service watches the peer."""
+
+    __slots__ = ("_life",)
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    @property
+    def closed(self) -> Closed | None:
+        """How it ended; None while it is open."""
+        return self._life.closed
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last answered PING took to come back; None before the first."""
+        return self._life.latency
+
+    @property
+    def missed_beats(self) -> int:
+        """Beats that the peer has missed in a row so far."""
+        return self._life.missed
+
+
+class TrioWebSocketService:
+    """Serves WebSockets over streams below trio-websocket. Made by `open_service`."""
+
+    def __init__(
+        self,
+        service: Service,
+        parts: Parts,
+        proxies: Proxies,
+        admission: Admission,
+        grace: float,
+        *,
+        serves: bool,
+    ) -> None:
+        self._service = service
+        self._serves = serves
+        self._parts = parts
+        self._proxies = proxies
+        self._admission = admission
+        self._grace = grace
+        #: Those that wait for what becomes of them, by their names.
+        self._streams: dict[str, ServiceStream] = {}
+        #: Those of them whose request has not come yet.
+        self._unread: set[ServiceStream] = set()
+        #: Set when the last connection has ended, once it drains.
+        self._gone = trio.Event()
+
+    # What a stream needs of it.
+
+    @property
+    def turns(self) -> Turns:
+        """For the work that a peer can cause much of."""
+        return self._parts.turns
+
+    @property
+    def refusals(self) -> Refusals:
+        """Where refusals are noted."""
+        return self._service.refusals
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for a handshake."""
+        return self._service.limits.handshake_timeout
+
+    def read(self, stream: ServiceStream) -> None:
+        """A stream's request was read, or nothing will come of it."""
+        self._unread.discard(stream)
+
+    def forget(self, stream: ServiceStream) -> None:
+        """A stream is closed, or the service has taken it."""
+        self._unread.discard(stream)
+        self._streams.pop(stream.name, None)
+
+    # What a program calls.
+
+    def listeners(self, listeners: Sequence[ServedListener]) -> list[ServiceListener]:
+        """Make listeners for `trio_websocket.WebSocketServer` whose streams are the service's.
+
+        Args:
+            listeners: of Trio, as `trio.open_tcp_listeners` and `trio.open_ssl_over_tcp_listeners`
+                give them. The new ones close them.
+
+        Raises:
+            TypeError: there are others among them.
+        """
+        patience = self._service.shared.heartbeat.patience
+        return [ServiceListener(listener, self._take, patience) for listener in listeners]
+
+    def stream(self, stream: ServedStream) -> ServiceStream:
+        """Make a stream for `trio_websocket.wrap_server_stream` that is the service's.
+
+        Args:
+            stream: a server's, of which nothing was read yet. It is of no use from then on: the
+                new one has its socket.
+
+        Raises:
+            TypeError: it is neither a `trio.SocketStream` nor TLS over one.
+            ValueError: its TLS handshake has begun, or it is a client's.
+        """
+        made = ServiceStream(take_socket(stream, self._parts), self)
+        self._streams[made.name] = made
+        self._unread.add(made)
+        return made
+
+    def _take(self, stream: ServedStream) -> ServiceStream | None:
+        if len(self._unread) < self._service.limits.pending:
+            return self.stream(stream)
+        self._service.refusals.refuse_nowait(take_socket(stream, self._parts), full())
+        return None
+
+    async def handle_request(self, request: WebSocketRequest) -> None:
+        """Serve a peer with the service's handler or hub; a handler for trio-websocket.
+
+        Its request is admitted or refused as `trio_beat.serve` does it. It is not accepted by
+        trio-websocket, whose reader ends: the connection is the service's alone.
+
+        Args:
+            request: over a stream of this service.
+
+        Raises:
+            RuntimeError: it is not over such a stream, or was answered already.
+            Exception: what the handler raised, see ``handler_errors`` of `open_service`.
+        """
+        self._check_serves()
+        stream = self._find(request.remote)
+        pending, _ = stream.take()
+        stream.owned_by(pending.abort)
+        life, place = None, None
+        try:
+            try:
+                admitted = await self._admission.admit(pending)
+                life = admitted if isinstance(admitted, Life) else None
+            finally:
+                place = pending.place
+                if life is None:
+                    self._service.places.leave(place)
+                    pending.abort()
+            del pending
+            if life is not None:
+                stream.owned_by(life.abort)
+                await self._live(life, place)
+        except BaseException as exc:
+            self._contain(exc, life, stream)
+
+    async def run(self, ws: WebSocketConnection) -> Closed:
+        """Serve a WebSocket that was accepted with the service's handler or hub, until it ends.
+
+        The peer is admitted as by `handle_request`; one that is refused is closed with 3000 (401),
+        4003 (403), 1013 (408, 429 and 503) or 1008. Messages go to handler or hub, and none to
+        `ws`; what is sent by `ws` goes between the connection's own messages. In the end ``ws`` is
+        closed with the connection's code.
+
+        Args:
+            ws: over a stream of this service.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            RuntimeError: it is not over such a stream, or the service has it already.
+            Exception: what the handler raised, see ``handler_errors`` of `open_service`.
+        """
+        self._check_serves()
+        stream = self._find(ws.remote)
+        pending, first = stream.lend(ws)
+        stream.owned_by(pending.abort)
+        life, place = None, None
+        try:
+            try:
+                life, place = await self._admit(pending, first, ws.subprotocol, stream)
+            except Refused as refusal:
+                return await self._refuse(pending, refusal, stream)
+            finally:
+                if life is None:
+                    pending.abort()
+            del pending, first
+            stream.owned_by(life.abort)
+            await self._live(life, place)
+        except BaseException as exc:
+            self._contain(exc, life, stream)
+        return _ended(life)
+
+    async def keep_alive(
+        self,
+        ws: WebSocketConnection,
+        *,
+        task_status: trio.TaskStatus[Watched] = trio.TASK_STATUS_IGNORED,
+    ) -> Closed:
+        """Watch the peer of a WebSocket that was accepted, until that has ended.
+
+        The messages are the application's, by ``ws.get_message`` and ``ws.send_message``. A dead
+        peer, and each other end, closes ``ws``. Nobody is refused here; draining, and the limits of
+        what waits and of rates, apply: a read counts as one message. Where this is cancelled the
+        peer is told 1001.
+
+        Args:
+            ws: over a stream of this service.
+            task_status: gets what is known of the peer, once messages are read.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            RuntimeError: it is not over such a stream, or the service has it already.
+        """
+        stream = self._find(ws.remote)
+        pending, first = stream.lend(ws)
+        shared = self._service.shared
+        frames = Frames(shared.heartbeat.message)
+        transport = pending.watched(self._parts.reads, self._parts.poller, first.behind, frames)
+        consumer = WatchedConsumer(stream, frames, self._service.draining)
+        life = Life(transport, shared, consumer, path=first.head.target, response=b"")
+        stream.owned_by(life.abort)
+        del pending, first, transport, consumer, frames
+        try:
+            task_status.started(Watched(life))
+            await self._live(life, None)
+        except BaseException as exc:
+            self._contain(exc, life, stream)
+        return _ended(life)
+
+    def watched(self, ws: WebSocketConnection) -> AbstractAsyncContextManager[Watched]:
+        """Watch the peer of a WebSocket while a block lasts, see `keep_alive`.
+
+        When the block is left, the WebSocket is closed with 1000, as by a handler that returns.
+
+        Args:
+            ws: over a stream of this service.
+        """
+        return Plain(self._watched(ws))
+
+    @asynccontextmanager
+    async def _watched(self, ws: WebSocketConnection) -> AsyncIterator[Watched]:
+        async with trio.open_nursery() as nursery:
+            watched = await nursery.start(self.keep_alive, ws)
+            assert isinstance(watched, Watched)
+            yield watched
+            watched._life.end_nowait(EndReason.HANDLER, 1000, "")  # noqa: SLF001 - of this module
+
+    async def drain(self) -> None:
+        """Shut down: refuse handshakes, close connections with 1001, wait for the grace time.
+
+        Listeners go on accepting, and each peer is refused with 503: the program cancels its server
+        when this returns.
+        """
+        service = self._service
+        service.draining.set()
+        with trio.move_on_after(self._grace):
+            service.gate.interrupt()
+            await service.drain(self._grace)
+            if service.connections:
+                await self._gone.wait()
+
+    def statistics(self) -> ServerStatistics:
+        """The service at this moment."""
+        return self._service.statistics(
+            pending=len(self._unread), unfinished=self._parts.unfinished.held
+        )
+
+    async def _live(self, life: Life, place: Place | None) -> None:
+        try:
+            await self._service.run_connection(life, place)
+        finally:
+            if self._service.draining.is_set() and not self._service.connections:
+                self._gone.set()
+
+    def _check_serves(self) -> None:
+        if not self._serves:
+            raise RuntimeError(
+                "open_service got neither a handler nor a hub: this service can only watch"
+            )
+
+    def _find(self, remote: object) -> ServiceStream:
+        # For a stream that is none of Trio's own, trio-websocket documents its `repr` here.
+        stream = self._streams.get(remote) if isinstance(remote, str) else None
+        if stream is None:
+            raise RuntimeError(
+                "this is not over a stream of the service, or the service has it already; give "
+                "trio-websocket service.listeners(...), or service.stream(...)"
+            )
+        return stream
+
+    async def _admit(
+        self, pending: Pending, first: FirstRequest, subprotocol: str | None, stream: ServiceStream
+    ) -> tuple[Life, Place | None]:
+        parsed = fields(first.head.raw)
+        client = self._proxies.client(pending, parsed)
+        pending.client_name = client.peer
+        request = Request(first.head, client.peer, secure=client.scheme == "https", parsed=parsed)
+        entry = await self._service.admit(request, client, subprotocol)
+        # From here on nothing is waited for until it counts.
+        transport: Transport = pending.transport(
+            self._parts.reads, self._parts.poller, first.behind
+        )
+        release(request, transport.peer)
+        consumer = LentConsumer(entry.consumer, stream)
+        life = Life(transport, self._service.shared, consumer, path=entry.target, response=b"")
+        life.expire_at(None if entry.identity is None else entry.identity.expires_at)
+        return life, entry.place
+
+    async def _refuse(self, pending: Pending, refusal: Refused, stream: ServiceStream) -> Closed:
+        refusal.__traceback__ = refusal.__context__ = None
+        self._service.refusals.note(pending.peer, refusal)
+        reason = refusal.text.encode()[: MOST_CONTROL - 2].decode(errors="ignore")
+        closed = Closed(EndReason.REFUSED, _CODES.get(refusal.status, 1008), reason)
+        await pending.answer(make_close(closed.code, reason).frame, self._parts.turns)
+        stream.conclude(closed, between=True)
+        return closed
+
+    def _contain(self, exc: BaseException, life: Life | None, stream: ServiceStream) -> None:
+        """Raise what is the program's to know; what only one peer met is logged."""
+        rest = self._service.contain(exc, life, None if life else stream.name)
+        if rest is exc:
+            raise exc
+        if rest is not None:
+            raise rest from rest.__cause__
+
+
+def _ended(life: Life | None) -> Closed:
+    closed = None if life is None else life.closed
+    return closed or Closed(EndReason.INTERNAL_ERROR, 1011, "internal error")
+
+
+def open_service(
+    handler: Handler | None = None,
+    *,
+    hub: Hub | None = None,
+    handler_errors: Literal["raise", "close"] = "raise",
+    heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - immutable
+    admit: Callable[[Request], Awaitable[Identity | None]] | None = None,
+    permissions: Permissions | None = None,
+    refuse_by: Literal["status", "close"] = "status",
+    allowed_origins: Sequence[str] = (),
+    path_prefix: str = "/ws/",
+    subprotocols: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
+    forwarded_host: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    grace: float = 8.0,
+    observer: Observer | None = None,
+) -> AbstractAsyncContextManager[TrioWebSocketService]:
+    """Open a service for a program that uses trio-websocket.
+
+    A context manager, around the program's server. All arguments are those of `trio_beat.serve`.
+
+    Args:
+        handler: an async function, called with each `trio_beat.Connection`. None: connections do
+            what their URLs ask for of `hub`; where there is no hub either, the service only watches
+            (`TrioWebSocketService.keep_alive`).
+        hub: where connections subscribe and publish.
+        handler_errors: ``raise``: what a handler raises propagates out of `handle_request`, and so
+            out of trio-websocket's server. ``close``: it is logged, and ends its own connection.
+        heartbeat: how connections beat, and when they count as dead.
+        admit: tells who a peer is, or raises `trio_beat.Refused`.
+        permissions: what peers may do of what their URLs ask for.
+        refuse_by: how a peer is told 401 or 403.
+        allowed_origins: pages of other origins that may connect.
+        path_prefix: what the hub's paths begin with.
+        subprotocols: that the program speaks, the preferred one first.
+        trusted_proxies: whose X-Forwarded headers are believed.
+        forwarded_host: believe their X-Forwarded-Host, too.
+        limits: what is held at most.
+        grace: seconds that `TrioWebSocketService.drain` takes at most.
+        observer: is told what happens.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: an argument is outside its range.
+    """
+    check_prefix(path_prefix)
+    check_kind("limits", limits, Limits, "a Limits")
+    check_seconds("grace", grace, zero=True)
+    if refuse_by not in ("status", "close"):
+        raise ValueError(f"refuse_by is {refuse_by!r}; it must be 'status' or 'close'")
+    serves = handler is not None or hub is not None
+    service = Service(
+        handler=handler if serves else _no_handler,
+        handler_errors=handler_errors,
+        hub=hub,
+        admit=admit,
+        permissions=permissions,
+        origins=Origins(allowed_origins),
+        path_prefix=path_prefix,
+        heartbeat=heartbeat,
+        limits=limits,
+        observer=observer,
+    )
+    parts = Parts(limits, None)
+    proxies = Proxies(trusted_proxies, forwarded_host=forwarded_host)
+    admission = Admission(
+        parts,
+        service,
+        proxies,
+        check_subprotocols(subprotocols),
+        refuse_by=refuse_by,
+        http_prefix=None,
+    )
+    made = TrioWebSocketService(service, parts, proxies, admission, grace, serves=serves)
+    return Plain(_running(made, service, parts))
+
+
+async def _no_handler(_: object) -> None:
+    """Stands for a handler in a service that only watches."""
+
+
+@asynccontextmanager
+async def _running(
+    made: TrioWebSocketService, service: Service, parts: Parts
+) -> AsyncIterator[TrioWebSocketService]:
+    with parts.poller, contextlib.ExitStack() as at_end:
+        at_end.callback(service.tell)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(parts.poller.run)
+            await nursery.start(parts.turns.run)
+            await service.start(nursery)
+            yield made
+            nursery.cancel_scope.cancel()
