@@ -215,7 +215,8 @@ class ServiceStream(trio.abc.Stream):
             if self._accepted and not self._taken:
                 await self._wait_for_service()
             else:
-                self._rest += await self._reader.park(_sleep_on)
+                given = await self._reader.park(_sleep_on)
+                self._rest += given  # the end may have put something there meanwhile
         size = len(self._rest) if max_bytes is None else max_bytes
         first, self._rest = self._rest[:size], self._rest[size:]
         return first
@@ -247,7 +248,8 @@ class ServiceStream(trio.abc.Stream):
 
     async def _wait_for_service(self) -> None:
         with trio.move_on_after(self._owner.timeout) as scope:
-            self._rest += await self._reader.park(_sleep_on)
+            given = await self._reader.park(_sleep_on)
+            self._rest += given
         if scope.cancelled_caught and not self._taken:
             _log.error(
                 "%s was accepted, and within %g s neither run nor watched: it is closed; await "
