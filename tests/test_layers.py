@@ -134,12 +134,12 @@ WITHIN: Final = {
     ),
     "trio_websocket": (
         ("__init__",),
-        ("service",),
+        ("keeping", "service"),
         ("listeners",),
         ("stream",),
         ("sockets",),
-        ("watching", "lent"),
-        ("frames",),
+        ("lent", "watching"),
+        ("frames", "kernel", "private"),
     ),
     "_transports": (
         ("tls", "trio_websocket"),

@@ -24,6 +24,9 @@ class Delivery(NamedTuple):
 #: The fields of ``struct tcp_info`` (linux/tcp.h) that make a `Delivery`.
 _TCP_INFO: Final = struct.Struct("=3xB20xI28xI40xI16xQ")
 
+#: Its field of the bytes that have come.
+_RECEIVED: Final = struct.Struct("=128xQ")
+
 #: Whether anything is known. The option is FreeBSD's too, with other fields.
 TELLS: Final = sys.platform == "linux" and hasattr(socket, "TCP_INFO")
 
@@ -42,6 +45,14 @@ if sys.platform == "linux" and hasattr(socket, "TCP_INFO"):
         probes, in_flight, last_ack, retransmitted, acknowledged = _TCP_INFO.unpack(info)
         return Delivery(probes, in_flight, acknowledged, retransmitted, last_ack / 1000)
 
+    def received(sock: socket.socket) -> int | None:
+        """How many bytes have come so far, read or not; None as for `delivery`."""
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
+        except OSError:
+            return None
+        return int(_RECEIVED.unpack(info)[0]) if len(info) == _RECEIVED.size else None
+
     def undelivered(sock: socket.socket) -> int:
         """How many bytes that were sent are not acknowledged (``SIOCOUTQ``, tcp(7)).
 
@@ -55,6 +66,10 @@ if sys.platform == "linux" and hasattr(socket, "TCP_INFO"):
 else:
 
     def delivery(sock: socket.socket) -> Delivery | None:
+        """Nothing is known."""
+        return None
+
+    def received(sock: socket.socket) -> int | None:
         """Nothing is known."""
         return None
 

@@ -3,6 +3,7 @@
 ::
 
     keeping      keep_alive: beats and a verdict for a WebSocket that was accepted
+    kernel       what the kernel tells of a peer, for `keeping`
     private      the names of trio-websocket that `keeping` reads, and are not public
     service      open_service, TrioWebSocketService: its handler or hub, below trio-websocket
     listeners    listeners whose streams are the service's
@@ -13,6 +14,7 @@
     frames       where frames begin and end
 """
 
+from .keeping import keep_alive
 from .service import TrioWebSocketService, Watched, open_service
 
-__all__ = ["open_service", "TrioWebSocketService", "Watched"]
+__all__ = ["keep_alive", "open_service", "TrioWebSocketService", "Watched"]

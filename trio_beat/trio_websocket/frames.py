@@ -93,7 +93,8 @@ class Frames:
             end = at + size + length
             opcode = data[at] & 0x0F
             if opcode == Opcode.CLOSE:
-                if length <= MOST_CONTROL and end > len(data):
+                masked = data[at + 1] & _MASKED
+                if masked and length <= MOST_CONTROL and end > len(data):
                     break
                 self.over = True
                 events.append(_closing(data[at:end]))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import trio
 from trio_websocket import WebSocketConnection, WebSocketRequest
@@ -137,8 +137,10 @@ class TrioWebSocketService:
 
     # What a program calls.
 
-    def listeners(self, listeners: Sequence[ServedListener]) -> list[ServiceListener]:
+    def listeners(self, listeners: Sequence[ServedListener]) -> list[Any]:
         """Make listeners for `trio_websocket.WebSocketServer` whose streams are the service's.
+
+        (It takes any listener, but its types name two of Trio's only: so these have none.)
 
         Args:
             listeners: of Trio, as `trio.open_tcp_listeners` and `trio.open_ssl_over_tcp_listeners`
@@ -295,11 +297,12 @@ class TrioWebSocketService:
 
     @asynccontextmanager
     async def _watched(self, ws: WebSocketConnection) -> AsyncIterator[Watched]:
+        stream = self._find(ws.remote)
         async with trio.open_nursery() as nursery:
             watched = await nursery.start(self.keep_alive, ws)
             assert isinstance(watched, Watched)
             yield watched
-            watched._life.end_nowait(EndReason.HANDLER, 1000, "")  # noqa: SLF001 - of this module
+            watched._life.end_nowait(*stream.why())  # noqa: SLF001 - of this module
 
     async def drain(self) -> None:
         """Shut down: refuse handshakes, close connections with 1001, wait for the grace time.

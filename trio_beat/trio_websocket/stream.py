@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -305,11 +306,13 @@ class ServiceStream(trio.abc.Stream):
         try:
             if engine is not None and self._ended is not None and not self._ended.is_set():
                 if engine.closed is None:
-                    engine.end_nowait(*self._why())
+                    engine.end_nowait(*self.why())
                 await self._ended.wait()
-            elif pending is not None and self._answered:
+            elif pending is not None and self._answered and not self._over:
+                self._answered = False  # another task that closes it meanwhile does so at once
                 pending.end_output()
-                await pending.linger(self._owner.turns, trio.current_time() + LINGER)
+                with contextlib.suppress(OSError):
+                    await pending.linger(self._owner.turns, trio.current_time() + LINGER)
         finally:
             self._abort()
             if not self._taken:
@@ -317,8 +320,8 @@ class ServiceStream(trio.abc.Stream):
             self.end()
         await trio.lowlevel.checkpoint()
 
-    def _why(self) -> tuple[EndReason, int, str]:
-        """Why trio-websocket closes the stream without a close frame."""
+    def why(self) -> tuple[EndReason, int, str]:
+        """Why the connection ends where trio-websocket, or the program, sent no close frame."""
         closed = None if self._websocket is None else self._websocket.closed
         if closed is not None and closed.code in _VIOLATIONS:
             return EndReason.PROTOCOL_ERROR, closed.code, (closed.reason or "")[:40]

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+from websockets.frames import Frame, Opcode
+
+from tests.support.harness import tls_contexts
+from tests.support.peer import HANDSHAKE, Peer, dial
+from trio_beat import Closed, EndReason, Heartbeat
+from trio_beat.trio_websocket import keep_alive, open_service, private
+
+BEATS = Heartbeat(1.0, 2)
+
+needs_tcp_info = pytest.mark.needs_tcp_info
+
+
+class Kept:
+    """A WebSocket that is kept alive."""
+
+    def __init__(self, ws: WebSocketConnection) -> None:
+        self.ws = ws
+        self.closed: Closed | None = None
+        self.over = trio.Event()
+        #: When it was over.
+        self.at = 0.0
+
+    async def run(self, heartbeat: Heartbeat) -> None:
+        self.closed = await keep_alive(self.ws, heartbeat=heartbeat)
+        self.at = trio.current_time()
+        self.over.set()
+
+
+@asynccontextmanager
+async def kept(
+    *, tls: bool = False, queue: int = 1, heartbeat: Heartbeat = BEATS
+) -> AsyncIterator[tuple[Kept, Peer]]:
+    """A WebSocket that a program has accepted, and its peer.
+
+    Args:
+        tls: over TLS.
+        queue: messages that may wait for the program.
+        heartbeat: how it beats.
+    """
+    made: list[Kept] = []
+
+    async def handle(request: WebSocketRequest) -> None:
+        one = Kept(await request.accept())
+        made.append(one)
+        await one.run(heartbeat)
+
+    for_server, for_client = tls_contexts() if tls else (None, None)
+    serve = partial(
+        trio_websocket.serve_websocket,
+        handle,
+        "127.0.0.1",
+        0,
+        for_server,
+        message_queue_size=queue,
+        disconnect_timeout=1,
+    )
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve)
+        peer = await dial(server.port, ssl_context=for_client)
+        while not made:  # noqa: ASYNC110 - another task's
+            await trio.sleep(0.01)
+        yield made[0], peer
+        nursery.cancel_scope.cancel()
+    await peer.aclose()
+
+
+async def answer(peer: Peer) -> None:
+    """Answer PINGs until the stream ends."""
+    while (frame := await peer.frame()) is not None:
+        if frame.opcode is Opcode.PING:
+            await peer.pong(frame)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_silent_peer_is_dead_in_its_time(
+    tls: bool, patient_clock: trio.testing.MockClock
+) -> None:
+    async with kept(tls=tls) as (one, peer):
+        begin = trio.current_time()
+        await one.over.wait()
+        assert one.closed == Closed(EndReason.MISSED_BEATS, 1006, "2 in a row")
+        # The first beat comes within one interval, and is not whole.
+        assert one.at - begin <= BEATS.patience + 1
+        with pytest.raises(ConnectionClosed):
+            await one.ws.get_message()
+        assert await peer.closed() is None
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_one_that_answers_lives(tls: bool, patient_clock: trio.testing.MockClock) -> None:
+    async with kept(tls=tls) as (one, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(answer, peer)
+        await trio.sleep(30)
+        assert one.closed is None
+        nursery.cancel_scope.cancel()
+
+
+@needs_tcp_info
+async def test_no_live_peer_dies_of_a_full_queue(patient_clock: trio.testing.MockClock) -> None:
+    async with kept(queue=1) as (one, peer), trio.open_nursery() as nursery:
+        for number in range(5):
+            await peer.send_text(f"{number}")
+        nursery.start_soon(answer, peer)
+        await trio.sleep(60)  # the program takes nothing
+        assert one.closed is None
+        assert [await one.ws.get_message() for _ in range(5)] == ["0", "1", "2", "3", "4"]
+        assert one.closed is None
+        nursery.cancel_scope.cancel()
+
+
+@needs_tcp_info
+async def test_a_full_queue_hides_no_dead_peer(patient_clock: trio.testing.MockClock) -> None:
+    # What it sent lies in trio-websocket, and the kernel holds nothing unread.
+    async with kept(queue=1) as (one, peer):
+        for number in range(2):
+            await peer.send_text(f"{number}")
+            await trio.sleep(0.1)
+        begin = trio.current_time()
+        await one.over.wait()
+        assert one.closed == Closed(EndReason.MISSED_BEATS, 1006, "2 in a row")
+        assert one.at - begin <= BEATS.patience + 1
+        assert await one.ws.get_message() == "0"
+
+
+async def test_unread_bytes_are_no_silence(patient_clock: trio.testing.MockClock) -> None:
+    async with kept(queue=1) as (one, peer):
+        for number in range(5):
+            await peer.send_text(f"{number}" * 3000)  # more than it reads at a time
+        await trio.sleep(60)
+        assert one.closed is None
+        for _ in range(5):
+            await one.ws.get_message()
+        await one.over.wait()
+        assert one.closed is not None
+        assert one.closed.by is EndReason.MISSED_BEATS
+
+
+async def test_a_frame_that_trickles_in_proves_life(patient_clock: trio.testing.MockClock) -> None:
+    async with kept() as (one, peer):
+        data = Frame(Opcode.TEXT, b"x" * 80_000).serialize(mask=True)
+        for begin in range(0, len(data), 8000):
+            await peer.send(data[begin : begin + 8000])
+            await trio.sleep(0.9)
+        assert one.closed is None
+        assert await one.ws.get_message() == "x" * 80_000
+
+
+@pytest.mark.parametrize(
+    ("end", "closed"),
+    [
+        (lambda peer: peer.send_close(4001, "bye"), (EndReason.PEER, 4001)),
+        (lambda peer: peer.send_text("x" * 2**20 + "x"), (EndReason.TOO_BIG, 1009)),
+        (lambda peer: peer.aclose(), (EndReason.LOST, 1006)),
+        (lambda peer: peer.send(b"\x83\x80\0\0\0\0"), (EndReason.PROTOCOL_ERROR, 1002)),
+    ],
+    ids=["peer", "too-big", "cut", "wrong"],
+)
+async def test_it_ends_with_the_websocket(
+    end: Callable[[Peer], Awaitable[None]],
+    closed: tuple[EndReason, int],
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    async with kept(heartbeat=Heartbeat(10.0)) as (one, peer):
+        with contextlib.suppress(trio.BrokenResourceError):
+            await end(peer)
+        with trio.fail_after(60):
+            await one.over.wait()
+        assert one.closed is not None
+        assert one.closed[:2] == closed
+
+
+async def test_it_ends_with_a_close_of_the_program(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    async with kept(heartbeat=Heartbeat(10.0)) as (one, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(one.ws.aclose, 1000)
+        await peer.closed()
+        await peer.send_close(1000)
+        with trio.fail_after(60):
+            await one.over.wait()
+        assert one.closed == Closed(EndReason.HANDLER, 1000, "")
+
+
+async def test_a_text_heartbeat_is_sent(patient_clock: trio.testing.MockClock) -> None:
+    async with kept(heartbeat=Heartbeat(1.0, 2, "--beat--")) as (one, peer):
+        assert await peer.text() == "--beat--"
+        await peer.send_text("--beat--")
+        assert await one.ws.get_message() == "--beat--"
+
+
+@asynccontextmanager
+async def in_memory() -> AsyncIterator[tuple[Kept, Peer]]:
+    """The same over a stream of which no kernel tells anything."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        await theirs.send_all(HANDSHAKE.format(target="/", headers="").encode())
+        request = await trio_websocket.wrap_server_stream(nursery, ours)
+        one = Kept(await request.accept())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await theirs.receive_some(1)
+        nursery.start_soon(one.run, BEATS)
+        yield one, Peer(theirs)
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_kernel_pongs_prove_life(autojump_clock: trio.testing.MockClock) -> None:
+    async with in_memory() as (one, peer):
+        with trio.move_on_after(20):
+            await answer(peer)
+        assert one.closed is None
+        await one.over.wait()
+        assert one.closed == Closed(EndReason.MISSED_BEATS, 1006, "2 in a row")
+
+
+async def test_without_a_kernel_nobody_is_judged_while_messages_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with in_memory() as (one, peer):
+        for number in range(5):
+            await peer.send_text(f"{number}")
+        await trio.sleep(60)
+        assert one.closed is None
+        for _ in range(5):
+            await one.ws.get_message()
+        await one.over.wait()
+        assert one.closed is not None
+        assert one.closed.by is EndReason.MISSED_BEATS
+
+
+async def test_without_the_names_nobody_is_judged(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_memory() as (one, _):
+        for name, unknown in (("queue_is_full", None), ("ended", None), ("stream", None)):
+            monkeypatch.setattr(private, name, lambda _, answer=unknown: answer)
+        await trio.sleep(60)
+        assert one.closed is None
+        monkeypatch.undo()
+
+
+async def test_misuse_is_named() -> None:
+    with pytest.raises(TypeError, match="ws is"):
+        await keep_alive(object())  # type: ignore[arg-type]
+    async with open_service() as service, trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with await trio.testing.open_stream_to_socket_listener(listener) as client:
+            await client.send_all(HANDSHAKE.format(target="/", headers="").encode())
+            stream = service.stream(await listener.accept())
+            await listener.aclose()
+            request = await trio_websocket.wrap_server_stream(nursery, stream)
+            with pytest.raises(ValueError, match=r"service\.keep_alive"):
+                await keep_alive(await request.accept())
+            nursery.cancel_scope.cancel()
+            await trio.aclose_forcefully(stream)

@@ -1,0 +1,95 @@
+"""What the kernel tells of a peer whose socket another implementation reads.
+
+Where it tells (`TELLS`), each byte that came counts, be it read or not: a full queue above hides
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import trio
+
+from .._transports.kernel import unread
+from .._transports.tcp_info import delivery, received, undelivered
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of a beat.
+
+    Args:
+        heard: bytes came.
+        excused: the silence may not be the peer's: it cannot send, since nothing is read; or it
+            has not come to the PING yet.
+        lossy: TCP sent something again, and something arrived.
+    """
+
+    heard: bool
+    excused: bool
+    lossy: bool
+
+
+class Kernel:
+    """Looks at a socket once a beat.
+
+    Args:
+        sock: Trio's.
+    """
+
+    __slots__ = ("_acknowledged", "_before_ping", "_received", "_retransmitted", "_sock", "_stuck")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._received = received(sock)
+        self._acknowledged = self._before_ping = self._retransmitted = 0
+        self._stuck: tuple[int, float] | None = None
+
+    @property
+    def tells(self) -> bool:
+        """Whether anything is known."""
+        return self._received is not None
+
+    def look(self) -> Seen | None:
+        """Look at what came since the last time; None: the kernel tells nothing."""
+        count, now = received(self._sock), delivery(self._sock)
+        if count is None or now is None:
+            return None
+        moved = now.acknowledged > self._acknowledged
+        # The PING of the last beat stands behind so many bytes.
+        behind = moved and now.acknowledged <= self._before_ping
+        lossy = moved and now.retransmitted > self._retransmitted
+        heard = count != self._received
+        self._received = count
+        self._acknowledged, self._retransmitted = now.acknowledged, now.retransmitted
+        self._before_ping = now.acknowledged + undelivered(self._sock)
+        return Seen(heard, not heard and (behind or self._holds()), lossy)
+
+    def _holds(self) -> bool:
+        with _borrowed(self._sock) as sock:
+            return unread(sock)
+
+    def unreachable(self, patience: float) -> bool:
+        """Whether nothing that was sent is acknowledged, see `Transport.unreachable`."""
+        now = delivery(self._sock)
+        if now is None or not (now.in_flight or now.probes):
+            self._stuck = None
+            return False
+        if self._stuck is None or self._stuck[0] != now.acknowledged:
+            self._stuck = (now.acknowledged, trio.current_time())
+            return False
+        return trio.current_time() - self._stuck[1] > patience and now.last_ack > patience
+
+
+@contextlib.contextmanager
+def _borrowed(sock: socket.socket) -> Iterator[socket.socket]:
+    """A plain socket with the descriptor of Trio's, for as long as nothing is waited for."""
+    borrowed = socket.socket(fileno=sock.fileno())
+    borrowed.settimeout(0)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()

@@ -1,0 +1,87 @@
+"""What `keep_alive` reads of a `WebSocketConnection` that has no public name.
+
+trio-websocket tells neither of bytes that came nor of a full queue, and a live peer then looks like
+a dead one. So some private attributes are read, of the versions that pyproject.toml allows, here
+and nowhere else. A test fails when one of them is gone. Where that is so at run time, what it tells
+is not known.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+
+import trio
+from trio_websocket import WebSocketConnection
+from wsproto.events import Ping
+
+#: They are read, and `_send` is called; none is changed.
+NAMES: Final = (
+    "_stream",
+    "_send",
+    "_send_channel",
+    "_message_size",
+    "_close_handshake",
+    "_for_testing_peer_closed_connection",
+)
+
+
+def stream(ws: WebSocketConnection) -> trio.abc.Stream | None:
+    """What it stands on."""
+    found = getattr(ws, "_stream", None)
+    return found if isinstance(found, trio.abc.Stream) else None
+
+
+def socket_of(ws: WebSocketConnection) -> socket.socket | None:
+    """The socket below; None: there is none, or it is not known.
+
+    It is Trio's, which has the methods of the other kind that do not wait.
+    """
+    below = stream(ws)
+    if isinstance(below, trio.SSLStream):
+        below = below.transport_stream
+    return cast("socket.socket", below.socket) if isinstance(below, trio.SocketStream) else None
+
+
+def ping(ws: WebSocketConnection) -> Callable[[bytes], Awaitable[None]] | None:
+    """What sends a PING, and does not wait for its PONG."""
+    send = getattr(ws, "_send", None)
+    if not callable(send):
+        return None
+
+    async def send_ping(payload: bytes) -> None:
+        await send(Ping(payload=payload))
+
+    return send_ping
+
+
+def queue_is_full(ws: WebSocketConnection) -> bool | None:
+    """Whether its reader waits for the application; None: not known."""
+    channel: Any = getattr(ws, "_send_channel", None)
+    if not isinstance(channel, trio.MemorySendChannel):
+        return None
+    return channel.statistics().tasks_waiting_send > 0
+
+
+def progress(ws: WebSocketConnection) -> object:
+    """What changes as messages come, whole or not."""
+    channel: Any = getattr(ws, "_send_channel", None)
+    waiting = (
+        channel.statistics().current_buffer_used
+        if isinstance(channel, trio.MemorySendChannel)
+        else None
+    )
+    return getattr(ws, "_message_size", None), waiting
+
+
+def ended(ws: WebSocketConnection) -> trio.Event | None:
+    """Set when it is closed; None: not known."""
+    found = getattr(ws, "_close_handshake", None)
+    return found if isinstance(found, trio.Event) else None
+
+
+def peer_closed(ws: WebSocketConnection) -> bool:
+    """Whether the peer was the first to close, as far as that is known."""
+    found = getattr(ws, "_for_testing_peer_closed_connection", None)
+    return isinstance(found, trio.Event) and found.is_set()
