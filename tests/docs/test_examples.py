@@ -33,6 +33,7 @@ _EXAMPLES = {
     "hook": {"python": 2},
     "testing": {"python": 3},
     "systemd": {"ini": 2, "python": 1},
+    "trio-websocket": {"python": 3},
 }
 
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 
-from trio_beat._protocol.events import Failure, PeerClose, Pong
 from trio_beat.trio_websocket.frames import Frames
 
 HEARTBEAT = "--beat--"
@@ -15,6 +14,10 @@ HEARTBEAT = "--beat--"
 
 def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin).serialize(mask=True)
+
+
+def kind(event: object) -> str:
+    return type(event).__name__
 
 
 def ping(number: int) -> bytes:
@@ -53,8 +56,9 @@ def test_all_is_handed_on_however_it_is_cut(
         found += events
     assert passed == data
     assert frames.aligned
-    assert [event for event in found if type(event) is not Pong] == (
-        [PeerClose(4001, "bye", found[-1].reply)] if closes else []  # type: ignore[attr-defined]
+    ends = [event for event in found if kind(event) != "Pong"]
+    assert [str(event).partition(", reply")[0] for event in ends] == (
+        ["PeerClose(code=4001, reason='bye'"] if closes else []
     )
     assert frames.over == closes
 
@@ -69,10 +73,8 @@ def test_a_close_frame_ends_it(size: int) -> None:
         found += events
     assert passed == frame(Opcode.TEXT, b"hello")[:2] + passed[2:]
     assert len(passed) == 11
-    assert [type(event) for event in found] == [PeerClose]
     (close,) = found
-    assert isinstance(close, PeerClose)
-    assert (close.code, close.reason) == (1005, "")
+    assert str(close).startswith("PeerClose(code=1005, reason='', ")
 
 
 @pytest.mark.parametrize(
@@ -89,8 +91,8 @@ def test_a_close_frame_ends_it(size: int) -> None:
 def test_a_wrong_close_frame_is_a_failure(data: bytes, code: int) -> None:
     passed, (event,) = Frames(None).take(data)
     assert passed == b""
-    assert isinstance(event, Failure)
-    assert event.code == code
+    assert kind(event) == "Failure"
+    assert event[0] == code
 
 
 def test_a_lone_answer_is_known() -> None:
@@ -107,7 +109,7 @@ def test_a_lone_answer_is_known() -> None:
 
 def test_pongs_are_told_and_handed_on() -> None:
     data = ping(3) + frame(Opcode.PONG, b"longer")
-    assert Frames(None).take(data) == (data, [Pong(3)])
+    assert Frames(None).take(data) == (data, [(3,)])
 
 
 @pytest.mark.parametrize("whole", [True, False])

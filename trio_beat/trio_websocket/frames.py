@@ -165,7 +165,8 @@ def _closing(frame: bytes) -> PeerClose | Failure:
         return _failure(1002, str(exc))
     except UnicodeDecodeError as exc:
         return _failure(1007, f"{exc.reason} at position {exc.start}")
-    return PeerClose(close.code, close.reason, make_close(close.code, close.reason))
+    code = int(close.code)
+    return PeerClose(code, close.reason, make_close(code, close.reason))
 
 
 def _failure(code: int, reason: str) -> Failure:

@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal
+from weakref import WeakSet, WeakValueDictionary
 
 import trio
 from trio_websocket import WebSocketConnection, WebSocketRequest
@@ -102,10 +103,10 @@ class TrioWebSocketService:
         self._proxies = proxies
         self._admission = admission
         self._grace = grace
-        #: Those that wait for what becomes of them, by their names.
-        self._streams: dict[str, ServiceStream] = {}
+        #: Those that wait for what becomes of them, by their names; a program may forget one.
+        self._streams: WeakValueDictionary[str, ServiceStream] = WeakValueDictionary()
         #: Those of them whose request has not come yet.
-        self._unread: set[ServiceStream] = set()
+        self._unread: WeakSet[ServiceStream] = WeakSet()
         #: Set when the last connection has ended, once it drains.
         self._gone = trio.Event()
 
@@ -239,6 +240,7 @@ class TrioWebSocketService:
             finally:
                 if life is None:
                     pending.abort()
+                    stream.end()
             del pending, first
             stream.owned_by(life.abort)
             await self._live(life, place)

@@ -72,6 +72,7 @@ class ServiceStream(trio.abc.Stream):
     """
 
     __slots__ = (
+        "__weakref__",
         "_abort",
         "_accepted",
         "_answered",
