@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from tests.support.serving import ask, status
 from tests.support.trio_websocket import Program, ProgramHandler, accepted, running, whole
 from trio_beat import Closed, Connection, EndReason, Heartbeat, Identity, Limits, Refused, open_hub
 from trio_beat import Request as PeerRequest
+from trio_beat.testing import cancelled_at
 from trio_beat.trio_websocket import TrioWebSocketService, open_service
 
 BEATS = Heartbeat(1.0, 2)
@@ -515,3 +517,46 @@ async def _tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     async with listener:
         one = await trio.testing.open_stream_to_socket_listener(listener)
         return one, await listener.accept()
+
+
+@ALL
+async def test_it_can_be_cancelled_at_each_await(
+    program: ProgramHandler, patient_clock: trio.testing.MockClock
+) -> None:
+    steps = iter(range(30))
+    finished = trio.Event()
+
+    async def call(service: TrioWebSocketService, request: WebSocketRequest) -> None:
+        ws = None if program is whole else await request.accept()
+
+        async def serve() -> None:
+            if ws is None:
+                await service.handle_request(request)
+            elif program is accepted:
+                await service.run(ws)
+            else:
+                await service.keep_alive(ws)
+
+        if not await cancelled_at(next(steps), serve):
+            finished.set()
+        if ws is not None:
+            with pytest.raises(ConnectionClosed):
+                await ws.get_message()
+
+    async def admit(_: PeerRequest) -> None:
+        await trio.sleep(0)  # noqa: ASYNC115 - one more await
+
+    async with running(call, handler=echo, admit=admit) as running_one:
+        while not finished.is_set():
+            async with await trio.open_tcp_stream("127.0.0.1", running_one.port) as stream:
+                await stream.send_all(HANDSHAKE.format(target="/", headers="").encode())
+                await trio.sleep(0.1)
+                with contextlib.suppress(trio.BrokenResourceError):
+                    close = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True)
+                    await stream.send_all(close)
+                    with trio.fail_after(30):
+                        async for _ in stream:
+                            pass
+            await trio.sleep(0.1)
+            assert running_one.service.statistics().connections == 0
+    assert next(steps) > 3
