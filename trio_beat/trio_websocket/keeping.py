@@ -1,7 +1,8 @@
 """A heartbeat for a `WebSocketConnection` that a program has accepted, beside its own loop.
 
-1. One task beats. The PING is sent in another one, since it waits where the program's own sending
-   does. One is sent at a time, and what has begun is sent to its end.
+1. One task beats. Where the socket's buffer may not be empty, or TLS is above it, the PING is sent
+   in another one, since it waits where the program's own sending does. One is sent at a time, and
+   to its end.
 2. Where the kernel tells how many bytes came, each of them proves life, be it read or not. Where it
    does not, PONGs and messages do, and nobody is judged while the queue is full.
 3. A beat is judged as that of any other connection (`Verdict`). Where the peer cannot send, since
@@ -98,6 +99,7 @@ class _Keeper:
         sock = private.socket_of(ws)
         kernel = None if sock is None else Kernel(sock)
         self._kernel = kernel if kernel is not None and kernel.tells else None
+        self._plain = isinstance(private.stream(ws), trio.SocketStream)
         # Where bytes are counted, no PONG need be waited for.
         self._send_ping = None if self._kernel is None else private.ping(ws)
         self._progress = private.progress(ws)
@@ -123,7 +125,13 @@ class _Keeper:
                 return dead
             if self._sending is None:
                 self._sending = trio.CancelScope(shield=True)
-                nursery.start_soon(self._send, self._sending, nursery)
+                if self._plain and self._kernel is not None and self._kernel.idle:
+                    # Its buffer is empty, so that this takes no time; should it take some, nothing
+                    # of so small a frame has been sent.
+                    self._sending.deadline = trio.current_time() + _LAST_SEND
+                    await self._send(self._sending, nursery)
+                else:
+                    nursery.start_soon(self._send, self._sending, nursery)
             due = max(due + interval, trio.current_time() + interval / 2)
 
     async def _wait(self, due: float) -> None:

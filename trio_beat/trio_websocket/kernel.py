@@ -53,6 +53,11 @@ class Kernel:
         """Whether anything is known."""
         return self._received is not None
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was sent had been acknowledged at the last look."""
+        return self._before_ping == self._acknowledged
+
     def look(self) -> Seen | None:
         """Look at what came since the last time; None: the kernel tells nothing."""
         count, now = received(self._sock), delivery(self._sock)
