@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -17,7 +16,7 @@ from tests.support.hub import reached
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, status
 from tests.support.trio_websocket import Program, ProgramHandler, accepted, running, whole
-from trio_beat import Closed, Connection, EndReason, Heartbeat, Identity, Limits, Refused, open_hub
+from trio_beat import Closed, Connection, EndReason, Heartbeat, Limits, open_hub
 from trio_beat import Request as PeerRequest
 from trio_beat.testing import cancelled_at
 from trio_beat.trio_websocket import TrioWebSocketService, open_service
@@ -309,88 +308,6 @@ async def test_who_breaks_the_rules_is_told(
         assert close.code == code
         await peer.aclose()
         await ended(running_one, by)
-
-
-async def only_alice(request: PeerRequest) -> Identity:
-    if request.headers.get("authorization") != "Bearer alice":
-        raise Refused(401, "who are you?")
-    return Identity(user="alice")
-
-
-async def test_requests_are_admitted_or_refused(patient_clock: trio.testing.MockClock) -> None:
-    async def greet(connection: Connection) -> None:
-        assert connection.identity is not None
-        await connection.send(f"hello, {connection.identity.user}")
-
-    alice = "Authorization: Bearer alice\r\n"
-    async with running(whole, handler=greet, admit=only_alice) as running_one:
-        peer = await dial(running_one.port, headers=alice)
-        assert await peer.text() == "hello, alice"
-        await peer.aclose()
-        for headers, code in (("", 401), (alice + "Origin: https://example.com\r\n", 403)):
-            request = HANDSHAKE.format(target="/", headers=headers).encode()
-            assert status(await ask(running_one.port, request)) == code
-        # What is no handshake, trio-websocket itself refuses.
-        answer = await ask(running_one.port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        assert running_one.service.statistics().refused == {401: 1, 403: 1}
-
-
-async def test_one_that_was_accepted_is_refused_by_a_close_code(
-    patient_clock: trio.testing.MockClock,
-) -> None:
-    async with running(accepted, handler=echo, admit=only_alice) as running_one:
-        for headers, code in (("", 3000), ("Origin: https://example.com\r\n", 4003)):
-            peer = await dial(running_one.port, headers=headers)
-            close = await peer.closed()
-            assert close is not None
-            assert close.code == code
-            await peer.aclose()
-        peer = await dial(running_one.port, headers="Authorization: Bearer alice\r\n")
-        await peer.send_text("hello")
-        assert await peer.text() == "hello"
-        await peer.aclose()
-        await ended(running_one, EndReason.PEER)
-        assert running_one.service.statistics().refused == {401: 1, 403: 1}
-
-
-@ALL
-async def test_what_is_no_request_is_refused(
-    program: ProgramHandler, patient_clock: trio.testing.MockClock
-) -> None:
-    limits = Limits(handshake_timeout=3)
-    async with running(program, handler=echo, limits=limits) as running_one:
-        assert status(await ask(running_one.port, b"\x16\x03\x01 TLS\r\n\r\n")) == 400
-        assert status(await ask(running_one.port, b"GET / HTTP/1.1\r\n")) == 408
-        await trio.sleep(0.1)
-        assert running_one.service.statistics().pending == 0
-
-
-async def test_too_many_pending_are_refused(patient_clock: trio.testing.MockClock) -> None:
-    async with running(whole, handler=echo, limits=Limits(pending=1)) as running_one:
-        async with await trio.open_tcp_stream("127.0.0.1", running_one.port) as waits:
-            await trio.sleep(0.1)
-            assert status(await ask(running_one.port, b"")) == 503
-            await waits.send_all(HANDSHAKE.format(target="/", headers="").encode())
-            assert bytes(await waits.receive_some()).startswith(b"HTTP/1.1 101 ")
-
-
-async def test_one_that_is_accepted_and_not_served_is_closed(
-    patient_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def forget(service: TrioWebSocketService, request: WebSocketRequest) -> None:
-        ws = await request.accept()
-        with pytest.raises(ConnectionClosed):
-            await ws.get_message()
-        with pytest.raises(RuntimeError, match="closed"):
-            await service.run(ws)
-
-    with caplog.at_level(logging.ERROR):
-        async with running(forget, handler=echo) as running_one:
-            peer = await dial(running_one.port)
-            assert await peer.closed() is None
-            await peer.aclose()
-    assert "neither run nor watched" in caplog.text
 
 
 @ALL

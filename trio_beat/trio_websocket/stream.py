@@ -216,6 +216,11 @@ class ServiceStream(trio.abc.Stream):
                 self._hungry = None
             if self._accepted and not self._taken:
                 await self._wait_for_service()
+            elif self._answered and not self._taken:
+                # Rejected: trio-websocket does not close, and waits for the peer to do so.
+                await self._linger()
+                self.end()
+                self._abort()
             else:
                 given = await self._reader.park(_sleep_on)
                 self._rest += given  # the end may have put something there meanwhile
@@ -276,10 +281,9 @@ class ServiceStream(trio.abc.Stream):
         except OSError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
         self._answered = True
-        if sent.startswith(_SWITCHING):
-            self._accepted = True
-            if self._reader.parked:
-                self._reader.resume(outcome.Value(b""))  # the time limit begins
+        self._accepted = self._accepted or sent.startswith(_SWITCHING)
+        if self._reader.parked:
+            self._reader.resume(outcome.Value(b""))  # a time limit begins
 
     async def _send_frames(self, frames: bytes) -> None:
         engine = self._engine
@@ -303,23 +307,29 @@ class ServiceStream(trio.abc.Stream):
                 raise trio.BrokenResourceError(str(exc)) from None
 
     async def aclose(self) -> None:
-        engine, pending = self._engine, self._pending
+        engine = self._engine
         try:
             if engine is not None and self._ended is not None and not self._ended.is_set():
                 if engine.closed is None:
                     engine.end_nowait(*self.why())
                 await self._ended.wait()
-            elif pending is not None and self._answered and not self._over:
-                self._answered = False  # another task that closes it meanwhile does so at once
-                pending.end_output()
-                with contextlib.suppress(OSError):
-                    await pending.linger(self._owner.turns, trio.current_time() + LINGER)
+            elif self._pending is not None and self._answered and not self._over:
+                self._pending.end_output()
+                await self._linger()
         finally:
             self._abort()
             if not self._taken:
                 self._owner.forget(self)
             self.end()
         await trio.lowlevel.checkpoint()
+
+    async def _linger(self) -> None:
+        """Give the peer time to read the answer; another task that closes meanwhile need not."""
+        self._answered = False
+        pending = self._pending
+        if pending is not None:
+            with contextlib.suppress(OSError):
+                await pending.linger(self._owner.turns, trio.current_time() + LINGER)
 
     def why(self) -> tuple[EndReason, int, str]:
         """Why the connection ends where trio-websocket, or the program, sent no close frame."""
