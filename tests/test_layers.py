@@ -21,7 +21,7 @@ LAYERS: Final = (
     ("__main__",),
     ("_command",),
     ("_site",),
-    ("testing", "trio_websocket"),
+    ("asgi", "testing", "trio_websocket"),
     ("_client", "_server", "auth"),
     ("_channels",),
     ("backends",),
@@ -54,6 +54,12 @@ WITHIN: Final = {
         ("redis.address", "redis.errors", "redis.payload"),
         ("memory",),
         ("__init__",),
+    ),
+    "asgi": (
+        ("__init__",),
+        ("serving",),
+        ("answers", "block", "running"),
+        ("scopes",),
     ),
     "_channels": (
         ("consumer",),
@@ -142,7 +148,7 @@ WITHIN: Final = {
         ("frames", "kernel", "private"),
     ),
     "_transports": (
-        ("tls", "trio_websocket"),
+        ("asgi", "tls", "trio_websocket"),
         ("client_stream", "tcp", "tls_session"),
         ("kernel", "polling"),
         ("epoll", "framing", "readiness"),

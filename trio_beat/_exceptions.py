@@ -52,6 +52,9 @@ class EndReason(enum.StrEnum):
     PROTOCOL_ERROR = "protocol-error"  #: the peer violated RFC 6455
     TOO_BIG = "too-big"  #: the peer sent a message over the size limit
     TOO_FAST = "too-fast"  #: the peer sent over its rate for too long
+    #: messages came faster than the application took them, over a server that cannot hold the peer
+    #: back (ASGI)
+    INBOX_FULL = "inbox-full"
     REFUSED = "refused"  #: the hub could not subscribe it, or not publish its message
     #: messages of its channels may have been lost while the backend was away
     BACKEND_LOST = "backend-lost"

@@ -76,6 +76,7 @@ WAYS: Final[Mapping[EndReason, Way]] = {
     EndReason.PROTOCOL_ERROR: Way(drop=True, lost=True),
     EndReason.TOO_BIG: Way(drop=True, lost=True),
     EndReason.TOO_FAST: Way(owed=True, lost=True),
+    EndReason.INBOX_FULL: Way(owed=True, lost=True),
     EndReason.HANDLER: Way(owed=True),
     EndReason.SHUTDOWN: Way(owed=True),
     EndReason.REFUSED: Way(owed=True),

@@ -66,6 +66,7 @@ class Life(Holding):
             trio.Cancelled: the surrounding scope was cancelled; the close frame was sent.
         """
         transport, verdict, consumer = self._transport, self._verdict, self._consumer
+        transport.attach(self)
         try:
             try:
                 if (tell := self.shared.notify.opened) is not None:

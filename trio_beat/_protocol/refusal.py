@@ -38,21 +38,26 @@ def unauthorized(text: str, *, error: str | None = None) -> Refused:
     return Refused(401, text, {"WWW-Authenticate": challenge})
 
 
+def refusal_fields(refused: Refused) -> tuple[list[tuple[str, str]], bytes]:
+    """Make the headers and the body of a refusal; its connection is closed behind it."""
+    body = f"{refused.text}\n".encode()
+    headers = {
+        "Date": email.utils.formatdate(usegmt=True),
+        "Connection": "close",
+        "Content-Length": str(len(body)),
+        "Content-Type": "text/plain; charset=utf-8",
+        **SECURITY_HEADERS,
+    }
+    given = {name.lower() for name, _ in refused.headers}
+    kept = [(name, value) for name, value in headers.items() if name.lower() not in given]
+    return [*kept, *refused.headers], body
+
+
 def refusal_response(refused: Refused) -> bytes:
     """Make the response to send; its connection is closed behind it."""
-    body = f"{refused.text}\n".encode()
-    headers = Headers(
-        {
-            "Date": email.utils.formatdate(usegmt=True),
-            "Connection": "close",
-            "Content-Length": str(len(body)),
-            "Content-Type": "text/plain; charset=utf-8",
-            **SECURITY_HEADERS,
-        }
-    )
-    for name in {name.lower() for name, _ in refused.headers} & {name.lower() for name in headers}:
-        del headers[name]
-    for name, value in refused.headers:
+    fields, body = refusal_fields(refused)
+    headers = Headers()
+    for name, value in fields:
         headers[name] = value  # adds to those of the same name
     return Response(refused.status, phrase(refused.status), headers, body).serialize()
 

@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from http.cookies import SimpleCookie
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from websockets import datastructures
 
@@ -39,7 +39,7 @@ class Request:
     parsed.
     """
 
-    __slots__ = ("__weakref__", "_fields", "_head", "_peer", "_secure", "_target")
+    __slots__ = ("__weakref__", "_fields", "_head", "_peer", "_scope", "_secure", "_target")
 
     def __init__(
         self, head: Head, peer: str, *, secure: bool, parsed: datastructures.Headers | None = None
@@ -49,6 +49,7 @@ class Request:
         self._fields = parsed
         self._peer = peer
         self._secure = secure
+        self._scope: MutableMapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, head: bytes, *, peer: str, secure: bool = False) -> Request:
@@ -158,6 +159,11 @@ class Request:
         """Whether it came over TLS; where a trusted proxy told, whether it came to that so."""
         return self._secure
 
+    @property
+    def scope(self) -> MutableMapping[str, Any] | None:
+        """The ASGI scope that it came with, see `trio_beat.asgi`; None: it came another way."""
+        return self._scope
+
     def __repr__(self) -> str:
         # Query, cookies and other headers may be secret.
         over = " over TLS" if self._secure else ""
@@ -183,3 +189,8 @@ def _encoded(text: str | bytes) -> bytes:
     if any(character in data for character in _LINE_BREAKS):
         raise ValueError("a target or a header has a line break or a NUL")
     return data
+
+
+def keep_scope(request: Request, scope: MutableMapping[str, Any]) -> None:
+    """Let a request have the ASGI scope that it came with."""
+    request._scope = scope  # noqa: SLF001 - of this module

@@ -140,8 +140,12 @@ class Gate:
         self._check_draining()
         self._places.check_rate(client.address)
 
-    def enter(self, target: str, client: Client) -> Place | None:
+    def enter(self, target: str | None, client: Client) -> Place | None:
         """See that there is room at a target, and take a place of the client's address.
+
+        Args:
+            target: path and query, as they were sent; None: any will do.
+            client: who asks.
 
         Returns:
             The place, which the caller gives back (`Places.leave`); None: nothing counts.
@@ -149,7 +153,8 @@ class Gate:
         Raises:
             Refused: there is no such target, or no room.
         """
-        self._consumers.check(target)
+        if target is not None:
+            self._consumers.check(target)
         self._check_room()
         return self._places.enter(client.address)
 

@@ -174,7 +174,8 @@ class Service:
         """
         gate = self.gate
         gate.check_arrival(client)
-        place = gate.enter(request.target, client)
+        # What a target means, one that makes the consumer knows.
+        place = gate.enter(request.target if consumer is None else None, client)
         try:
             gate.check_origin(client, datastructures.Headers(request.headers.pairs()))
             seen = request if gate.wants_requests or consumer is not None else None

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
+from .._exceptions import EndReason
 from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
 from .._protocol.messages import BeatFrames, CloseFrame, Outgoing, Reply, Response
 from .outbox import Outbox
 
 __all__ = [
     "Transport",
+    "Owner",
     "Take",
     "awake",
     # what is received
@@ -40,6 +43,13 @@ def awake() -> Sequence[Event]:
     return ()
 
 
+class Owner(Protocol):
+    """The connection that a transport is of."""
+
+    def end_nowait(self, by: EndReason, code: int, reason: str) -> None:
+        """End it, without waiting."""
+
+
 class Transport(ABC):
     """One peer's bytes.
 
@@ -52,6 +62,13 @@ class Transport(ABC):
     """
 
     __slots__ = ()
+
+    def attach(self, owner: Owner) -> None:  # noqa: B027 - most need no owner
+        """Take the connection, which begins; `abort` lets go of it.
+
+        For a transport that cannot hold the peer back while the reader is away: it keeps what comes
+        within a limit, and ends the connection beyond that.
+        """
 
     @abstractmethod
     def wait_readable(self, take: Take = awake) -> Awaitable[Sequence[Event]]:

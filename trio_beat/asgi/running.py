@@ -1,0 +1,72 @@
+"""What runs of an ASGI application while its lifespan lasts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import trio
+
+from .._channels.hub import Hub
+from .._connection.ending import CLOSE_TIMEOUT
+from .._exceptions import EndReason
+from .._server.service import Service
+from .._transports.asgi import StartSoon
+
+
+class Running:
+    """An application that can serve.
+
+    Args:
+        service: serves the connections.
+        hub: where they subscribe; None: there is none.
+        start_soon: starts tasks that send and receive; they outlive connections, not the lifespan.
+    """
+
+    def __init__(self, service: Service, hub: Hub | None, start_soon: StartSoon) -> None:
+        self.service = service
+        self.hub = hub
+        self.start_soon = start_soon
+        #: Calls of the application that serve a connection.
+        self._calls = 0
+        self._deserted = trio.Event()
+
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[None]:
+        """A call serves a connection while the context lasts."""
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._deserted.set()
+
+    async def _wait_deserted(self) -> None:
+        while self._calls:
+            self._deserted = trio.Event()
+            await self._deserted.wait()
+
+    async def drain(self, grace: float) -> None:
+        """Refuse handshakes, close the connections with 1001, and wait for their ends.
+
+        Args:
+            grace: seconds that this may take.
+        """
+        self.service.draining.set()
+        self.service.gate.interrupt()
+        with trio.move_on_after(grace):
+            await self.service.drain(grace)
+            await self._wait_deserted()
+
+    async def give_up(self) -> None:
+        """End the connections at once: what they need has ended, or was cancelled."""
+        self.service.draining.set()
+        self.service.gate.interrupt()
+        by, code, reason = EndReason.SHUTDOWN, 1001, "server is shutting down"
+        if self.hub is not None:
+            by, code, reason = EndReason.BACKEND_LOST, 1012, "hub has ended, connect again"
+        for connection in list(self.service.connections):
+            connection.end_nowait(by, code, reason)
+        with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await self._wait_deserted()
