@@ -207,14 +207,21 @@ class Service:
         """
         life = Life(transport, self.shared, entry.consumer, path=entry.target, response=response)
         life.expire_at(None if entry.identity is None else entry.identity.expires_at)
+        place = entry.place
+        del entry, transport
+        # Not by `run_connection`, of which each quiet connection would keep a frame.
+        self.connections.add(life)
         try:
-            await self.run_connection(life, entry.place)
+            await life.run()
         except BaseException as exc:
             rest = self.contain(exc, life)
             if rest is exc:
                 raise
             if rest is not None:
                 raise rest from rest.__cause__
+        finally:
+            self.connections.discard(life)
+            self.places.leave(place)
 
     async def run_connection(self, life: Life, place: Place | None) -> None:
         """Run a connection that counts meanwhile; what it raises is not contained yet."""

@@ -132,7 +132,8 @@ class ASGITransport(Transport):
         self._inbound = inbound
         self._answered = answered
         self._owner: Owner | None = None
-        self._events: list[Event] = []
+        #: What the reader is to take; None: nothing.
+        self._events: list[Event] | None = None
         #: Events received so far, and bytes of the last ones that the reader took.
         self._received = self._read_size = 0
         #: Set when something has come, was sent, or failed; None while no task waits for that.
@@ -163,26 +164,21 @@ class ASGITransport(Transport):
         self._reading = True
         try:
             while True:
-                if self._events:
+                if self._events is not None:
                     if (events := take()) is not None:
                         return events
                 elif self._failed is not None:
                     raise self._failed()
                 elif self._keeping is not None:
                     await self._wait_for_news()
-                else:
-                    await self._receive_one()
+                else:  # not in a coroutine of its own, which each quiet connection would keep
+                    try:
+                        self._note(await self._receive())
+                    except Exception as exc:  # of the server, or of a middleware
+                        self._fail_by("receive", exc)
         finally:
             self._reading = False
             self._keep()
-
-    async def _receive_one(self) -> None:
-        try:
-            event = await self._receive()
-        except Exception as exc:  # of the server, or of a middleware
-            self._fail(partial(ConnectionResetError, f"receive failed: {type(exc).__name__}"))
-        else:
-            self._note(event)
 
     def _keep(self) -> None:
         """Let another task receive while the reader is away."""
@@ -198,7 +194,9 @@ class ASGITransport(Transport):
         try:
             with scope:
                 while not (self._reading or self._gone or self._failed is not None):
-                    await self._receive_one()
+                    self._note(await self._receive())
+        except Exception as exc:
+            self._fail_by("receive", exc)
         finally:
             self._keeping = None
             self._tell()
@@ -208,27 +206,32 @@ class ASGITransport(Transport):
         if event["type"] == "websocket.disconnect":
             self._gone = True
             code, reason = event.get("code") or _NO_STATUS, event.get("reason") or ""
-            self._events.append(PeerClose(code, reason, None))
+            self._add(PeerClose(code, reason, None))
         elif not self._deaf:
             message = event.get("text")
             self._take_message(event["bytes"] if message is None else message)
         self._tell()
 
+    def _add(self, event: Event) -> None:
+        if self._events is None:
+            self._events = []
+        self._events.append(event)
+
     def _take_message(self, message: str | bytes) -> None:
         if _size(message) > self._message_size:
             reason = f"message is over {self._message_size} bytes"
-            self._events.append(Failure(1009, reason, self.close_frame(1009, reason)))
-        elif self._reading or len(self._events) < self._inbound:
-            self._events.append(message)
+            self._add(Failure(1009, reason, self.close_frame(1009, reason)))
+        elif self._reading or len(self._events or ()) < self._inbound:
+            self._add(message)
         else:
             self._deaf = True
             if self._owner is not None:
                 self._owner.end_nowait(EndReason.INBOX_FULL, 1013, "too many messages wait")
 
     def receive_nowait(self) -> Sequence[Event] | None:
-        if not self._events:
+        events, self._events = self._events, None
+        if events is None:
             return None
-        events, self._events = self._events, []
         self._read_size = sum(_size(event) for event in events if isinstance(event, str | bytes))
         return events
 
@@ -278,7 +281,7 @@ class ASGITransport(Transport):
                 self._sent += self._sending
                 event = self._next()
         except Exception as exc:  # of the server, or of a middleware
-            self._fail(partial(ConnectionResetError, f"send failed: {type(exc).__name__}"))
+            self._fail_by("send", exc)
         finally:
             self._sending = 0
             self._tell()
@@ -372,6 +375,10 @@ class ASGITransport(Transport):
         self._sending = 1
         with contextlib.suppress(ConnectionAbortedError):
             self._start(dict(_ABORTED))
+
+    def _fail_by(self, function: str, exc: Exception) -> None:
+        # Not as a cause: it may quote what is secret, and holds the frames of others.
+        self._fail(partial(ConnectionResetError, f"{function} failed: {type(exc).__name__}"))
 
     def _fail(self, why: Callable[[], OSError]) -> None:
         self._failed = self._failed or why

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable
 
 import trio
 
 from .._channels.hub import Hub
 from .._connection.ending import CLOSE_TIMEOUT
 from .._exceptions import EndReason
-from .._server.service import Service
-from .._transports.asgi import StartSoon
+from .._server.service import Entry, Service
+from .._transports.asgi import ACCEPT, ASGITransport, StartSoon
 
 
 class Running:
@@ -31,12 +30,19 @@ class Running:
         self._calls = 0
         self._deserted = trio.Event()
 
-    @contextlib.contextmanager
-    def calling(self) -> Iterator[None]:
-        """A call serves a connection while the context lasts."""
+    def run(self, entry: Entry, transport: ASGITransport) -> Awaitable[None]:
+        """Run the connection of a peer that was admitted just now; `leave` comes next, always.
+
+        No coroutine of its own, of which each quiet connection would keep a frame.
+        """
         self._calls += 1
+        return self.service.run(entry, transport, ACCEPT)
+
+    async def leave(self, transport: ASGITransport) -> None:
+        """Let what is left of a connection go out: the call may return then."""
         try:
-            yield
+            with trio.move_on_after(CLOSE_TIMEOUT):
+                await transport.leave()
         finally:
             self._calls -= 1
             if not self._calls:

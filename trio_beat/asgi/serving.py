@@ -28,7 +28,6 @@ from .._channels.permissions import Permissions
 from .._checks import check_kind, check_prefix, check_seconds, check_subprotocols
 from .._connection.connection import Connection
 from .._connection.consumer import Consumer
-from .._connection.ending import CLOSE_TIMEOUT
 from .._connection.handler import Handler, HandlerErrors
 from .._exceptions import HubClosed, Refused
 from .._heartbeat import Heartbeat
@@ -39,8 +38,8 @@ from .._server.consumers import Admitted
 from .._server.gate import Admit
 from .._server.limits import Limits, ServerStatistics
 from .._server.origins import Origins
-from .._server.service import Service
-from .._transports.asgi import ACCEPT, ASGITransport, Receive, Send
+from .._server.service import Entry, Service
+from .._transports.asgi import ASGITransport, Receive, Send
 from .answers import in_trio, refuse, refuse_asyncio
 from .block import BlockConsumer
 from .running import Running
@@ -203,13 +202,27 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a WebSocket, or the lifespan; a request over HTTP gets 426."""
+        if scope["type"] != "websocket" or not in_trio():
+            await self._serve_other(scope, receive, send)
+            return
+        entered = await self._enter(scope, receive, send)
+        if entered is None:
+            return
+        running, entry, transport = entered
+        run = running.run(entry, transport)
+        # The call lasts as long as the connection, and would keep them.
+        del scope, receive, send, entered, entry
+        try:
+            await run
+        finally:
+            await running.leave(transport)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not in_trio():
             self._tell_once("a call without Trio")
             await refuse_asyncio(scope, receive, send)
             return
         match scope["type"]:
-            case "websocket":
-                await self._serve(scope, receive, send)
             case "lifespan":
                 await self._serve_lifespan(receive, send)
             case "http":
@@ -249,8 +262,15 @@ class Application:
             def make(admitted: Admitted) -> Consumer:
                 return BlockConsumer(self._limits.inbound, admitted, task_status.started)
 
-            await self._serve(scope, receive, send, make)
-            block.cancel()
+            entered = await self._enter(scope, receive, send, make)
+            if entered is None:
+                raise Refused(400, "the peer has left")
+            running, entry, transport = entered
+            try:
+                await running.run(entry, transport)
+                block.cancel()
+            finally:
+                await running.leave(transport)
 
         async with trio.open_nursery() as nursery:
             connection, consumer = await nursery.start(run)
@@ -263,49 +283,48 @@ class Application:
                     raise
                 consumer.end(1000, "")
 
-    async def _serve(
+    async def _enter(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
         consumer: Callable[[Admitted], Consumer] | None = None,
-    ) -> None:
+    ) -> tuple[Running, Entry, ASGITransport] | None:
+        """Decide about a handshake; gives a connection that is to be run at once, or None.
+
+        Args:
+            consumer: makes the connection's consumer; then a refusal is raised as well.
+        """
         if (await receive())["type"] != "websocket.connect":
-            return  # the peer has left already
+            return None  # the peer has left already
         running = self._running
         if running is None:
             self._tell_once(_CLOSED)
             await self._refuse(scope, send, Refused(500, _CLOSED), consumer)
-            return
-        with running.calling():
-            asking = client(scope)
-            agreed = subprotocol(scope, self._subprotocols)
-            try:
-                self._check_served_here(running, consumer)
-                asked = request(scope, asking)
-                entry = await running.service.admit(asked, asking, agreed, consumer)
-            except Refused as refusal:
-                # An application may raise one object again and again.
-                refusal.__traceback__ = refusal.__context__ = None
-                running.service.refusals.note(asking.peer, refusal)
-                await self._refuse(scope, send, refusal, consumer)
-                return
-            transport = ASGITransport(
-                receive,
-                send,
-                running.start_soon,
-                peer=asking.peer,
-                subprotocol=agreed,
-                message_size=self._limits.message_size,
-                inbound=self._limits.inbound,
-                answered=self._heartbeat.message is not None,
-            )
-            del asked, asking, agreed, scope, receive, send
-            try:
-                await running.service.run(entry, transport, ACCEPT)
-            finally:
-                with trio.move_on_after(CLOSE_TIMEOUT):
-                    await transport.leave()
+            return None
+        asking = client(scope)
+        agreed = subprotocol(scope, self._subprotocols)
+        try:
+            self._check_served_here(running, consumer)
+            asked = request(scope, asking)
+            entry = await running.service.admit(asked, asking, agreed, consumer)
+        except Refused as refusal:
+            # An application may raise one object again and again.
+            refusal.__traceback__ = refusal.__context__ = None
+            running.service.refusals.note(asking.peer, refusal)
+            await self._refuse(scope, send, refusal, consumer)
+            return None
+        transport = ASGITransport(
+            receive,
+            send,
+            running.start_soon,
+            peer=asking.peer,
+            subprotocol=agreed,
+            message_size=self._limits.message_size,
+            inbound=self._limits.inbound,
+            answered=self._heartbeat.message is not None,
+        )
+        return running, entry, transport
 
     def _check_served_here(self, running: Running, consumer: object) -> None:
         if consumer is None and self._handler is None and running.hub is None:
