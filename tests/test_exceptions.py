@@ -37,6 +37,7 @@ def test_reasons_are_these() -> None:
         "protocol-error",
         "too-big",
         "too-fast",
+        "inbox-full",
         "refused",
         "backend-lost",
         "expired",

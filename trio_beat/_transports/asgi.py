@@ -78,6 +78,7 @@ class ASGITransport(Transport):
         message_size: bytes of a message that the peer may send.
         inbound: messages that may wait while the reader is away.
         answered: whether peers answer a text heartbeat.
+        shares: whether it shares its connection with others (HTTP/2 and 3).
     """
 
     __slots__ = (
@@ -107,6 +108,7 @@ class ASGITransport(Transport):
         "_start_soon",
         "_subprotocol",
         "peer",
+        "shares",
     )
 
     peer: str
@@ -122,6 +124,7 @@ class ASGITransport(Transport):
         message_size: int = 2**20,
         inbound: int = 16,
         answered: bool = True,
+        shares: bool = False,
     ) -> None:
         self._receive = receive
         self._send = send
@@ -131,6 +134,7 @@ class ASGITransport(Transport):
         self._message_size = message_size
         self._inbound = inbound
         self._answered = answered
+        self.shares = shares
         self._owner: Owner | None = None
         #: What the reader is to take; None: nothing.
         self._events: list[Event] | None = None
@@ -142,7 +146,7 @@ class ASGITransport(Transport):
         self._reading = False
         #: Of the task that receives while the reader is away; None: there is none.
         self._keeping: trio.CancelScope | None = None
-        #: The peer is gone; what it sends is dropped; nothing is sent behind a close.
+        #: Nothing comes any more; what comes is dropped; nothing is sent behind a close.
         self._gone = self._deaf = self._closing = False
         #: Bytes of what is being sent, and sent so far. Invariant: a task sends while not 0.
         self._sending = self._sent = 0
@@ -175,6 +179,7 @@ class ASGITransport(Transport):
                     try:
                         self._note(await self._receive())
                     except Exception as exc:  # of the server, or of a middleware
+                        self._gone = True
                         self._fail_by("receive", exc)
         finally:
             self._reading = False
@@ -182,7 +187,7 @@ class ASGITransport(Transport):
 
     def _keep(self) -> None:
         """Let another task receive while the reader is away."""
-        if self._keeping is not None or self._gone or self._failed is not None:
+        if self._keeping is not None or self._gone:
             return
         self._keeping = trio.CancelScope()
         try:
@@ -193,9 +198,10 @@ class ASGITransport(Transport):
     async def _keep_receiving(self, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                while not (self._reading or self._gone or self._failed is not None):
+                while not (self._reading or self._gone):
                     self._note(await self._receive())
         except Exception as exc:
+            self._gone = True
             self._fail_by("receive", exc)
         finally:
             self._keeping = None

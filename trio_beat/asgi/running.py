@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable
 
 import trio
@@ -39,9 +40,14 @@ class Running:
         return self.service.run(entry, transport, ACCEPT)
 
     async def leave(self, transport: ASGITransport) -> None:
-        """Let what is left of a connection go out: the call may return then."""
+        """Let what is left of a connection go out: the call may return then.
+
+        Where a peer sends on a stream of HTTP/2 whose call has returned, Hypercorn 0.18 fails, with
+        all streams of that connection. So such a call lasts until the server knows that the stream
+        has ended: no longer than the HTTP/2 connection.
+        """
         try:
-            with trio.move_on_after(CLOSE_TIMEOUT):
+            with trio.move_on_after(math.inf if transport.shares else CLOSE_TIMEOUT):
                 await transport.leave()
         finally:
             self._calls -= 1

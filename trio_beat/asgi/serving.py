@@ -323,6 +323,7 @@ class Application:
             message_size=self._limits.message_size,
             inbound=self._limits.inbound,
             answered=self._heartbeat.message is not None,
+            shares=scope.get("http_version", "1.1") >= "2",
         )
         return running, entry, transport
 

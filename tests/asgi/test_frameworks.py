@@ -1,0 +1,77 @@
+"""The application mounted in others: the same target, the lifespan, and an endpoint's connection.
+
+How an application is put into each framework is taken from the documentation, see
+`tests/docs/test_asgi_examples.py`; here are the targets that they make of a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from hypercorn.middleware.dispatcher import TrioDispatcherMiddleware
+from litestar import Litestar, asgi
+from quart_trio import QuartTrio
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from tests.support.asgi import hypercorn
+from trio_beat import Connection, connect
+from trio_beat.asgi import Application, application
+
+pytestmark = pytest.mark.real
+
+
+def _starlette(app: Application) -> Any:
+    return Starlette(routes=[Mount("/live", app=app)], lifespan=app.lifespan)
+
+
+def _starlette_nested(app: Application) -> Any:
+    inner = Mount("/live", app=app)
+    return Starlette(routes=[Mount("/api", routes=[inner])], lifespan=app.lifespan)
+
+
+def _fastapi(app: Application) -> Any:
+    outer = FastAPI(lifespan=app.lifespan)
+    outer.mount("/live", app)
+    return outer
+
+
+def _quart(app: Application) -> Any:
+    mounts: Any = {"/live": app, "/": QuartTrio("outer")}
+    return TrioDispatcherMiddleware(mounts)
+
+
+def _litestar(app: Application) -> Any:
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    handler = asgi("/live", is_mount=True, copy_scope=True)(mounted)
+    return Litestar(route_handlers=[handler], lifespan=[app.lifespan])
+
+
+@pytest.mark.parametrize(
+    ("mount", "place", "root_path"),
+    [
+        (_starlette, "/live", ""),
+        (_starlette, "/live", "/proxy"),
+        # Behind a proxy that cuts its path off, Starlette itself finds no mount in a mount.
+        (_starlette_nested, "/api/live", ""),
+        (_fastapi, "/live", "/proxy"),
+        (_quart, "/live", "/proxy"),
+        (_litestar, "/live", ""),
+        (_litestar, "/live", "/proxy"),
+    ],
+)
+async def test_targets_are_the_same(
+    mount: Callable[[Application], Any], place: str, root_path: str
+) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.send(connection.path)
+
+    async with hypercorn(mount(application(handler)), root_path=root_path) as port:
+        url = f"ws://127.0.0.1:{port}{place}/ws/caf%C3%A9?x=%41"
+        async with connect(url) as connection:
+            assert await connection.receive() == "/ws/caf%C3%A9?x=%41"
