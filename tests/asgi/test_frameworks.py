@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 from fastapi import FastAPI
 from hypercorn.middleware.dispatcher import TrioDispatcherMiddleware
 from litestar import Litestar, asgi
@@ -70,6 +71,7 @@ async def test_targets_are_the_same(
 ) -> None:
     async def handler(connection: Connection) -> None:
         await connection.send(connection.path)
+        await trio.sleep_forever()
 
     async with hypercorn(mount(application(handler)), root_path=root_path) as port:
         url = f"ws://127.0.0.1:{port}{place}/ws/caf%C3%A9?x=%41"

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import trio
 
@@ -200,8 +200,9 @@ class Application:
             observer=self._observer,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve a WebSocket, or the lifespan; a request over HTTP gets 426."""
+        # Any: each framework has types of its own for these.
         if scope["type"] != "websocket" or not in_trio():
             await self._serve_other(scope, receive, send)
             return
@@ -233,7 +234,7 @@ class Application:
                 raise RuntimeError(f"scope of type {other!r} is not served")
 
     def connection(
-        self, scope: Scope, receive: Receive, send: Send
+        self, scope: Any, receive: Any, send: Any
     ) -> AbstractAsyncContextManager[Connection]:
         """Open a connection within an endpoint of another framework, which has not accepted it.
 
