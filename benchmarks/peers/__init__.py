@@ -39,7 +39,13 @@ PEERS: Final = (
 IDLE_ONLY: Final = ("trio_beat_handler", "trio_beat_identity")
 
 #: What is compared inside of other programs. What has "text" in its name sends text heartbeats.
-EMBEDDED: Final = ("trio_beat", "trio_websocket", "hypercorn_text")
+EMBEDDED: Final = (
+    "trio_beat",
+    "trio_websocket",
+    "hypercorn_text",
+    "trio_beat_asgi",
+    "trio_beat_asgi_handler",
+)
 
 #: What carries messages between processes, and with what that is compared.
 BACKENDS: Final = ("memory", "redis", "coredis", "coredis_script")
@@ -58,6 +64,8 @@ DISTRIBUTIONS: Final = {
     "trio_websocket": ("trio-websocket", "wsproto", "trio"),
     "hypercorn": ("hypercorn", "wsproto", "trio", "anyio"),
     "hypercorn_text": ("hypercorn", "wsproto", "trio"),
+    "trio_beat_asgi": ("trio-beat", "hypercorn", "wsproto", "trio"),
+    "trio_beat_asgi_handler": ("trio-beat", "hypercorn", "wsproto", "trio"),
     "uvicorn": ("uvicorn", "websockets", "httptools", "uvloop", "anyio"),
     "picows": ("picows", "aiofastnet", "uvloop"),
     "floor": ("trio",),
