@@ -60,11 +60,16 @@ class Metronome:
         interval: seconds between two beats of one seat.
         slots: how many; 1 is right for a single seat, since each slot costs a tick. None: as many
             as spread the beats of a server well.
+
+    Attributes:
+        turn: heartbeats that are asked before other tasks get a turn; less than usual where each
+            starts a task.
     """
 
     def __init__(self, interval: float, slots: int | None = None) -> None:
         many = min(max(round(interval * _TICKS_PER_SECOND), _FEWEST_SLOTS), _MOST_SLOTS)
         count = slots or many
+        self.turn = _TURN
         self._width = interval / count
         self._stall = interval * _STALL
         self._settle = min(self._width, interval * _SETTLE)
@@ -131,10 +136,10 @@ class Metronome:
         beat = Beat(tick & 0xFFFFFFFF, self._is_whole(tick))
         # A copy: seats may come, leave and change places in between.
         due = self._slots[tick % len(self._slots)].copy()
-        for begin in range(0, len(due), _TURN):
+        for begin in range(0, len(due), self.turn):
             if begin:
                 await trio.lowlevel.checkpoint()
-            for seat in due[begin : begin + _TURN]:
+            for seat in due[begin : begin + self.turn]:
                 if seat.parked:
                     seat.offer(beat)
 
