@@ -70,6 +70,10 @@ async def by_refusal(link: Link) -> None:
     link.engine.end_nowait(EndReason.REFUSED, 1013, "try again later")
 
 
+async def by_a_full_inbox(link: Link) -> None:
+    link.engine.end_nowait(EndReason.INBOX_FULL, 1013, "too many messages wait")
+
+
 async def by_a_gap(link: Link) -> None:
     link.engine.gap_nowait()
 
@@ -127,6 +131,7 @@ ENDS = [
             (by_the_application, EndReason.HANDLER, 4000, "enough"),
             (by_shutdown, EndReason.SHUTDOWN, 1001, "server is shutting down"),
             (by_refusal, EndReason.REFUSED, 1013, "try again later"),
+            (by_a_full_inbox, EndReason.INBOX_FULL, 1013, "too many messages wait"),
             (
                 by_a_gap,
                 EndReason.BACKEND_LOST,
