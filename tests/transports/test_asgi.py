@@ -12,10 +12,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.asgi import Played
 from trio_beat import EndReason, Message
-from trio_beat._protocol.events import Failure, PeerClose
-from trio_beat._protocol.messages import BeatFrames, Reply, Response, make_beat
+from trio_beat._transports import BeatFrames, Failure, PeerClose, Reply, Response
 from trio_beat._transports.asgi import ACCEPT, ASGITransport
 from trio_beat._transports.outbox import Outbox
+
+
+def make_beat(number: int, text: str | None) -> BeatFrames:
+    """A beat; over ASGI its frames count by their size alone."""
+    return BeatFrames(number, text, b"\0" * 20)
 
 
 class Owner:
