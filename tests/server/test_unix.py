@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 import stat
 import threading
@@ -105,6 +106,25 @@ def test_one_that_begins_is_waited_for_by_nobody(tmp_path: Path) -> None:
     # What a server that was killed just then has left is in nobody's way.
     with UnixListener(str(path), 0o600):
         assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "fifo", "link"])
+def test_a_lock_of_another_program_is_left_alone(kind: str, tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    if kind == "file":
+        lock.write_text("of another program")
+    elif kind == "folder":
+        lock.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to("elsewhere")
+    with pytest.raises(OSError, match=re.escape(f"{lock} ")) as caught:
+        UnixListener(str(tmp_path / "x"), 0o600)
+    assert caught.value.filename == str(tmp_path / "x")
+    assert os.listdir(tmp_path) == ["x.lock"]
+    if kind == "file":
+        assert lock.read_text() == "of another program"
 
 
 def test_what_was_put_in_its_place_is_left_alone(tmp_path: Path) -> None:

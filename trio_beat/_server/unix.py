@@ -3,7 +3,8 @@
 1. Nobody connects before its file has its mode: the socket listens last. Nothing is done to the
    umask, which other threads would have, too.
 2. The file of a socket at which nobody listens any more is replaced; anything else is left alone.
-3. Of servers that begin at once, one gets the path: they look and bind while they hold a lock.
+3. Of servers that begin at once, one gets the path: they look and bind while they hold a lock. Its
+   file is empty, so that another program's is told from one that a server has left.
 4. It is removed by the process that made it, and not by those that were forked from it. One that
    another process has put in its place is left alone.
 """
@@ -45,12 +46,16 @@ class UnixListener(socket.socket):
     """
 
     def __init__(self, path: str, mode: int) -> None:
-        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as exc:
+            exc.filename = path
+            raise
         self._path, self._maker = path, os.getpid()
         self._made: tuple[int, ...] | None = None
         try:
             self.setblocking(False)
-            _check_length(path)
+            check_length(path)
             with _alone(path):
                 _make_way(path)
                 self._bind(mode)
@@ -94,7 +99,8 @@ class UnixListener(socket.socket):
             _log.warning("cannot remove %s: %s", self._path, exc.strerror)
 
 
-def _check_length(path: str) -> None:
+def check_length(path: str) -> None:
+    """Raise `OSError` where a path is too long for a socket."""
     length = len(os.fsencode(path))
     if length > _LONGEST:
         text = f"path too long: it has {length} bytes, a socket's at most {_LONGEST}"
@@ -120,8 +126,9 @@ def _lock(lock: str) -> int:
     import fcntl  # here, since a server without a path does without it
 
     for _ in range(_ATTEMPTS):
-        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        held = _open_lock(lock)
         try:
+            _check_lock(held, lock)
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ours = _is_at(held, lock)  # if not, another server has removed it meanwhile
         except BaseException as exc:
@@ -133,6 +140,21 @@ def _lock(lock: str) -> int:
             return held
         os.close(held)
     raise OSError(errno.EADDRINUSE, "another server begins to listen there")
+
+
+def _open_lock(lock: str) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        if os.path.lexists(lock):  # then it is not the folder that is wrong
+            raise OSError(exc.errno, f"{lock} cannot be locked: {exc.strerror}") from exc
+        raise
+
+
+def _check_lock(held: int, lock: str) -> None:
+    found = os.fstat(held)
+    if not stat.S_ISREG(found.st_mode) or found.st_size:
+        raise OSError(errno.EEXIST, f"{lock} is no lock of a server, which is an empty file")
 
 
 def _is_at(descriptor: int, path: str) -> bool:
