@@ -84,6 +84,7 @@ def test_without_a_process_there_are_none(monkeypatch: pytest.MonkeyPatch) -> No
         ("x", None, "LISTEN_FDS: 'x' should be a number"),
         ("-1", None, "LISTEN_FDS: '-1' should be a number"),
         ("1", "me", "LISTEN_PID: 'me' should be a number"),
+        ("9" * 5000, None, "LISTEN_FDS: '99999999999999999999' should be a number"),
     ],
 )
 def test_what_is_no_number_is_told(
@@ -92,6 +93,16 @@ def test_what_is_no_number_is_told(
     activate(monkeypatch, 3, count, pid)
     with pytest.raises(ConfigurationError, match=words):
         inherited_sockets([])
+
+
+def test_a_number_that_is_too_large_ends_at_the_first_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with listening(2) as first:
+        activate(monkeypatch, first, 10**15)
+        text = f"LISTEN_FDS: descriptor {first + 2} cannot be used: Bad file descriptor"
+        with pytest.raises(ConfigurationError, match=text):
+            inherited_sockets([])
 
 
 def test_what_cannot_listen_is_told_and_left_open(monkeypatch: pytest.MonkeyPatch) -> None:

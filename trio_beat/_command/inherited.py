@@ -24,6 +24,8 @@ _FDS: Final = "LISTEN_FDS"
 _PID: Final = "LISTEN_PID"
 #: What else systemd tells of them.
 _MORE: Final = ("LISTEN_FDNAMES", "LISTEN_PIDFDID")
+#: Characters of a value that are shown where it is no number; none has as many digits.
+_SHOWN: Final = 20
 
 
 def inherited_sockets(descriptors: Iterable[int]) -> list[socket.socket]:
@@ -35,13 +37,15 @@ def inherited_sockets(descriptors: Iterable[int]) -> list[socket.socket]:
     Raises:
         ConfigurationError: one is no socket, or cannot listen.
     """
-    names = dict.fromkeys(_listen_fds(), _FDS)
-    for descriptor in descriptors:
-        names.setdefault(descriptor, "--fd")
+    theirs = _listen_fds()
+    ours = [descriptor for descriptor in dict.fromkeys(descriptors) if descriptor not in theirs]
     with contextlib.ExitStack() as stack:
         sockets = []
-        for descriptor, name in names.items():
-            sockets.append(stack.enter_context(_take_over(descriptor, name)))
+        # One after the other: a number that is too large ends at the first that is not there.
+        for descriptor in theirs:
+            sockets.append(stack.enter_context(_take_over(descriptor, _FDS)))
+        for descriptor in ours:
+            sockets.append(stack.enter_context(_take_over(descriptor, "--fd")))
         stack.pop_all()
     return sockets
 
@@ -54,8 +58,8 @@ def _listen_fds() -> range:
     if pid is None or count is None:
         return range(0)
     for name, value in ((_PID, pid), (_FDS, count)):
-        if not (value.isascii() and value.isdecimal()):
-            raise ConfigurationError(f"{name}: {value!r} should be a number")
+        if not (value.isascii() and value.isdecimal() and len(value) < _SHOWN):
+            raise ConfigurationError(f"{name}: {value[:_SHOWN]!r} should be a number")
     if int(pid) != os.getpid():
         _log.info("LISTEN_FDS is ignored: it is meant for process %s (LISTEN_PID)", pid)
         return range(0)
