@@ -185,13 +185,14 @@ def test_an_abstract_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         manager.close()
 
 
-@pytest.mark.parametrize("value", ["vsock:2:1234", "x", "@", "/"])
+@pytest.mark.parametrize("value", ["vsock:2:1234", "x", "@", "/", "/" + 200 * "x"])
 def test_what_is_no_socket_ends_nothing(
     value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = find(monkeypatch, NOTIFY_SOCKET=value)
     manager.ready()
     assert len(caplog.records) == 1
+    assert "None" not in caplog.text
     manager.close()
 
 

@@ -111,7 +111,9 @@ class Manager:
             self._socket.sendto(text, self._address)
         except OSError as exc:
             if not self._failing:
-                _log.warning("cannot tell the service manager (%s): %s", _SOCKET, exc.strerror)
+                _log.warning(
+                    "cannot tell the service manager (%s): %s", _SOCKET, exc.strerror or exc
+                )
             self._failing = True
             return False
         self._failing = False
