@@ -45,6 +45,12 @@ def test_keys_are_loaded(tmp_path: Path) -> None:
     assert "short" not in str(section).replace("shorter", "")
 
 
+def test_a_key_that_is_not_named_is_told() -> None:
+    section = checked("--auth=jwt")
+    assert found(section) == [("error", "auth")]
+    assert row(section, "who") == "who has a token signed with the key in --jwt-key"
+
+
 def test_an_application_is_told_without_secrets_and_not_asked() -> None:
     section = checked("--auth=http://user:s3cret@127.0.0.1:1/who?key=s3cret")
     assert section.data["auth"] == "http"

@@ -65,7 +65,7 @@ def _check_auth(section: Section, settings: Settings) -> None:
     auth = settings.auth
     told = {
         None: "everybody, without a credential",
-        "jwt": f"who has a token signed with the key in {settings.jwt_key}",
+        "jwt": f"who has a token signed with the key in {settings.jwt_key or '--jwt-key'}",
         "http": f"who {public_url(auth or '')} lets in; it is not asked now",
         "function": f"who {printable(auth or '')} lets in",
     }[_kind(auth)]
