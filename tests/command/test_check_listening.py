@@ -112,6 +112,32 @@ async def test_one_that_cannot_be_had(host: str) -> None:
     assert f"cannot listen on {host}:8000: " in section.findings[0].text
 
 
+@pytest.mark.parametrize(
+    ("host", "bind"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1", "0.0.0.0"),
+    ],
+)
+async def test_two_at_one_place(host: str, bind: str) -> None:
+    with free_port() as port:
+        section = await checked(
+            f"--host={host}", f"--port={port}", f"--internal-bind={bind}:{port}", "--allow="
+        )
+    assert states(section) == ["free", "unusable"]
+    assert ("error", "listening") in found(section)
+    assert "--port is there already" in str(section.findings)
+
+
+async def test_two_at_different_places() -> None:
+    with free_port() as port:
+        section = await checked(f"--port={port}", f"--internal-bind=127.0.0.2:{port}")
+        assert states(section) == ["free", "free"]
+    section = await checked("--port=0", "--internal-bind=127.0.0.1:0")
+    assert found(section) == []
+
+
 class TestUnix:
     """A path for health and the API."""
 
@@ -121,6 +147,26 @@ class TestUnix:
         assert section.data["places"][1]["kind"] == "unix"
         assert found(section) == []
         assert not (tmp_path / "x").exists()
+
+    async def test_two_at_one_path(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tmp_path)
+        bind = f"--internal-bind=unix:{tmp_path / 'link' / 'x'}"
+        section = await checked(f"--uds={tmp_path / 'x'}", bind)
+        assert states(section) == ["free", "unusable"]
+        assert "--uds is there already" in section.findings[0].text
+
+    async def test_one_that_is_too_long(self, tmp_path: Path) -> None:
+        path = tmp_path / (100 * "x")
+        section = await checked(f"--uds={path}")
+        assert states(section) == ["unusable"]
+        assert "path too long" in section.findings[0].text
+
+    async def test_one_of_another_kind(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(tmp_path / "x"))
+            section = await checked(f"--uds={tmp_path / 'x'}")
+        assert states(section) == ["unusable"]
+        assert found(section) == [("error", "listening")]
 
     async def test_one_that_was_left(self, tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as left:

@@ -15,7 +15,9 @@ import os
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -27,6 +29,9 @@ from ..exposure import EXPOSED, beyond_loopback, is_open
 from ..internal import parse_place
 from ..settings import Settings
 from .section import Section
+
+if sys.platform != "win32":
+    from ..._server.unix import check_length
 
 #: What a place is: nobody listens there; a trio-beat does; something else does; or nobody can.
 State: TypeAlias = Literal["free", "trio-beat", "taken", "unusable"]
@@ -50,6 +55,8 @@ class _Place(NamedTuple):
     state: State
     why: str  #: of what is unusable; else empty
     exposed: Sequence[str] = ()  #: addresses that not only this machine reaches
+    #: What is bound there: a path, or addresses and the port; nothing where the system chooses.
+    bound: frozenset[str | tuple[str, int]] = frozenset()
 
 
 async def check_listening(settings: Settings, behind: bool) -> Section:
@@ -68,6 +75,10 @@ async def check_listening(settings: Settings, behind: bool) -> Section:
         except ConfigurationError as exc:
             section.fail("internal", str(exc))
         else:
+            for place in found:
+                if _overlap(place, internal):
+                    why = f"cannot listen on {internal.address}: {place.option} is there already"
+                    internal = internal._replace(state="unusable", why=why)
             found.append(internal)
             _check_internal(section, settings, internal)
     for place in found:
@@ -145,14 +156,14 @@ async def _tcp(option: str, hosts: Sequence[str], port: int, secure: bool) -> _P
     with trio.move_on_after(_LOOKUP) as lookup:
         try:
             with _Closed(await open_listeners(port, hosts)) as listeners:
-                exposed = beyond_loopback(listeners)
-                return _Place(option, "tcp", address, "free", "", exposed)
+                exposed, bound = beyond_loopback(listeners), _bound(listeners, port)
+                return _Place(option, "tcp", address, "free", "", exposed, bound)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 return _Place(option, "tcp", address, "unusable", str(cannot_listen(exc)))
         # At another port the same addresses can be had.
         with _Closed(await open_listeners(0, hosts)) as listeners:
-            exposed = beyond_loopback(listeners)
+            exposed, bound = beyond_loopback(listeners), _bound(listeners, port)
             here = [it.getsockname()[0] for it in listeners]
     if lookup.cancelled_caught:
         why = f"cannot listen on {address}: no address was found within {_LOOKUP:g} s"
@@ -162,27 +173,38 @@ async def _tcp(option: str, hosts: Sequence[str], port: int, secure: bool) -> _P
         if await _is_ours(await _connected(_reachable(host), port, secure)):
             state = "trio-beat"
             break
-    return _Place(option, "tcp", address, state, "", exposed)
+    return _Place(option, "tcp", address, state, "", exposed, bound)
 
 
 async def _unix(option: str, path: str, secure: bool) -> _Place:
-    address = f"unix:{path}"
-    if why := _unusable(Path(path)):
-        return _Place(option, "unix", address, "unusable", f"cannot listen on {path}: {why}")
-    try:
-        stream = await trio.open_unix_socket(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        # Where nobody listens any more the file is replaced.
-        return _Place(option, "unix", address, "free", "")
-    except OSError:
-        return _Place(option, "unix", address, "taken", "")
-    ours = await _is_ours(_secured(stream) if secure else stream)
-    return _Place(option, "unix", address, "trio-beat" if ours else "taken", "")
+    place = _Place(option, "unix", f"unix:{path}", "free", "", (), frozenset({_whole(path)}))
+    why = _unusable(path)
+    if not why:
+        try:
+            stream = await trio.open_unix_socket(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            # Where nobody listens any more the file is replaced.
+            return place
+        except OSError as exc:  # the server asks likewise, and leaves the file alone
+            why = exc.strerror or str(exc)
+        else:
+            ours = await _is_ours(_secured(stream) if secure else stream)
+            return place._replace(state="trio-beat" if ours else "taken")
+    return place._replace(state="unusable", why=f"cannot listen on {path}: {why}")
 
 
-def _unusable(path: Path) -> str:
+def _whole(path: str) -> str:
+    """A path from the root; its last part is no link, where it can be listened at."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _unusable(name: str) -> str:
     """Why nobody can listen at a path; empty: it can be listened at, or something does."""
+    path = Path(name)
     try:
+        if sys.platform != "win32":
+            check_length(name)
         mode = path.lstat().st_mode
     except FileNotFoundError:
         if not path.parent.is_dir():
@@ -192,6 +214,25 @@ def _unusable(path: Path) -> str:
     except OSError as exc:
         return exc.strerror or str(exc)
     return "" if stat.S_ISSOCK(mode) else "there is a file that is no socket"
+
+
+def _bound(listeners: Sequence[socket.socket], port: int) -> frozenset[str | tuple[str, int]]:
+    return frozenset((it.getsockname()[0], port) for it in listeners if port)
+
+
+def _overlap(one: _Place, other: _Place) -> bool:
+    """Whether one server cannot listen at both places."""
+    if one.bound & other.bound:
+        return True
+    pairs = product(one.bound, other.bound)
+    return any(_covers(here, there) or _covers(there, here) for here, there in pairs)
+
+
+def _covers(whole: str | tuple[str, int], place: str | tuple[str, int]) -> bool:
+    """Whether an address stands for all of its family, and so for another one."""
+    if isinstance(whole, str) or isinstance(place, str) or whole[1] != place[1]:
+        return False
+    return whole[0] == ("::" if ":" in place[0] else "0.0.0.0")  # noqa: S104 - names it
 
 
 class _Closed(contextlib.ExitStack):
