@@ -4,6 +4,7 @@ import gc
 import traceback
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
@@ -395,3 +396,19 @@ async def test_only_text_and_bytes_are_messages(message: Any) -> None:
         with pytest.raises((TypeError, AttributeError)):
             await hub.publish("news", message)
         assert await reached(hub, "news", "x") == 0
+
+
+@dataclass
+class Unhashable(Listener):
+    """Is equal to others that are like it, and so has no hash."""
+
+    name: str = ""
+
+
+@pytest.mark.parametrize("subscriber", [3, None, object(), Unhashable()])
+async def test_what_nothing_can_be_delivered_to_is_no_subscriber(subscriber: Any) -> None:
+    async with open_hub() as hub:
+        await hub.publish("news", "last")
+        with pytest.raises(TypeError, match=r"^subscriber is .*; it must be "):
+            await hub.subscribe(subscriber, ["news"])
+        assert hub.statistics().channels == 0

@@ -35,7 +35,7 @@ from .control import CONTROL, RESERVED, Control, order, to_message
 from .gaps import BackendLost, Gaps
 from .members import Members, cancelled_with, check_open, is_open
 from .registry import Registry
-from .subscriptions import Channel, Subscriber
+from .subscriptions import Channel, Subscriber, check_subscriber
 
 _T = TypeVar("_T")
 
@@ -241,12 +241,14 @@ class Hub:
             BackendError: the backend is away, or refuses one; none of them is subscribed.
             ConnectionClosed: the subscriber is a connection that has ended, perhaps meanwhile.
             HubClosed: that, because the hub has ended, perhaps meanwhile; or it was not running.
-            TypeError: a key is no text, or `channels` is one; none of them is subscribed.
+            TypeError: a key is no text, or `channels` is one, or the subscriber cannot be one; none
+                of them is subscribed.
             ValueError: a key is empty, or begins with ``trio-beat:``, or cannot be encoded; none of
                 them is subscribed.
         """
         self._check_running()
         _check_several(channels)
+        check_subscriber(subscriber)
         check_open(subscriber)
         times: dict[str, int] = {}
         for key in channels:

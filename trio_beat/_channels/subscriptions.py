@@ -20,6 +20,19 @@ class Subscriber(Protocol):
         """Messages of its channels may have been lost; without waiting and without raising."""
 
 
+def check_subscriber(subscriber: Subscriber) -> None:
+    """Raise TypeError where nothing could be delivered: a fan-out has no place for an error."""
+    for name in ("deliver_nowait", "gap_nowait"):
+        if not callable(getattr(subscriber, name, None)):
+            allowed = "a Connection, or an object that has deliver_nowait and gap_nowait"
+            raise TypeError(f"subscriber is {subscriber!r}; it must be {allowed}")
+    try:
+        hash(subscriber)
+    except TypeError as exc:
+        text = f"subscriber is of {type(subscriber).__name__}; it must be hashable"
+        raise TypeError(text) from exc
+
+
 class Channel:
     """A channel that has subscribers here, or is about to."""
 
