@@ -138,6 +138,16 @@ def test_what_was_put_in_its_place_is_left_alone(tmp_path: Path) -> None:
         path.unlink()
 
 
+def test_it_is_removed_from_wherever_the_process_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with UnixListener("x", 0o600) as listener:
+        assert listener.getsockname() == "x"
+        monkeypatch.chdir("/")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_path_that_cannot_be_removed_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -53,7 +53,10 @@ class UnixListener(socket.socket):
             raise
         self._path, self._maker = path, os.getpid()
         self._made: tuple[int, ...] | None = None
+        self._file = path
         try:
+            if not os.path.isabs(path):  # the process may be elsewhere when it removes it
+                self._file = os.path.join(os.getcwd(), path)
             self.setblocking(False)
             check_length(path)
             with _alone(path):
@@ -74,7 +77,7 @@ class UnixListener(socket.socket):
         with contextlib.suppress(OSError):
             os.fchmod(self.fileno(), mode)
         self.bind(self._path)
-        self._made = _file(self._path)
+        self._made = _identity(self._file)
         if stat.S_IMODE(os.lstat(self._path).st_mode) != mode:
             os.chmod(self._path, mode)
 
@@ -91,8 +94,8 @@ class UnixListener(socket.socket):
         if made is None or os.getpid() != self._maker:
             return
         try:
-            if _file(self._path) == made:
-                os.unlink(self._path)
+            if _identity(self._file) == made:
+                os.unlink(self._file)
         except FileNotFoundError:
             pass
         except OSError as exc:
@@ -184,7 +187,7 @@ def _make_way(path: str) -> None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def _file(path: str) -> tuple[int, ...]:
+def _identity(path: str) -> tuple[int, ...]:
     """What tells a file from others: its number is given anew once it is removed."""
     found = os.lstat(path)
     return found.st_dev, found.st_ino, found.st_mtime_ns
