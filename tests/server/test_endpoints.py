@@ -155,6 +155,7 @@ async def test_a_path_of_others_is_left_alone(tmp_path: Path, mode: str) -> None
         ({"uds": "x", "uds_mode": 660}, ValueError, "uds_mode is 660; .* such as 0o660"),
         ({"uds": "x", "uds_mode": -1}, ValueError, "uds_mode is -1"),
         ({"uds": "x", "uds_mode": "0660"}, TypeError, "uds_mode is '0660'; it must be a mode"),
+        ({"sockets": 3}, TypeError, "sockets is 3; it must be several of socket.socket"),
         ({"sockets": [3]}, TypeError, r"sockets\[0\] is 3; it must be a socket.socket"),
         ({"port": 65536}, ValueError, "port is 65536"),
     ],

@@ -16,9 +16,10 @@ def check_sockets(sockets: Iterable[socket.socket]) -> list[socket.socket]:
     """Check sockets that are to listen; nothing is done to them.
 
     Raises:
-        TypeError: one is no socket of the standard library.
+        TypeError: they are not several, or one is no socket of the standard library.
         ValueError: one cannot listen.
     """
+    check_kind("sockets", sockets, Iterable, "several of socket.socket, such as [listener]")
     found: list[socket.socket] = []
     for number, sock in enumerate(sockets):
         name = f"sockets[{number}]"
