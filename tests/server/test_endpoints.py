@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from websockets.frames import Opcode
 
 from trio_beat import Connection, EndReason, Heartbeat, serve
 from trio_beat._server.endpoints import open_endpoints
+from trio_beat._server.given import show_address
 
 from ..support.harness import HANGS, echo, idle
 from ..support.peer import Peer, dial
@@ -288,3 +291,21 @@ async def test_a_slow_peer_of_a_path_lives_and_one_that_has_stopped_is_dead(
             assert server.statistics().ended[EndReason.MISSED_BEATS] == 1
             await slow.aclose()
             await stopped.aclose()
+
+
+@pytest.mark.real
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a listener is not shut down")
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_one_that_another_process_shuts_down_ends_the_server(
+    kind: str, tmp_path: Path
+) -> None:
+    listener = tcp() if kind == "tcp" else unix(tmp_path / "x")
+    where = show_address(listener)
+    with listener.dup() as other, trio.fail_after(HANGS):
+        gone = pytest.RaisesExc(
+            OSError, match="does not listen any more", check=lambda exc: exc.filename == where
+        )
+        with pytest.RaisesGroup(gone, flatten_subgroups=True):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(partial(serve, idle, sockets=[listener]))
+                other.shutdown(socket.SHUT_RDWR)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -11,7 +13,7 @@ import trio
 
 from .._log import get_logger
 from .._transports.kernel import set_up_accepted
-from .given import is_tcp
+from .given import is_tcp, show_address
 
 _log = get_logger("trio_beat.server")
 
@@ -28,6 +30,9 @@ async def accept_forever(listener: socket.socket, take: Callable[[socket.socket]
     Args:
         listener: listens, non-blocking.
         take: called with each new socket, which it owns from then on.
+
+    Raises:
+        OSError: it does not listen any more; its ``filename`` says where it did.
     """
     exhausted, local = False, not is_tcp(listener)
     while True:
@@ -40,11 +45,29 @@ async def accept_forever(listener: socket.socket, take: Callable[[socket.socket]
                     set_up_accepted(sock)
                 take(sock)
         except BlockingIOError:
-            continue
+            if local and _is_shut_down(listener):
+                raise _useless(listener) from None
         except OSError as exc:
             # Anything else: the peer left before it was accepted (accept(2), "Error handling").
+            if exc.errno == errno.EINVAL:
+                raise _useless(listener) from None
             if exc.errno in _EXHAUSTED:
                 if not exhausted:
                     _log.error("cannot accept: %s; trying again until it works", exc)
                 exhausted = True
                 await trio.sleep(_EXHAUSTED_PAUSE)
+
+
+def _useless(listener: socket.socket) -> OSError:
+    # Another process may have the same socket, and has shut it down (shutdown(2)). It stays
+    # readable, so accepting would go on for ever.
+    return OSError(errno.EINVAL, "does not listen any more", show_address(listener))
+
+
+def _is_shut_down(listener: socket.socket) -> bool:
+    """Whether a Unix socket was shut down; to accept from it then is only told to wait."""
+    if sys.platform != "linux":
+        return False
+    poll = select.poll()
+    poll.register(listener, select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -356,7 +356,8 @@ async def serve(
 
     Raises:
         OSError: an address cannot be listened on; its ``filename`` says which. For a path in use,
-            or one that is no socket, see `uds`: it is left alone.
+            or one that is no socket, see `uds`: it is left alone. Or another process has shut down
+            one of `sockets`.
         StartupFailed: `app` says that it did not start, or took too long.
         TypeError: an argument is of another type.
         ValueError: an argument can never be right, there is neither `handler` nor `hub`, there are
