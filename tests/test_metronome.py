@@ -148,6 +148,22 @@ async def test_seats_that_were_parked_before_the_clock_runs_are_served(
     assert [len(heard) for heard in recorder.of_each_seat()] == [1] * SLOTS
 
 
+async def test_a_seat_without_a_task_is_called_until_it_is_left(autojump_clock: MockClock) -> None:
+    metronome, beats = Metronome(INTERVAL), list[Beat]()
+    seat = metronome.call(beats.append)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(metronome.run)
+        await trio.sleep(3 * INTERVAL + TICK / 2)
+        assert len(beats) == 3
+        assert all(beat.whole for beat in beats)
+        seat.leave()
+        assert not seat.parked
+        await trio.sleep(3 * INTERVAL)
+        nursery.cancel_scope.cancel()
+    assert len(beats) == 3
+    assert metronome.seats == [0] * SLOTS
+
+
 async def test_without_seats_there_is_nothing_to_wake_for(autojump_clock: MockClock) -> None:
     metronome = Metronome(INTERVAL)
     async with trio.open_nursery() as nursery:

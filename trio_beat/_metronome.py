@@ -87,12 +87,23 @@ class Metronome:
         Returns:
             A seat whose first beat comes within one interval.
         """
+        return Seat(self._choose())
+
+    def call(self, call: Callable[[Beat], object]) -> CalledSeat:
+        """Take a seat at which no task parks.
+
+        Args:
+            call: called with each beat, in the metronome's task. It neither waits nor raises.
+        """
+        return CalledSeat(self._choose(), call)
+
+    def _choose(self) -> list[Seat]:
         count = len(self._slots)
         self._turn = (self._turn + 1) % count
         other = self._random.randrange(count)
         here, there = self._slots[self._turn], self._slots[other]
         self._occupied.set()
-        return Seat(here if len(here) <= len(there) else there)
+        return here if len(here) <= len(there) else there
 
     @property
     def seats(self) -> list[int]:
@@ -178,3 +189,25 @@ class Seat(Parking[Beat, Beat]):
         if last is not self:
             self._slot[self._place] = last
             last._place = self._place  # noqa: SLF001 - of this class
+
+
+class CalledSeat(Seat):
+    """A place whose function is called with each beat, until it is left."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, slot: list[Seat], call: Callable[[Beat], object]) -> None:
+        super().__init__(slot)
+        self._call: Callable[[Beat], object] | None = call
+
+    @property
+    def parked(self) -> bool:
+        return self._call is not None
+
+    def offer(self, beat: Beat) -> None:
+        assert self._call is not None
+        self._call(beat)
+
+    def leave(self) -> None:
+        self._call = None
+        super().leave()
