@@ -145,7 +145,7 @@ WITHIN: Final = {
         ("stream",),
         ("sockets",),
         ("lent", "watching"),
-        ("frames", "kernel", "private"),
+        ("clock", "frames", "kernel", "private"),
     ),
     "_transports": (
         ("asgi", "tls", "trio_websocket"),

@@ -76,6 +76,28 @@ async def kept(
     await peer.aclose()
 
 
+class BytewiseStream(trio.abc.Stream):
+    """Sends a byte at a time, and tells of each."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.sent: Callable[[], object] = int
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        for byte in bytes(data):
+            await self._stream.send_all(bytes([byte]))
+            self.sent()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 async def answer(peer: Peer) -> None:
     """Answer PINGs until the stream ends."""
     while (frame := await peer.frame()) is not None:
@@ -249,6 +271,64 @@ async def test_without_the_names_nobody_is_judged(
         await trio.sleep(60)
         assert one.closed is None
         monkeypatch.undo()
+
+
+async def test_without_a_kernel_no_pong_is_waited_for_in_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with in_memory() as (one, peer):
+        kept_alive = len(vars(one.ws)["_pings"])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(keep_alive, one.ws, heartbeat=Heartbeat(0.25, 100)))
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        assert len(vars(one.ws)["_pings"]) <= kept_alive + 1  # that of `one`
+        await peer.aclose()
+
+
+async def test_a_beat_that_is_cancelled_is_sent_to_its_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    # Over a stream that takes a byte at a time: its peer must never find half a frame.
+    ours, theirs = trio.testing.memory_stream_pair()
+    bytewise = BytewiseStream(ours)
+    with trio.fail_after(60):
+        await cancel_in_a_beat(bytewise, theirs)
+
+
+async def cancel_in_a_beat(bytewise: BytewiseStream, theirs: trio.abc.Stream) -> None:
+    async with trio.open_nursery() as nursery:
+        await theirs.send_all(HANDSHAKE.format(target="/", headers="").encode())
+        request = await trio_websocket.wrap_server_stream(nursery, bytewise)
+        ws = await request.accept()
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await theirs.receive_some(1)
+        with trio.CancelScope() as scope:
+            bytewise.sent = scope.cancel
+            await keep_alive(ws, heartbeat=BEATS)
+        await ws.send_message("whole")
+        peer = Peer(theirs)
+        frames = [await peer.frame(), await peer.frame()]
+        assert [frame and frame.opcode for frame in frames] == [Opcode.PING, Opcode.TEXT]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_beat_when_the_program_closes(autojump_clock: trio.testing.MockClock) -> None:
+    async def close(ws: WebSocketConnection, at: float) -> None:
+        await trio.sleep_until(at)
+        await ws.aclose()
+
+    for _ in range(20):  # which of the two comes first is chance
+        async with in_memory() as (one, peer), trio.open_nursery() as nursery:
+            frame = await peer.frame()
+            assert frame is not None
+            nursery.start_soon(close, one.ws, trio.current_time() + BEATS.interval)
+            await peer.pong(frame)
+            await peer.closed()
+            await peer.send_close(1000)
+            await one.over.wait()
+            assert one.closed == Closed(EndReason.HANDLER, 1000, "")
 
 
 async def test_misuse_is_named() -> None:

@@ -1,8 +1,8 @@
 """A heartbeat for a `WebSocketConnection` that a program has accepted, beside its own loop.
 
-1. One task beats. Where the socket's buffer may not be empty, or TLS is above it, the PING is sent
-   in another one, since it waits where the program's own sending does. One is sent at a time, and
-   to its end.
+1. All that beat at one interval share a clock. Where the socket's buffer is empty and nobody sends,
+   the PING is sent in its task, in one step. Else another task sends it, which waits where the
+   program's own sending does. One is sent at a time, and to its end.
 2. Where the kernel tells how many bytes came, each of them proves life, be it read or not. Where it
    does not, PONGs and messages do, and nobody is judged while the queue is full.
 3. A beat is judged as that of any other connection (`Verdict`). Where the peer cannot send, since
@@ -13,19 +13,21 @@
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto.utilities import LocalProtocolError
 
 from .._checks import check_kind
 from .._exceptions import Closed, EndReason
 from .._heartbeat import Heartbeat, Verdict
 from .._log import get_logger
+from .._metronome import Beat
 from .._plain import plain
 from .._protocol.frames import PING_SIZE
 from . import private
+from .clock import beats
 from .kernel import Kernel, Seen
 from .stream import ServiceStream
 
@@ -37,8 +39,6 @@ _MOST_PINGS: Final = 16
 #: Seconds in which a PING that is being sent may still go out when the heartbeat is cancelled: over
 #: TLS half of one would break the stream.
 _LAST_SEND: Final = 1.0
-#: Share of an interval by which a beat may be late; beyond that the process stood still.
-_STALL: Final = 0.5
 #: Codes by which trio-websocket ends a connection whose peer broke the rules.
 _VIOLATIONS: Final = frozenset({1002, 1003, 1007})
 
@@ -100,46 +100,47 @@ class _Keeper:
         kernel = None if sock is None else Kernel(sock)
         self._kernel = kernel if kernel is not None and kernel.tells else None
         self._plain = isinstance(private.stream(ws), trio.SocketStream)
-        # Where bytes are counted, no PONG need be waited for.
-        self._send_ping = None if self._kernel is None else private.ping(ws)
+        #: None: `ws.ping` must be called, and waited for.
+        self._send_ping = private.ping(ws)
         self._progress = private.progress(ws)
         self._number = 0
         self._pings = 0
         self._ponged = False
+        #: Set by PONGs, where no bytes are counted; by what the PINGs carried.
+        self._expected: dict[bytes, trio.Event] = {}
         #: Of the sending under way; None: there is none.
         self._sending: trio.CancelScope | None = None
+        #: Cancelled when it is over: the peer is dead, or something was raised.
+        self._waiting = trio.CancelScope()
+        self._dead: Closed | None = None
+        self._failure: BaseException | None = None
 
     async def run(self, nursery: trio.Nursery) -> Closed:
         """Beat until the WebSocket is closed."""
-        interval = self._heartbeat.interval
-        # Many that begin at a time are not to beat at a time.
-        due = trio.current_time() + random.uniform(0, interval)  # noqa: S311 - guards nothing
-        while True:
-            await self._wait(due)
-            if self._ws.closed is not None:
-                return _closed(self._ws)
-            late = trio.current_time() - due
-            dead = self._judge(whole=late < interval * _STALL)
-            if dead is not None:
-                await self._abort(dead)
-                return dead
-            if self._sending is None:
-                self._sending = trio.CancelScope(shield=True)
-                if self._plain and self._kernel is not None and self._kernel.idle:
-                    # Its buffer is empty, so that this takes no time; should it take some, nothing
-                    # of so small a frame has been sent.
-                    self._sending.deadline = trio.current_time() + _LAST_SEND
-                    await self._send(self._sending, nursery)
-                else:
-                    nursery.start_soon(self._send, self._sending, nursery)
-            due = max(due + interval, trio.current_time() + interval / 2)
-
-    async def _wait(self, due: float) -> None:
-        with trio.move_on_at(due):
+        self._nursery = nursery
+        with self._waiting, beats(self._heartbeat.interval, self._beat):
             if (ended := private.ended(self._ws)) is not None:
                 await ended.wait()
             else:
                 await trio.sleep_forever()
+        if self._failure is not None:
+            raise self._failure
+        if self._dead is not None:
+            await self._abort(self._dead)
+            return self._dead
+        return _closed(self._ws)
+
+    def _beat(self, beat: Beat) -> None:
+        """Judge the last beat, and send the next one; called in the clock's task."""
+        try:
+            if self._ws.closed is None and not self._waiting.cancel_called:
+                self._dead = self._judge(whole=beat.whole)
+                if self._dead is None:
+                    self._start_sending()
+                    return
+        except BaseException as exc:  # it is the program's, and ends no other's beats
+            self._failure = exc
+        self._waiting.cancel()
 
     def _judge(self, *, whole: bool) -> Closed | None:
         """Judge the beat that has passed; None: the peer lives, as far as is known."""
@@ -168,40 +169,69 @@ class _Keeper:
         if full is None:
             return None
         progress = private.progress(self._ws)
+        for payload in [payload for payload, event in self._expected.items() if event.is_set()]:
+            del self._expected[payload]
+            self._ponged = True
         heard = self._ponged or progress != self._progress
         self._ponged, self._progress = False, progress
         return Seen(heard, full, lossy=False)
 
-    async def _send(self, scope: trio.CancelScope, nursery: trio.Nursery) -> None:
+    def _start_sending(self) -> None:
+        if self._sending is not None:
+            return
         self._number = (self._number + 1) & 0xFFFFFFFF
         payload = self._number.to_bytes(PING_SIZE, "big")
+        if self._plain and self._kernel is not None and self._kernel.idle:
+            message = self._heartbeat.message
+            with self._kernel.borrowed() as sock:
+                if private.send_nowait(self._ws, sock, payload, message):
+                    return
+        self._sending = trio.CancelScope(shield=True)
+        self._nursery.start_soon(self._send, self._sending, payload)
+
+    async def _send(self, scope: trio.CancelScope, payload: bytes) -> None:
         try:
             with scope:
-                if self._send_ping is not None:
+                if self._send_ping is not None and self._expects(payload):
                     await self._send_ping(payload)
-                elif self._pings < _MOST_PINGS:
+                elif self._send_ping is None and self._pings < _MOST_PINGS:
                     self._pings += 1
-                    nursery.start_soon(self._ping, payload)
+                    self._nursery.start_soon(self._ping, payload)
                 else:
                     await self._ws.pong(payload)
                 if self._heartbeat.message is not None:
                     await self._ws.send_message(self._heartbeat.message)
-        except ConnectionClosed:
-            pass  # which the next beat finds
+        except (ConnectionClosed, LocalProtocolError):
+            pass  # which the next beat finds; the second: it is about to be closed
         finally:
             self._sending = None
+
+    def _expects(self, payload: bytes) -> bool:
+        """Whether the answer to a PING will be known."""
+        if self._kernel is not None:
+            return True
+        if len(self._expected) >= _MOST_PINGS:
+            return False
+        event = private.expect_pong(self._ws, payload)
+        if event is None:
+            self._send_ping = None  # then it is waited for
+            return False
+        self._expected[payload] = event
+        return True
 
     async def _ping(self, payload: bytes) -> None:
         try:
             await self._ws.ping(payload)
             self._ponged = True
-        except ConnectionClosed:
+        except (ConnectionClosed, LocalProtocolError):
             pass
         finally:
             self._pings -= 1
 
     def finish_sending(self) -> None:
-        """Give what is being sent a little time."""
+        """Give what is being sent a little time, and expect no answers."""
+        for payload in self._expected:
+            private.forget_pong(self._ws, payload)
         if self._sending is not None:
             self._sending.deadline = trio.current_time() + _LAST_SEND
 
@@ -219,7 +249,8 @@ class _Keeper:
 
 def _closed(ws: WebSocketConnection) -> Closed:
     closed = ws.closed
-    assert closed is not None
+    if closed is None:  # a client's, and it was never open
+        return Closed(EndReason.LOST, 1006, "")
     code, reason = closed.code, closed.reason or ""
     if private.peer_closed(ws):
         return Closed(EndReason.PEER, code, reason)

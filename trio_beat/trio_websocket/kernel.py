@@ -55,8 +55,8 @@ class Kernel:
 
     @property
     def idle(self) -> bool:
-        """Whether all that was sent had been acknowledged at the last look."""
-        return self._before_ping == self._acknowledged
+        """Whether all that was sent had been acknowledged at the last look, and it is open."""
+        return self._before_ping == self._acknowledged and self._sock.fileno() >= 0
 
     def look(self) -> Seen | None:
         """Look at what came since the last time; None: the kernel tells nothing."""
@@ -73,8 +73,18 @@ class Kernel:
         self._before_ping = now.acknowledged + undelivered(self._sock)
         return Seen(heard, not heard and (behind or self._holds()), lossy)
 
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[socket.socket]:
+        """The socket, as one that does not wait, for as long as nothing is waited for."""
+        borrowed = socket.socket(fileno=self._sock.fileno())
+        borrowed.settimeout(0)
+        try:
+            yield borrowed
+        finally:
+            borrowed.detach()
+
     def _holds(self) -> bool:
-        with _borrowed(self._sock) as sock:
+        with self.borrowed() as sock:
             return unread(sock)
 
     def unreachable(self, patience: float) -> bool:
@@ -87,14 +97,3 @@ class Kernel:
             self._stuck = (now.acknowledged, trio.current_time())
             return False
         return trio.current_time() - self._stuck[1] > patience and now.last_ack > patience
-
-
-@contextlib.contextmanager
-def _borrowed(sock: socket.socket) -> Iterator[socket.socket]:
-    """A plain socket with the descriptor of Trio's, for as long as nothing is waited for."""
-    borrowed = socket.socket(fileno=sock.fileno())
-    borrowed.settimeout(0)
-    try:
-        yield borrowed
-    finally:
-        borrowed.detach()

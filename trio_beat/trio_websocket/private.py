@@ -9,17 +9,24 @@ is not known.
 from __future__ import annotations
 
 import socket
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 import trio
 from trio_websocket import WebSocketConnection
-from wsproto.events import Ping
+from wsproto import WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import Ping, TextMessage
 
-#: They are read, and `_send` is called; none is changed.
+#: They are read; `_send` is called, `_wsproto` makes frames, `_pings` gets the PINGs of which the
+#: PONGs are waited for. Nothing else is changed.
 NAMES: Final = (
     "_stream",
+    "_stream_lock",
     "_send",
+    "_pings",
+    "_wsproto",
     "_send_channel",
     "_message_size",
     "_close_handshake",
@@ -54,6 +61,59 @@ def ping(ws: WebSocketConnection) -> Callable[[bytes], Awaitable[None]] | None:
         await send(Ping(payload=payload))
 
     return send_ping
+
+
+def send_nowait(
+    ws: WebSocketConnection, sock: socket.socket, payload: bytes, message: str | None
+) -> bool:
+    """Send a PING, and a text, by a socket whose buffer is empty.
+
+    Args:
+        ws: over it.
+        sock: it, one that does not wait.
+        payload: the PING's.
+        message: the text; None: there is none.
+
+    Returns:
+        Whether that is done. Else nothing was sent, and the other way of sending tells why.
+    """
+    lock, protocol = getattr(ws, "_stream_lock", None), getattr(ws, "_wsproto", None)
+    if not isinstance(lock, trio.StrictFIFOLock) or not isinstance(protocol, WSConnection):
+        return False
+    # Who holds the lock may have sent half of a frame.
+    if lock.locked() or protocol.state is not ConnectionState.OPEN:
+        return False
+    data = protocol.send(Ping(payload=payload))
+    if message is not None:
+        data += protocol.send(TextMessage(data=message))
+    try:
+        sent = sock.send(data)
+        if sent < len(data):  # a buffer that is smaller than a beat: half a frame cannot be mended
+            sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return False
+    return True
+
+
+def expect_pong(ws: WebSocketConnection, payload: bytes) -> trio.Event | None:
+    """Make an event that is set when the PONG comes; None: not known how.
+
+    Args:
+        ws: over which the PING is sent next.
+        payload: of the PING.
+    """
+    pings: Any = getattr(ws, "_pings", None)
+    if not isinstance(pings, OrderedDict):
+        return None
+    event = pings[payload] = trio.Event()
+    return event
+
+
+def forget_pong(ws: WebSocketConnection, payload: bytes) -> None:
+    """Undo `expect_pong`, where the PONG has not come."""
+    pings: Any = getattr(ws, "_pings", None)
+    if isinstance(pings, OrderedDict):
+        pings.pop(payload, None)
 
 
 def queue_is_full(ws: WebSocketConnection) -> bool | None:
