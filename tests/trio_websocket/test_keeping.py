@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -18,6 +19,9 @@ from trio_beat import Closed, EndReason, Heartbeat
 from trio_beat.trio_websocket import keep_alive, open_service, private
 
 BEATS = Heartbeat(1.0, 2)
+MemoryStream: TypeAlias = trio.StapledStream[
+    trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
+]
 
 needs_tcp_info = pytest.mark.needs_tcp_info
 
@@ -296,7 +300,7 @@ async def test_a_beat_that_is_cancelled_is_sent_to_its_end(
         await cancel_in_a_beat(bytewise, theirs)
 
 
-async def cancel_in_a_beat(bytewise: BytewiseStream, theirs: trio.abc.Stream) -> None:
+async def cancel_in_a_beat(bytewise: BytewiseStream, theirs: MemoryStream) -> None:
     async with trio.open_nursery() as nursery:
         await theirs.send_all(HANDSHAKE.format(target="/", headers="").encode())
         request = await trio_websocket.wrap_server_stream(nursery, bytewise)
