@@ -3,6 +3,7 @@
 ::
 
     keeping      keep_alive: beats and a verdict for a WebSocket that was accepted
+    clock        the clock of all `keeping` that beats at one interval
     kernel       what the kernel tells of a peer, for `keeping`
     private      the names of trio-websocket that `keeping` reads, and are not public
     service      open_service, TrioWebSocketService: its handler or hub, below trio-websocket
@@ -15,6 +16,7 @@
 """
 
 from .keeping import keep_alive
-from .service import TrioWebSocketService, Watched, open_service
+from .service import TrioWebSocketService, open_service
+from .watching import Watched
 
 __all__ = ["keep_alive", "open_service", "TrioWebSocketService", "Watched"]

@@ -51,37 +51,13 @@ from .lent import LentConsumer
 from .listeners import ServedListener, ServiceListener
 from .sockets import Pending, ServedStream, take_socket
 from .stream import ServiceStream
-from .watching import WatchedConsumer
+from .watching import Watched, WatchedConsumer
 
 _log = get_logger("trio_beat.trio_websocket")
 
 #: How a WebSocket that was accepted already is closed, by the status with which its handshake would
 #: have been refused: those of `refuse_by`, and "Try Again Later"; any other one is 1008.
 _CODES = {401: UNAUTHORIZED, 403: 4003, 408: 1013, 429: 1013, 503: 1013}
-
-
-class Watched:
-    """A WebSocket of which the service watches the peer."""
-
-    __slots__ = ("_life",)
-
-    def __init__(self, life: Life) -> None:
-        self._life = life
-
-    @property
-    def closed(self) -> Closed | None:
-        """How it ended; None while it is open."""
-        return self._life.closed
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds that the last answered PING took to come back; None before the first."""
-        return self._life.latency
-
-    @property
-    def missed_beats(self) -> int:
-        """Beats that the peer has missed in a row so far."""
-        return self._life.missed
 
 
 class TrioWebSocketService:
@@ -234,7 +210,10 @@ class TrioWebSocketService:
         life, place = None, None
         try:
             try:
-                life, place = await self._admit(pending, first, ws.subprotocol, stream)
+                if await stream.settled():
+                    life, place = await self._admit(pending, first, ws.subprotocol, stream)
+                if life is None:
+                    return stream.left()
             except Refused as refusal:
                 return await self._refuse(pending, refusal, stream)
             finally:
@@ -273,14 +252,19 @@ class TrioWebSocketService:
         """
         stream = self._find(ws.remote)
         pending, first = stream.lend(ws)
-        shared = self._service.shared
-        frames = Frames(shared.heartbeat.message)
-        transport = pending.watched(self._parts.reads, self._parts.poller, first.behind, frames)
-        consumer = WatchedConsumer(stream, frames, self._service.draining)
-        life = Life(transport, shared, consumer, path=first.head.target, response=b"")
-        stream.owned_by(life.abort)
-        del pending, first, transport, consumer, frames
+        stream.owned_by(pending.abort)
+        life = None
         try:
+            try:
+                if not await stream.settled():
+                    return stream.left()
+                life = self._watch(pending, first, stream)
+            finally:
+                if life is None:
+                    pending.abort()
+                    stream.end()
+            del pending, first
+            stream.owned_by(life.abort)
             task_status.started(Watched(life))
             await self._live(life, None)
         except BaseException as exc:
@@ -304,7 +288,14 @@ class TrioWebSocketService:
             watched = await nursery.start(self.keep_alive, ws)
             assert isinstance(watched, Watched)
             yield watched
-            watched._life.end_nowait(*stream.why())  # noqa: SLF001 - of this module
+            watched._life.end_nowait(*stream.why())  # noqa: SLF001 - of this package
+
+    def _watch(self, pending: Pending, first: FirstRequest, stream: ServiceStream) -> Life:
+        shared, parts = self._service.shared, self._parts
+        frames = Frames(shared.heartbeat.message)
+        transport = pending.watched(parts.reads, parts.poller, first.behind, frames)
+        consumer = WatchedConsumer(stream, frames, self._service.draining)
+        return Life(transport, shared, consumer, path=first.head.target, response=b"")
 
     async def drain(self) -> None:
         """Shut down: refuse handshakes, close connections with 1001, wait for the grace time.
@@ -344,20 +335,23 @@ class TrioWebSocketService:
         stream = self._streams.get(remote) if isinstance(remote, str) else None
         if stream is None:
             raise RuntimeError(
-                "this is not over a stream of the service, or the service has it already; give "
-                "trio-websocket service.listeners(...), or service.stream(...)"
+                "this is not over a stream of the service, or it is closed, or the service has it "
+                "already; give trio-websocket service.listeners(...), or service.stream(...)"
             )
         return stream
 
     async def _admit(
         self, pending: Pending, first: FirstRequest, subprotocol: str | None, stream: ServiceStream
-    ) -> tuple[Life, Place | None]:
+    ) -> tuple[Life | None, Place | None]:
         parsed = fields(first.head.raw)
         client = self._proxies.client(pending, parsed)
         pending.client_name = client.peer
         request = Request(first.head, client.peer, secure=client.scheme == "https", parsed=parsed)
         entry = await self._service.admit(request, client, subprotocol)
         # From here on nothing is waited for until it counts.
+        if stream.over:  # the program has closed it meanwhile
+            self._service.places.leave(entry.place)
+            return None, None
         transport: Transport = pending.transport(
             self._parts.reads, self._parts.poller, first.behind
         )

@@ -76,6 +76,8 @@ class ServiceStream(trio.abc.Stream):
         "_abort",
         "_accepted",
         "_answered",
+        "_attached",
+        "_close",
         "_ended",
         "_engine",
         "_first",
@@ -85,6 +87,7 @@ class ServiceStream(trio.abc.Stream):
         "_pending",
         "_reader",
         "_rest",
+        "_sending",
         "_taken",
         "_websocket",
         "name",
@@ -104,8 +107,13 @@ class ServiceStream(trio.abc.Stream):
         self._hungry: trio.Event | None = None
         #: It has sent the handshake's response; or another one.
         self._accepted = self._answered = False
+        #: Set when what trio-websocket sends before the service has the socket is on its way.
+        self._sending: trio.Event | None = None
         #: The service has the socket.
         self._taken = False
+        #: Where it waits for the connection to begin; and the end that it has asked for until then.
+        self._attached: trio.Event | None = None
+        self._close: tuple[EndReason, int, str] | None = None
         self._abort: Callable[[], None] = pending.abort
         self._engine: Engine | None = None
         self._ended: trio.Event | None = None
@@ -142,6 +150,25 @@ class ServiceStream(trio.abc.Stream):
         self._owner.forget(self)
         return pending, first
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._over
+
+    async def settled(self) -> bool:
+        """Wait for the end of a frame that is being sent, since nothing may stand in it.
+
+        Returns:
+            Whether it was sent; a peer that does not take it in time is aborted.
+        """
+        if self._sending is not None:
+            with trio.move_on_after(self._owner.timeout):
+                await self._sending.wait()
+        if self._sending is not None:
+            self._abort()
+            self.end()
+        return not self._over
+
     def owned_by(self, abort: Callable[[], None]) -> None:
         """Say what closes the socket from now on."""
         self._abort = abort
@@ -149,6 +176,13 @@ class ServiceStream(trio.abc.Stream):
     def attach(self, engine: Engine) -> None:
         """What trio-websocket sends is this connection's from now on."""
         self._engine = engine
+        self._wake_sender()
+        if self._close is not None:
+            engine.end_nowait(*self._close)
+
+    def _wake_sender(self) -> None:
+        if self._attached is not None:
+            self._attached.set()
 
     def give_nowait(self, data: bytes) -> bool:
         """Give trio-websocket bytes; False: it has not dealt with those before yet."""
@@ -193,12 +227,21 @@ class ServiceStream(trio.abc.Stream):
         if self._ended is not None:
             self._ended.set()
 
+    def left(self) -> Closed:
+        """Tell trio-websocket, and who asks, how it ended before a connection began."""
+        closed = Closed(
+            *self._close or (EndReason.LOST, 1006, "it ended before the connection began")
+        )
+        self.conclude(closed, between=False)
+        return closed
+
     def end(self, data: bytes = b"") -> None:
         """End the stream behind these bytes. Idempotent."""
         if self._over:
             return
         self._over = True
         self._rest += data
+        self._wake_sender()
         if self._hungry is not None:
             self._hungry.set()
         if self._reader.parked:
@@ -217,7 +260,7 @@ class ServiceStream(trio.abc.Stream):
             if self._accepted and not self._taken:
                 await self._wait_for_service()
             elif self._answered and not self._taken:
-                # Rejected: trio-websocket does not close, and waits for the peer to do so.
+                # Closed, or rejected: trio-websocket waits for the peer to close.
                 await self._linger()
                 self.end()
                 self._abort()
@@ -276,27 +319,54 @@ class ServiceStream(trio.abc.Stream):
         pending = self._pending
         if pending is None or self._over:
             raise trio.BrokenResourceError("the stream has ended")
+        self._sending = trio.Event()
         try:
             await pending.send_all(sent)
         except OSError as exc:
+            self._cut_off()
             raise trio.BrokenResourceError(str(exc)) from exc
+        except trio.Cancelled:
+            self._cut_off()
+            raise
+        finally:
+            self._sending.set()
+            self._sending = None
+        if self._taken:
+            return
         self._answered = True
+        if self._accepted and sent[0] == _CLOSE:
+            # Nothing can be done any more with the WebSocket but wait for the peer.
+            self._accepted = False
+            self._owner.forget(self)
         self._accepted = self._accepted or sent.startswith(_SWITCHING)
         if self._reader.parked:
             self._reader.resume(outcome.Value(b""))  # a time limit begins
 
+    def _cut_off(self) -> None:
+        """Half of a frame may have been sent."""
+        self._abort()
+        self.end()
+
     async def _send_frames(self, frames: bytes) -> None:
-        engine = self._engine
-        if frames[:1] == bytes([_CLOSE]):
-            if engine is not None and engine.closed is None:
-                engine.end_nowait(*_closing(frames))
+        if frames[0] == _CLOSE:
+            self._end_engine(*_closing(frames))
             return
+        if self._engine is None and not self._over:
+            self._attached = trio.Event()
+            await self._attached.wait()
+        engine = self._engine
         if engine is None or self._over:
             raise trio.BrokenResourceError("the connection has ended")
         try:
             await engine.send_frames(frames)
         except ConnectionClosed as exc:
             raise trio.BrokenResourceError(str(exc)) from None
+
+    def _end_engine(self, by: EndReason, code: int, reason: str) -> None:
+        if self._engine is None:
+            self._close = by, code, reason
+        elif self._engine.closed is None:
+            self._engine.end_nowait(by, code, reason)
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -307,11 +377,10 @@ class ServiceStream(trio.abc.Stream):
                 raise trio.BrokenResourceError(str(exc)) from None
 
     async def aclose(self) -> None:
-        engine = self._engine
         try:
-            if engine is not None and self._ended is not None and not self._ended.is_set():
-                if engine.closed is None:
-                    engine.end_nowait(*self.why())
+            if self._ended is not None and not self._ended.is_set():
+                if self._close is None:
+                    self._end_engine(*self.why())
                 await self._ended.wait()
             elif self._pending is not None and self._answered and not self._over:
                 self._pending.end_output()

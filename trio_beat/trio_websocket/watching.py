@@ -14,6 +14,7 @@ import trio
 
 from .._connection.beating import Engine
 from .._connection.consumer import Consumer
+from .._connection.life import Life
 from .._exceptions import Closed, EndReason
 from .._protocol.events import Event, Failure, PeerClose, Pong
 from .._protocol.messages import BeatFrames, Outgoing
@@ -115,3 +116,27 @@ class WatchedConsumer(Consumer):
     def closed(self, engine: Engine) -> None:
         assert engine.closed is not None
         self._stream.conclude(engine.closed, between=self._frames.aligned)
+
+
+class Watched:
+    """A WebSocket of which the service watches the peer."""
+
+    __slots__ = ("_life",)
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    @property
+    def closed(self) -> Closed | None:
+        """How it ended; None while it is open."""
+        return self._life.closed
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last answered PING took to come back; None before the first."""
+        return self._life.latency
+
+    @property
+    def missed_beats(self) -> int:
+        """Beats that the peer has missed in a row so far."""
+        return self._life.missed
