@@ -7,6 +7,7 @@
 3. Or the service watches it, or runs a WebSocket that was accepted: a connection of this package
    reads and writes the socket. What comes for trio-websocket is given to it here; what it sends
    goes behind what waits, in whole frames, also where it is cancelled.
+   Until the connection begins it waits, and so does the connection for a frame that is half sent.
 4. Close frames are the connection's. One of trio-websocket's ends the connection, which then sends
    its own and waits for the peer's; in the end trio-websocket gets one that says how it ended.
 """
