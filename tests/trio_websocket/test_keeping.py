@@ -242,6 +242,27 @@ async def in_memory() -> AsyncIterator[tuple[Kept, Peer]]:
         nursery.cancel_scope.cancel()
 
 
+async def test_over_a_unix_socket(patient_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        stream = trio.SocketStream(theirs)
+        await stream.send_all(HANDSHAKE.format(target="/", headers="").encode())
+        request = await trio_websocket.wrap_server_stream(nursery, trio.SocketStream(ours))
+        one = Kept(await request.accept())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await stream.receive_some(1)
+        nursery.start_soon(one.run, BEATS)
+        peer = Peer(stream)
+        with trio.move_on_after(20):
+            await answer(peer)
+        assert one.closed is None
+        with trio.fail_after(60):
+            await one.over.wait()
+        assert one.closed == Closed(EndReason.MISSED_BEATS, 1006, "2 in a row")
+        await peer.aclose()
+
+
 async def test_without_a_kernel_pongs_prove_life(autojump_clock: trio.testing.MockClock) -> None:
     async with in_memory() as (one, peer):
         with trio.move_on_after(20):

@@ -26,6 +26,7 @@ from .._log import get_logger
 from .._metronome import Beat
 from .._plain import plain
 from .._protocol.frames import PING_SIZE
+from .._transports.kernel import peer_name
 from . import private
 from .clock import beats
 from .kernel import Kernel, Seen
@@ -238,7 +239,9 @@ class _Keeper:
     async def _abort(self, dead: Closed) -> None:
         if self._sending is not None:
             self._sending.cancel()
-        _log.info("%s ended: %s", self._ws.remote, dead)
+        # What trio-websocket says fails for a Unix socket, and once the peer is gone.
+        sock = private.socket_of(self._ws)
+        _log.info("%s ended: %s", self._ws if sock is None else peer_name(sock), dead)
         stream = private.stream(self._ws)
         if stream is not None:
             await trio.aclose_forcefully(stream)
