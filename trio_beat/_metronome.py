@@ -17,6 +17,8 @@ heap. Its function is asked before its task is woken; with nothing to judge the 
    ``2 * misses + 1`` intervals of running time. A stall within an interval after another one is not
    forgiven, and half an interval of it counts as running time: a clock that is always late beats.
 5. Without seats the clock stops.
+6. The clock may be run by one task after the other, and goes on where it was. (Where one was
+   cancelled amid the seats of a slot, the rest of them have their next beat an interval later.)
 """
 
 from __future__ import annotations
@@ -78,6 +80,10 @@ class Metronome:
         self._stalled = -count
         self._forgiven = [-count] * count
         self._turn = 0
+        #: When tick 0 was due, as if there had been no stalls; None: it has not run yet.
+        self._begin: float | None = None
+        #: The next tick; and the first one before which a stall is forgiven again.
+        self._tick = self._forgiving_from = 0
         self._occupied = trio.Event()
         self._random = random.Random()  # noqa: S311 - spreads load, guards nothing
 
@@ -112,29 +118,33 @@ class Metronome:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tick until cancelled."""
-        count, begin = len(self._slots), trio.current_time()
-        tick = forgiving_from = 0
+        if self._begin is None:
+            self._begin = trio.current_time()
         task_status.started()
         while True:
             if not any(self._slots):
                 self._occupied = trio.Event()
                 await self._occupied.wait()
                 # Ticks without a seat to wake were neither late nor missed.
-                tick = max(tick, int((trio.current_time() - begin) / self._width) + 1)
-            await trio.sleep_until(begin + tick * self._width)
-            late = trio.current_time() - (begin + tick * self._width)
+                passed = int((trio.current_time() - self._begin) / self._width)
+                self._tick = max(self._tick, passed + 1)
+            await trio.sleep_until(self._begin + self._tick * self._width)
+            late = trio.current_time() - (self._begin + self._tick * self._width)
+            if late < 0:  # the task before this one has ticked meanwhile
+                continue
             if late >= self._stall:
-                if tick >= forgiving_from:
-                    self._stalled, forgiving_from = tick, tick + count
-                    begin += late
+                if self._tick >= self._forgiving_from:
+                    self._stalled = self._tick
+                    self._forgiving_from = self._tick + len(self._slots)
+                    self._begin += late
                     await trio.sleep(self._settle)
                     continue
-                begin, late = begin + late - self._stall, self._stall
-                forgiving_from = tick + int(late / self._width) + 1 + count
-            due = tick + int(late / self._width)
-            while tick <= due:
+                self._begin, late = self._begin + late - self._stall, self._stall
+                self._forgiving_from = self._tick + int(late / self._width) + 1 + len(self._slots)
+            due = self._tick + int(late / self._width)
+            while self._tick <= due:
+                tick, self._tick = self._tick, self._tick + 1
                 await self._go_through(tick)
-                tick += 1
 
     def _is_whole(self, tick: int) -> bool:
         count = len(self._slots)

@@ -119,7 +119,7 @@ class _Keeper:
     async def run(self, nursery: trio.Nursery) -> Closed:
         """Beat until the WebSocket is closed."""
         self._nursery = nursery
-        with self._waiting, beats(self._heartbeat.interval, self._beat):
+        with self._waiting, beats(self._heartbeat.interval, self._beat, nursery):
             if (ended := private.ended(self._ws)) is not None:
                 await ended.wait()
             else:
