@@ -105,6 +105,23 @@ async def test_many_of_one_slot_are_woken_some_at_a_time(autojump_clock: MockClo
     assert 0 < max(batches.sizes) <= 64
 
 
+@pytest.mark.parametrize("turn", [1, 2, 7])
+async def test_turn_says_how_many_are_woken_at_a_time(autojump_clock: MockClock, turn: int) -> None:
+    recorder, batches = Recorder(Metronome(0.5)), Batches()
+    recorder.metronome.turn = turn
+    async with trio.open_nursery() as nursery:
+        await nursery.start(recorder.metronome.run)
+        for _ in range(40):
+            nursery.start_soon(recorder.record, name="seat")
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(batches)
+        await trio.sleep(1.01)
+        trio.lowlevel.remove_instrument(batches)
+        nursery.cancel_scope.cancel()
+    assert [len(heard) for heard in recorder.of_each_seat()] == [2] * 40
+    assert max(batches.sizes) == turn
+
+
 async def test_a_seat_may_be_left_while_its_turn_is_due(autojump_clock: MockClock) -> None:
     metronome = Metronome(0.5)
     beaten = left = 0
