@@ -71,19 +71,33 @@ class Peer:
     Args:
         stream: connected to a trio-beat connection.
         side: that it plays.
+        head: the server's answer to the handshake.
+        received: what came behind that.
     """
 
     def __init__(
         self,
         stream: PeerStream,
         side: Side = CLIENT,
+        *,
+        head: bytes = b"",
+        received: bytes = b"",
     ):
+        self.head = head
         self.stream = stream
         self._mask = side is CLIENT
         self._protocol = Protocol(side, state=OPEN, max_size=None)
         self._frames: list[Frame] = []
         #: The peer closed its side.
         self.eof = False
+        self._take(received)
+
+    def _take(self, data: bytes) -> None:
+        if data:
+            self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            assert isinstance(event, Frame)
+            self._frames.append(event)
 
     async def send(self, data: bytes) -> None:
         """Send raw bytes."""
@@ -120,14 +134,9 @@ class Peer:
     async def frame(self) -> Frame | None:
         """The next frame; None at the end of the stream."""
         while not self._frames and not self.eof:
-            data = await self.stream.receive_some(65536)
-            if data:
-                self._protocol.receive_data(bytes(data))
-            else:
-                self.eof = True
-            for event in self._protocol.events_received():
-                assert isinstance(event, Frame)
-                self._frames.append(event)
+            data = bytes(await self.stream.receive_some(65536))
+            self._take(data)
+            self.eof = not data
         return self._frames.pop(0) if self._frames else None
 
     async def text(self) -> str:
@@ -216,6 +225,34 @@ async def dial(
         stream = trio.SSLStream(
             tcp, ssl_context, server_hostname="localhost", https_compatible=True
         )
+    return await dial_over(stream, target, headers)
+
+
+class Declined(Exception):  # noqa: N818 - as HandshakeDeclined
+    """A server refused a handshake.
+
+    Attributes:
+        status: of HTTP.
+        answer: all that came.
+    """
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(answer)
+        self.status = int(answer.split(b" ", 2)[1])
+        self.answer = answer
+
+
+async def dial_over(stream: PeerStream, target: str, headers: str = "") -> Peer:
+    """Do the opening handshake.
+
+    Args:
+        stream: connected to a server.
+        target: of the request.
+        headers: more of them, each with its line's end.
+
+    Raises:
+        Declined: the server refuses it.
+    """
     try:
         await stream.send_all(HANDSHAKE.format(target=target, headers=headers).encode())
         response = bytearray()
@@ -223,14 +260,12 @@ async def dial(
             data = await stream.receive_some(4096)
             assert data, f"server closed during the handshake: {response!r}"
             response += data
+        head, _, rest = bytes(response).partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 101 "):
+            while data := await stream.receive_some(4096):
+                response += data
+            raise Declined(bytes(response))
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-    head, _, rest = bytes(response).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 101 "), response
-    peer = Peer(stream)
-    peer._protocol.receive_data(rest)
-    for event in peer._protocol.events_received():
-        assert isinstance(event, Frame)
-        peer._frames.append(event)
-    return peer
+    return Peer(stream, head=head, received=rest)
