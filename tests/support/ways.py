@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -15,6 +16,7 @@ import trio
 from tests.support.harness import HANGS, tls_contexts
 from tests.support.peer import Peer, PeerStream, dial_over
 from trio_beat import Heartbeat, Server, ServerStatistics, serve
+from trio_beat.testing import open_pairs
 
 #: Both a PING and a text at each beat, as each way can.
 BEATS: Final = Heartbeat(4, 3, "--heartbeat--")
@@ -152,4 +154,22 @@ class Unix(_Served):
         return {"uds": path}, connect
 
 
-WAYS: Final = (TCP(), TLS())
+class Pair(Way):
+    """Over a socket pair, with `trio_beat.testing`."""
+
+    name = "open_pair"
+
+    @asynccontextmanager
+    async def serving(self, handler: Any, **options: Any) -> AsyncIterator[Place]:
+        async def connect() -> trio.SocketStream:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            pairs.server.take(theirs)
+            return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+
+        with trio.fail_after(HANGS):
+            async with open_pairs(handler, **{"heartbeat": BEATS, **options}) as pairs:
+                yield _ServerPlace(pairs.server, connect)
+
+
+WAYS: Final = (TCP(), TLS(), Pair())

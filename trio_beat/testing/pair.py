@@ -308,7 +308,9 @@ def _known(handler: Handler) -> Handler:
         return handler  # the server says what is wrong
 
     async def run(connection: Connection) -> None:
-        _connecting.get().handled_by(connection)
+        # None: the socket was given to the server by somebody else.
+        if (end := _connecting.get(None)) is not None:
+            end.handled_by(connection)
         await handler(connection)
 
     return run
