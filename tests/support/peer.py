@@ -11,6 +11,8 @@ import trio
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol, Side
 
+from tests.support.h2_stream import H2Stream
+
 #: To linger for no time at all: unsent bytes are dropped, and the peer sees a reset.
 _AT_ONCE = struct.pack("ii", 1, 0)
 
@@ -163,8 +165,10 @@ class Peer:
 
     @property
     def plain(self) -> trio.SocketStream:
-        """The socket's stream, below TLS where there is TLS."""
+        """The socket's stream, below TLS or HTTP/2 where there is that."""
         stream = self.stream
+        if isinstance(stream, H2Stream):
+            stream = stream.connection.stream
         if isinstance(stream, trio.SSLStream):
             stream = stream.transport_stream
         if isinstance(stream, Trickle):

@@ -12,9 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Final
 
 import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+from trio_beat.asgi import Application, application
 
+from tests.support.h2_stream import H2Connection, H2Stream
 from tests.support.harness import HANGS, tls_contexts
-from tests.support.peer import Peer, PeerStream, dial_over
+from tests.support.peer import Declined, Peer, PeerStream, dial_over
 from trio_beat import Heartbeat, Server, ServerStatistics, serve
 from trio_beat.testing import open_pairs
 
@@ -172,4 +176,71 @@ class Pair(Way):
                 yield _ServerPlace(pairs.server, connect)
 
 
-WAYS: Final = (TCP(), TLS(), Pair())
+class _HypercornPlace(Place):
+    """Hypercorn, with an application of `trio_beat.asgi`."""
+
+    def __init__(self, app: Application, path: Path, stop: trio.Event) -> None:
+        self._app = app
+        self._stop = stop
+        self.path = path
+
+    async def stream(self) -> trio.SocketStream:
+        return await trio.open_unix_socket(self.path)
+
+    def statistics(self) -> ServerStatistics:
+        return self._app.statistics()
+
+    def drain(self) -> None:
+        self._stop.set()
+
+
+class ASGI(Way):
+    """Over an ASGI server, by HTTP/1.1; and over a Unix socket, where bytes arrive at once."""
+
+    name = "ASGI"
+    place: ClassVar[type[_HypercornPlace]] = _HypercornPlace
+
+    @asynccontextmanager
+    async def serving(self, handler: Any, **options: Any) -> AsyncIterator[Place]:
+        app = application(handler, **{"heartbeat": BEATS, **options})
+        config, stop = Config(), trio.Event()
+        config.graceful_timeout = 8.0
+        with TemporaryDirectory() as folder, trio.fail_after(HANGS):
+            config.bind = [f"unix:{folder}/s"]
+            async with trio.open_nursery() as nursery:
+                # Hypercorn's types are those of its own.
+                run: Any = partial(
+                    hypercorn_serve, app, config, shutdown_trigger=stop.wait, mode="asgi"
+                )
+                await nursery.start(run)
+                yield self.place(app, Path(folder) / "s", stop)
+                nursery.cancel_scope.cancel()
+
+
+class _H2Place(_HypercornPlace):
+    async def dial(self, target: str = "/ws/news?subscribe-broadcast", headers: str = "") -> Peer:
+        connection = H2Connection(await self.stream())
+        try:
+            await connection.open()
+            stream = H2Stream(connection)
+            lines = [line.partition(": ") for line in headers.splitlines()]
+            status = await stream.connect(target, [(name, value) for name, _, value in lines])
+            fields = b"".join(b"%b: %b\r\n" % pair for pair in stream.headers)
+            if status != 200:
+                while data := await stream.receive_some(4096):
+                    fields += data
+                raise Declined(b"HTTP/2 %d \r\n" % status + fields)
+        except BaseException:
+            await trio.aclose_forcefully(connection.stream)
+            raise
+        return Peer(stream, head=fields)
+
+
+class ASGI2(ASGI):
+    """Over an ASGI server, by HTTP/2 (RFC 8441)."""
+
+    name = "ASGI, HTTP/2"
+    place = _H2Place
+
+
+WAYS: Final = (TCP(), TLS(), Pair(), ASGI(), ASGI2())
