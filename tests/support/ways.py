@@ -14,13 +14,15 @@ from typing import Any, ClassVar, Final
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
-from trio_beat.asgi import Application, application
+from trio_websocket import WebSocketServer
 
 from tests.support.h2_stream import H2Connection, H2Stream
 from tests.support.harness import HANGS, tls_contexts
 from tests.support.peer import Declined, Peer, PeerStream, dial_over
 from trio_beat import Heartbeat, Server, ServerStatistics, serve
+from trio_beat.asgi import Application, application
 from trio_beat.testing import open_pairs
+from trio_beat.trio_websocket import TrioWebSocketService, open_service
 
 #: Both a PING and a text at each beat, as each way can.
 BEATS: Final = Heartbeat(4, 3, "--heartbeat--")
@@ -176,6 +178,43 @@ class Pair(Way):
                 yield _ServerPlace(pairs.server, connect)
 
 
+class _ServicePlace(Place):
+    """A service over trio-websocket."""
+
+    def __init__(self, service: TrioWebSocketService, port: int, nursery: trio.Nursery) -> None:
+        self._service = service
+        self._port = port
+        self._nursery = nursery
+
+    async def stream(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self._port)
+
+    def statistics(self) -> ServerStatistics:
+        return self._service.statistics()
+
+    def drain(self) -> None:
+        self._nursery.start_soon(self._service.drain)
+
+
+class TrioWebSocket(Way):
+    """Over streams below trio-websocket."""
+
+    name = "trio-websocket"
+    threshold = 0.02
+
+    @asynccontextmanager
+    async def serving(self, handler: Any, **options: Any) -> AsyncIterator[Place]:
+        with trio.fail_after(HANGS):
+            async with open_service(handler, **{"heartbeat": BEATS, **options}) as service:
+                listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+                port = listeners[0].socket.getsockname()[1]
+                server = WebSocketServer(service.handle_request, service.listeners(listeners))
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(server.run)
+                    yield _ServicePlace(service, port, nursery)
+                    nursery.cancel_scope.cancel()
+
+
 class _HypercornPlace(Place):
     """Hypercorn, with an application of `trio_beat.asgi`."""
 
@@ -243,4 +282,4 @@ class ASGI2(ASGI):
     place = _H2Place
 
 
-WAYS: Final = (TCP(), TLS(), Pair(), ASGI(), ASGI2())
+WAYS: Final = (TCP(), TLS(), Unix(), Pair(), TrioWebSocket(), ASGI(), ASGI2())
