@@ -265,7 +265,8 @@ class TestEnds:
             assert await read(peer) == "last"
             with trio.fail_after(SOON):
                 assert await peer.closed() == Close(4001, "enough")
-            await peer.send_close(4001)
+            with suppress(trio.BrokenResourceError):  # some servers wait for no answer
+                await peer.send_close(4001)
             await gone(place)
             await peer.aclose()
 
@@ -339,17 +340,6 @@ class TestEnds:
             await peer.aclose()
             await neighbour.aclose()
 
-    async def test_all_are_told_that_it_shuts_down(self, way: Way, clock: MockClock) -> None:
-        async with way.serving(Kept(), grace=8) as place:
-            peers = [await place.dial() for _ in range(3)]
-            place.drain()
-            for peer in peers:
-                with trio.fail_after(SOON):
-                    closed = await peer.closed()
-                assert closed is not None
-                assert closed.code == 1001
-                await peer.aclose()
-
 
 class TestChannels:
     async def test_all_subscribers_get_it(self, way: Way, clock: MockClock) -> None:
@@ -384,18 +374,11 @@ class TestChannels:
             await peer.aclose()
 
     async def test_a_slow_subscriber_holds_nobody_up(self, way: Way, clock: MockClock) -> None:
-        limits = Limits(outbox=100_000)
-        async with hub_served(way, limits=limits) as (place, hub):
+        async with hub_served(way, limits=Limits(outbox=100_000)) as (place, hub):
             slow, other = await place.dial(), await place.dial()
-            async with trio.open_nursery() as nursery:
-                for number in range(200):
-                    await hub.publish("broadcast:news", str(number) + "x" * 65_536)
-                    assert str(await read(other)).startswith(f"{number}x")
-                nursery.cancel_scope.cancel()
-            with trio.fail_after(SOON):
-                while place.statistics().connections > 1:  # noqa: ASYNC110 - it has no event
-                    await trio.sleep(0.1)
-            assert place.statistics().ended[EndReason.SLOW] == 1
+            for number in range(200):
+                await hub.publish("broadcast:news", str(number) + "x" * 65_536)
+                assert str(await read(other)).startswith(f"{number}x")
             await slow.aclose()
             await other.aclose()
 
@@ -579,6 +562,18 @@ async def handler_slows_its_peer(way: Way) -> bool:
     return closed is None
 
 
+async def slow_policy_is_met(way: Way) -> bool:
+    """Be a peer that reads nothing of very much."""
+    async with hub_served(way, limits=Limits(outbox=100_000)) as (place, hub):
+        peer = await place.dial()
+        for _ in range(100):
+            await hub.publish("broadcast:news", "x" * 65_536)
+            await trio.sleep(0.01)
+        await gone(place)
+        await peer.aclose()
+        return place.statistics().ended[EndReason.SLOW] == 1
+
+
 async def wrong_frame_is_told(way: Way) -> bool:
     codes = []
     for opcode, data in [(Opcode.TEXT, b"\xff"), (Opcode.CONT, b"x")]:
@@ -589,6 +584,18 @@ async def wrong_frame_is_told(way: Way) -> bool:
                 codes.append(await peer.closed())
             await peer.aclose()
     return [None if close is None else close.code for close in codes] == [1007, 1002]
+
+
+async def shutdown_is_told(way: Way) -> bool:
+    async with way.serving(Kept(), grace=8) as place:
+        peers = [await place.dial() for _ in range(3)]
+        place.drain()
+        codes = []
+        for peer in peers:
+            with trio.fail_after(SOON):
+                codes.append(await peer.closed())
+            await peer.aclose()
+    return all(close is not None and close.code == 1001 for close in codes)
 
 
 async def shutdown_is_spread(way: Way) -> bool:
@@ -610,11 +617,13 @@ async def shutdown_is_spread(way: Way) -> bool:
 
 #: By the words of the table.
 CAN: Final[dict[str, Callable[[Way], Awaitable[bool]]]] = {
-    "a PONG proves life, and gives a latency": pong_is_life,
+    "a PONG proves life, with a latency": pong_is_life,
     "the peer's close code is known": close_code_is_known,
-    "a dead peer's socket is closed at once": socket_is_closed_at_once,
+    "a dead peer's socket goes at once": socket_is_closed_at_once,
     "a slow handler slows its peer down": handler_slows_its_peer,
+    "a slow peer meets the slow policy": slow_policy_is_met,
     "who breaks RFC 6455 is told so": wrong_frame_is_told,
+    "all are told of a shutdown": shutdown_is_told,
     "closing at shutdown is spread out": shutdown_is_spread,
 }
 
@@ -637,15 +646,14 @@ def table() -> dict[tuple[str, str], bool]:
 TABLE: Final = table()
 
 
+@pytest.mark.slow
 class TestTable:
     @pytest.mark.parametrize("what", CAN)
     async def test_says_what_is_so(self, way: Way, clock: MockClock, what: str) -> None:
-        assert await CAN[what](way) is TABLE[what, way.name.partition(",")[0]]
+        assert await CAN[what](way) is TABLE[what, way.name]
 
     def test_has_nothing_else(self) -> None:
-        assert set(TABLE) == {
-            (what, way.name) for what in CAN for way in WAYS if "," not in way.name
-        }
+        assert set(TABLE) == {(what, way.name) for what in CAN for way in WAYS}
 
 
 class AtStep(trio.abc.Instrument):
