@@ -352,6 +352,7 @@ async def open_server(
     misses: int = 3,
     certificate: Certificate | None = None,
     host: str = "127.0.0.1",
+    uds: str | None = None,
     namespace: str | None = None,
     pinned: bool = True,
 ) -> AsyncIterator[Server]:
@@ -364,6 +365,7 @@ async def open_server(
         misses: PINGs that may go unanswered.
         certificate: None: no TLS.
         host: address to listen on.
+        uds: path of a Unix socket to listen on instead; None: none.
         namespace: network namespace to run in; None: this one.
         pinned: keep it on the first core, away from the load, where there is more than one.
 
@@ -373,6 +375,7 @@ async def open_server(
     tls = ["--cert", certificate.cert, "--key", certificate.key] if certificate else []
     arguments = [f"benchmarks.peers.{peer}", role, "--interval", str(interval)]
     arguments += ["--misses", str(misses), "--host", host, *tls]
+    arguments += ["--uds", uds] if uds else []
     core = _cores()[0] if pinned else None
     async with _process(arguments, core, namespace) as process:
         yield await _listening(process, peer)

@@ -27,6 +27,7 @@ class Options:
     host: str
     cert: str | None
     key: str | None
+    uds: str | None
 
     @property
     def patience(self) -> float:
@@ -49,16 +50,21 @@ class Part(NamedTuple):
     publishes: bool
 
 
-def parse() -> Options:
-    """Take the process's arguments, and turn logging off: a load leaves without a word."""
+def parse(*roles: str) -> Options:
+    """Take the process's arguments, and turn logging off: a load leaves without a word.
+
+    Args:
+        roles: that this peer knows; none: all.
+    """
     logging.disable()
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=("idle", "fanout", "echo", "detect"))
+    parser.add_argument("role", choices=roles or ("idle", "fanout", "echo", "detect"))
     parser.add_argument("--interval", type=float, required=True, help="seconds between pings")
     parser.add_argument("--misses", type=int, required=True, help="pings that may go unanswered")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--cert", help="serve TLS with this certificate")
     parser.add_argument("--key", help="its key, where that is in a file of its own")
+    parser.add_argument("--uds", metavar="PATH", help="listen on this Unix socket instead")
     return Options(**vars(parser.parse_args()))
 
 

@@ -1,12 +1,10 @@
 """Hypercorn's Trio worker, with an application that sends text heartbeats and counts the answers.
 
 ASGI shows no PONG, so this is how an application can tell there whether its peer is alive. One task
-does it all: a second one for the heartbeat would make a connection a tenth larger, and dearer.
+does it all: a second one for the heartbeat would make a connection a tenth larger.
 """
 
 from __future__ import annotations
-
-import sys
 
 import trio
 
@@ -36,8 +34,4 @@ async def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    options = parse()
-    if options.role != "idle":
-        print("hypercorn_text knows the role idle only", file=sys.stderr)
-        sys.exit(2)
-    trio.run(main, options)
+    trio.run(main, parse("idle"))

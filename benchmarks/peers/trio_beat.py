@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -29,6 +29,7 @@ async def detect(connection: Connection) -> None:
         report_end(connection.path)
 
 
+LIMITS: Final = Limits(pending=4096, connections=2**20)
 HANDLERS: Final[Mapping[str, Handler]] = {"echo": echo, "detect": detect}
 
 
@@ -36,21 +37,23 @@ async def main(
     options: Options, handlers: Mapping[str, Handler] = HANDLERS, admit: Admit | None = None
 ) -> None:
     handler = handlers.get(options.role)
+    place: dict[str, Any] = {"port": 0, "host": options.host}
+    if options.uds is not None:
+        place = {"uds": options.uds}
     async with open_hub() as hub, trio.open_nursery() as nursery:
         server = await nursery.start(
             functools.partial(
                 serve,
                 handler,
-                0,
-                host=options.host,
+                **place,
                 heartbeat=Heartbeat(options.interval, options.misses),
                 hub=hub if handler is None else None,
                 admit=admit,
                 ssl_context=options.ssl_context(),
-                limits=Limits(pending=4096, connections=2**20),
+                limits=LIMITS,
             )
         )
-        announce(server.port)
+        announce(server.port if options.uds is None else 0)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import trio
 
-from .trio_beat_asgi import main, options
+from ._server import parse
+from .trio_beat_asgi import main
 from .trio_beat_handler import idle
 
 if __name__ == "__main__":
-    trio.run(main, options("trio_beat_asgi_handler"), idle)
+    trio.run(main, parse("idle"), idle)
