@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ._processes import Certificate, Failed
 from ._statistics import median, ratio, worst
-from .peers import BACKENDS, DISTRIBUTIONS, IDLE_ONLY, PEERS, WORKERS
+from .peers import BACKENDS, DISTRIBUTIONS, EMBEDDED, PEERS, WORKERS
 
 #: Of the time, above which the load is said to have been the bottleneck.
 _BUSY: Final = 0.9
@@ -25,7 +25,12 @@ _WARM_UP: Final = 1000
 TARGET: Final = "/ws/bench?subscribe-broadcast"
 #: Share by which the count of PINGs may differ from what was due.
 _TOLERANCE: Final = 0.05
-OURS: Final = ("trio_beat", *IDLE_ONLY, "memory", "redis", *WORKERS)
+OURS: Final = (
+    *(peer for peer in (*PEERS, *EMBEDDED) if peer.startswith("trio_beat")),
+    "memory",
+    "redis",
+    *WORKERS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,10 @@
 
     python -m benchmarks.peers.<name> ROLE --interval SECONDS --misses N [--cert FILE --key FILE]
 
-It listens on a port that the system chooses, prints one line ``port <number>`` once it accepts, and
-runs until it is killed. It pings every `interval`, and gives up a connection that does
-not answer `misses` of them, as well as its library can; compression and logging are off. The roles:
+It listens on a port that the system chooses (``trio_beat_unix`` on a Unix socket: ``--uds PATH``),
+prints one line ``port <number>`` once it accepts, and runs until it is killed. It pings every
+`interval`, and gives up a connection that does not answer `misses` of them, as well as its library
+can; compression and logging are off. The roles:
 
 - ``idle``: ignore what comes.
 - ``fanout``: a connection with ``subscribe`` in its target's query gets what the connections with
@@ -41,7 +42,13 @@ IDLE_ONLY: Final = ("trio_beat_handler", "trio_beat_identity")
 #: What is compared inside of other programs. What has "text" in its name sends text heartbeats.
 EMBEDDED: Final = (
     "trio_beat",
+    "trio_beat_unix",
     "trio_websocket",
+    "trio_beat_trio_websocket",
+    "trio_beat_trio_websocket_handler",
+    "trio_beat_accepted",
+    "trio_beat_accepted_handler",
+    "trio_beat_keep_alive",
     "hypercorn_text",
     "trio_beat_asgi",
     "trio_beat_asgi_handler",
@@ -52,6 +59,8 @@ BACKENDS: Final = ("memory", "redis", "coredis", "coredis_script")
 
 #: The command with one worker, and with two.
 WORKERS: Final = ("one_worker", "two_workers")
+
+_OVER_TRIO_WEBSOCKET: Final = ("trio-beat", "trio-websocket", "wsproto", "trio")
 
 #: What each of them runs on, for naming the versions.
 DISTRIBUTIONS: Final = {
@@ -64,6 +73,12 @@ DISTRIBUTIONS: Final = {
     "trio_websocket": ("trio-websocket", "wsproto", "trio"),
     "hypercorn": ("hypercorn", "wsproto", "trio", "anyio"),
     "hypercorn_text": ("hypercorn", "wsproto", "trio"),
+    "trio_beat_unix": ("trio-beat", "trio"),
+    "trio_beat_trio_websocket": _OVER_TRIO_WEBSOCKET,
+    "trio_beat_trio_websocket_handler": _OVER_TRIO_WEBSOCKET,
+    "trio_beat_accepted": _OVER_TRIO_WEBSOCKET,
+    "trio_beat_accepted_handler": _OVER_TRIO_WEBSOCKET,
+    "trio_beat_keep_alive": _OVER_TRIO_WEBSOCKET,
     "trio_beat_asgi": ("trio-beat", "hypercorn", "wsproto", "trio"),
     "trio_beat_asgi_handler": ("trio-beat", "hypercorn", "wsproto", "trio"),
     "uvicorn": ("uvicorn", "websockets", "httptools", "uvloop", "anyio"),

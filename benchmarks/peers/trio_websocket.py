@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable, Callable
 
 import trio
 from trio_websocket import (
@@ -15,14 +16,16 @@ from trio_websocket import (
 from ._server import Options, announce, nap, parse, part, report_end
 from ._trio_fanout import Fanout
 
+Beat = Callable[[WebSocketConnection, Options], Awaitable[object]]
+
 _fanout = Fanout()
 
 
-async def heartbeat(connection: WebSocketConnection, timeout: float, interval: float) -> None:
+async def heartbeat(connection: WebSocketConnection, options: Options) -> None:
     while True:
-        with trio.fail_after(timeout):
+        with trio.fail_after(options.patience):
             await connection.ping()
-        await trio.sleep(interval)
+        await trio.sleep(options.interval)
 
 
 async def idle(connection: WebSocketConnection) -> None:
@@ -65,14 +68,14 @@ async def detect(connection: WebSocketConnection) -> None:
 HANDLERS = {"idle": idle, "fanout": fanout, "echo": echo, "detect": detect}
 
 
-async def main(options: Options) -> None:
+async def main(options: Options, beat: Beat = heartbeat) -> None:
     run_role = HANDLERS[options.role]
 
     async def handler(request: WebSocketRequest) -> None:
         try:
             connection = await request.accept()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(heartbeat, connection, options.patience, options.interval)
+                nursery.start_soon(beat, connection, options)
                 await run_role(connection)
                 nursery.cancel_scope.cancel()
         except* (ConnectionClosed, trio.TooSlowError):

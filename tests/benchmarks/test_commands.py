@@ -207,7 +207,7 @@ def test_more_connections_than_files_are_refused() -> None:
         (["scale", "--sizes", "40,20"], "ascending numbers, 20 or more"),
         (["echo", "--peers", "gopher"], "'gopher' is not one of trio_beat, "),
         (["backends", "--peers", "websockets"], "'websockets' is not one of memory, redis, "),
-        (["embed", "--peers", "picows"], "'picows' is not one of trio_beat, trio_websocket, "),
+        (["embed", "--peers", "picows"], "'picows' is not one of trio_beat, trio_beat_unix, "),
         (["workers", "--peers", "redis"], "'redis' is not one of one_worker, two_workers"),
         (["backends", "--channels", "0"], "'0' is not a number of 1 or more"),
         (["echo", "--seconds", "inf"], "'inf' is not a number of 0.1 or more"),
