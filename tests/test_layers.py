@@ -112,8 +112,9 @@ WITHIN: Final = {
         ("expiry", "following", "pacing"),
     ),
     "_protocol": (
-        ("client_handshake", "events", "handshake", "parser", "refusal", "request"),
-        ("addresses", "head", "headers", "messages", "statuses"),
+        ("extensions",),
+        ("client_handshake", "deflate", "events", "handshake", "parser", "refusal", "request"),
+        ("addresses", "compression", "head", "headers", "messages", "statuses"),
         ("frames",),
     ),
     "_server": (

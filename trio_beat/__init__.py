@@ -41,6 +41,7 @@ from ._exceptions import (
 from ._heartbeat import Heartbeat
 from ._identity import Identity
 from ._observer import ObservedConnection, Observer
+from ._protocol.compression import Compression, CompressionStatistics
 from ._protocol.headers import Headers
 from ._protocol.messages import Message
 from ._protocol.request import Request
@@ -77,6 +78,8 @@ __all__ = [
     "ServerStatistics",
     "Limits",
     "SlowPolicy",
+    "Compression",
+    "CompressionStatistics",
     # connecting
     "connect",
     "reconnecting",

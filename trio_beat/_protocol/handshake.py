@@ -34,7 +34,10 @@ _UPGRADE: Final = {
 
 
 def accept(
-    head: Head, subprotocols: Sequence[str], parsed: Headers | None = None
+    head: Head,
+    subprotocols: Sequence[str],
+    parsed: Headers | None = None,
+    extension: str | None = None,
 ) -> tuple[bytes, str | None]:
     """Answer a WebSocket handshake.
 
@@ -43,6 +46,7 @@ def accept(
         subprotocols: that the server speaks, the preferred one first; the first that the client
             offers too is agreed on, and none where there is no such (section 4.2.2).
         parsed: its headers, where they are parsed already; None: they are not.
+        extension: the extension that is agreed on, with its parameters; None: there is none.
 
     Returns:
         The response to send, and the subprotocol or None.
@@ -57,12 +61,12 @@ def accept(
         key, _, subprotocol = _protocol(tuple(subprotocols)).process_request(request)
     except InvalidHandshake as exc:
         raise _refusal(request, exc) from None
-    before, behind = _switching(subprotocol)
+    before, behind = _switching(subprotocol, extension)
     return before + key.encode() + behind, subprotocol
 
 
 @lru_cache(maxsize=64)
-def _switching(subprotocol: str | None) -> tuple[bytes, bytes]:
+def _switching(subprotocol: str | None, extension: str | None) -> tuple[bytes, bytes]:
     """The 101 response, before and behind the key: the rest of it is the same for all peers."""
     headers = Headers()
     headers["Upgrade"] = "websocket"
@@ -70,6 +74,8 @@ def _switching(subprotocol: str | None) -> tuple[bytes, bytes]:
     headers["Sec-WebSocket-Accept"] = _KEY
     if subprotocol is not None:
         headers["Sec-WebSocket-Protocol"] = subprotocol
+    if extension is not None:
+        headers["Sec-WebSocket-Extensions"] = extension
     before, _, behind = (
         Response(101, "Switching Protocols", headers).serialize().partition(_KEY.encode())
     )

@@ -1,11 +1,12 @@
-"""What is sent: messages and control frames, each with its plain frame (RFC 6455, section 5).
+"""What is sent: messages and control frames, each with its frame (RFC 6455, section 5).
 
 A plain frame is unmasked and not compressed. What is sent travels as these objects, not as bytes:
 
 1. A `Message` makes its frame when it is first asked for it, and keeps that in place of its
    payload. A fan-out serializes a message once.
+   It keeps what it was compressed to likewise (`deflate`).
 2. A control item is made with its frame.
-3. Only messages may be dropped; the type tells, not the bytes.
+3. Only messages may be dropped, compressed or not; the type tells, not the bytes.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 from .._checks import check_kind, encode
 from .frames import PING_SIZE
 
-#: The bits of a frame's first byte that are its opcode; and the bytes before its payload, by its
-#: second byte (RFC 6455, section 5.2).
+#: The bits of a frame's first byte that are its opcode, and the first one that extensions may use;
+#: and the bytes before its payload, by its second byte (RFC 6455, section 5.2).
 _OPCODE: Final = 0x0F
+RSV1: Final = 0x40
 _SHORTEST_HEAD: Final = 2
 _HEADS: Final = {126: 4, 127: 10}
 #: Characters or bytes of a payload that `repr` shows.
 _SHOWN: Final = 40
 #: Bytes that a message's objects take beside the bytes of its frame: the message itself, and its
 #: payload or frame.
-_OBJECTS: Final = 48 + 33
+_OBJECTS: Final = 56 + 33
+#: Bytes of the dictionary of what it is compressed to, and of each result beside its frame.
+_DICTIONARY: Final = 232
+_RESULT: Final = 48 + 33 + 32
 
 
 def _frame(opcode: Opcode, payload: bytes) -> bytes:
@@ -39,6 +44,24 @@ def _payload(frame: bytes) -> str | bytes:
     """Take the payload out of a message's plain frame (RFC 6455, section 5.2)."""
     payload = frame[_HEADS.get(frame[1], _SHORTEST_HEAD) :]
     return payload.decode() if frame[0] & _OPCODE == Opcode.TEXT else payload
+
+
+class Deflated:
+    """What is sent in place of a message: its payload, compressed, in one frame.
+
+    Args:
+        opcode: the message's.
+        payload: compressed (RFC 7692, section 7.2.1).
+    """
+
+    __slots__ = ("frame", "size")
+
+    def __init__(self, opcode: Opcode, payload: bytes) -> None:
+        plain = _frame(opcode, payload)
+        # "Per-Message Compressed" (RFC 7692, section 6).
+        self.frame: Final = bytes((plain[0] | RSV1,)) + plain[1:]
+        #: Bytes of the frame.
+        self.size: Final = len(self.frame)
 
 
 class Message:
@@ -56,6 +79,7 @@ class Message:
     Attributes:
         payload: the text or bytes; once the frame is made, each access takes it out of that.
         frame: the message as one plain frame (RFC 6455, section 5.6), made at the first access.
+        deflated: what it was compressed to, by how (`Deflate.key`); None: it goes as it is.
 
     Raises:
         TypeError: the payload is neither text nor bytes.
@@ -63,10 +87,11 @@ class Message:
     """
 
     # Invariant: exactly one of `frame` and `payload` is filled.
-    __slots__ = ("frame", "payload")
+    __slots__ = ("deflated", "frame", "payload")
 
     frame: bytes
     payload: str | bytes
+    deflated: dict[int, Deflated | None]
 
     def __init__(self, payload: str | bytes) -> None:
         if isinstance(payload, str):
@@ -82,7 +107,7 @@ class Message:
             payload = bytes(memoryview(payload))
         self.payload = payload
 
-    def __getattr__(self, name: str) -> str | bytes:
+    def __getattr__(self, name: str) -> str | bytes | dict[int, Deflated | None]:
         # Called where a slot is empty; a frame that is made is read without this.
         if name == "frame":
             payload = self.payload
@@ -97,6 +122,9 @@ class Message:
             return frame
         if name == "payload":
             return _payload(object.__getattribute__(self, "frame"))
+        if name == "deflated":
+            self.deflated = {}
+            return self.deflated
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[type[Message], tuple[str | bytes]]:
@@ -196,7 +224,9 @@ class OtherFrames(NamedTuple):
 
 
 #: What can be sent.
-Outgoing: TypeAlias = Message | BeatFrames | Reply | CloseFrame | Response | OtherFrames
+Outgoing: TypeAlias = (
+    Message | Deflated | BeatFrames | Reply | CloseFrame | Response | OtherFrames
+)
 
 
 @lru_cache(maxsize=64)
@@ -223,6 +253,27 @@ def make_close(code: int, reason: str) -> CloseFrame:
     return CloseFrame(code, reason, _frame(Opcode.CLOSE, payload))
 
 
+def content(message: Message) -> tuple[Opcode, bytes]:
+    """The opcode and the payload of a message, as bytes."""
+    try:
+        payload = object.__getattribute__(message, "payload")
+    except AttributeError:
+        frame = message.frame
+        return Opcode(frame[0] & _OPCODE), frame[_HEADS.get(frame[1], _SHORTEST_HEAD) :]
+    if isinstance(payload, str):
+        return Opcode.TEXT, payload.encode()
+    return Opcode.BINARY, payload
+
+
 def bytes_held(message: Message) -> int:
-    """Bytes of memory that a message takes, be its frame made or not."""
-    return _OBJECTS + message.size
+    """Bytes of memory that a message takes, be its frame made or not, and what it is compressed to.
+
+    That is kept with it, and may grow when it is sent.
+    """
+    size = _OBJECTS + message.size
+    try:
+        deflated: dict[int, Deflated | None] = object.__getattribute__(message, "deflated")
+    except AttributeError:
+        return size
+    kept = (result.size for result in deflated.values() if result is not None)
+    return size + _DICTIONARY + sum(_RESULT + size for size in kept)

@@ -1,0 +1,118 @@
+"""Agreeing on compression in the opening handshake (RFC 7692, section 7.1).
+
+1. A server may always ask for ``server_no_context_takeover``, and for
+   ``client_no_context_takeover`` (sections 7.1.1.1 and 7.1.1.2); ours does.
+2. It asks a client for no smaller window: what a client sends is inflated with the largest one,
+   which is free again behind each message. Windows of the client's may be announced, and are.
+3. Offers are tried in the client's order. One that cannot be served is declined; where all are, the
+   connection is plain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from websockets.exceptions import InvalidHeaderFormat
+from websockets.headers import parse_extension
+
+from .._exceptions import Refused
+from .compression import LEAST_BITS, MOST_BITS, Compression, CompressionStatistics, Counts
+from .deflate import Deflate
+
+_NAME: Final = "permessage-deflate"
+_NO_TAKEOVER: Final = ("server_no_context_takeover", "client_no_context_takeover")
+_SERVER_BITS: Final = "server_max_window_bits"
+_CLIENT_BITS: Final = "client_max_window_bits"
+#: What an offer may ask a window to be: 8 to 15, "without leading zeros" (section 7.1.2.1).
+_BITS: Final = re.compile("[89]|1[0-5]")
+
+
+def granted_bits(parameters: Sequence[tuple[str, str | None]], most: int) -> int | None:
+    """Choose a server's window for an offer (section 7.1.2.1).
+
+    Args:
+        parameters: of the offer; their values, or None where they have none.
+        most: of the server, 9 to 15.
+
+    Returns:
+        The base-2 logarithm of the window's size; None: the offer is declined, since zlib has no
+        such window, or the offer has a parameter that is unknown, comes again or has a wrong value.
+    """
+    seen = set()
+    granted = most
+    for name, value in parameters:
+        if name in seen:
+            return None
+        seen.add(name)
+        if name in _NO_TAKEOVER:
+            if value is not None:
+                return None
+        elif name == _CLIENT_BITS and value is None:
+            continue
+        elif name in (_SERVER_BITS, _CLIENT_BITS):
+            if value is None or not _BITS.fullmatch(value):
+                return None
+            if name == _SERVER_BITS:
+                granted = min(granted, int(value))
+        else:
+            return None
+    return granted if granted >= LEAST_BITS else None
+
+
+class Negotiation:
+    """Agrees with the clients of a server on compression.
+
+    Args:
+        compression: what the server does at most.
+    """
+
+    def __init__(self, compression: Compression) -> None:
+        self._counts = Counts()
+        bits = range(LEAST_BITS, compression.window_bits + 1)
+        self._deflates = {size: Deflate(compression, size, self._counts) for size in bits}
+        self._most = compression.window_bits
+
+    def answer(self, values: Sequence[str]) -> tuple[Deflate | None, str | None]:
+        """Answer a client's offers.
+
+        Args:
+            values: of its headers ``Sec-WebSocket-Extensions``, one for each line.
+
+        Returns:
+            What is agreed on, and the value of the response's header; None: nothing.
+
+        Raises:
+            Refused: 400, the header is none (RFC 6455, section 9.1).
+        """
+        for value in values:
+            try:
+                offers = parse_extension(value)
+            except InvalidHeaderFormat:
+                raise Refused(400, "bad request: malformed Sec-WebSocket-Extensions") from None
+            for name, parameters in offers:
+                if name != _NAME:
+                    continue
+                bits = granted_bits(parameters, self._most)
+                if bits is None:
+                    self._counts.declined += 1
+                    continue
+                names = [name for name, _ in parameters]
+                return self._deflates[bits], _response(bits, named=_SERVER_BITS in names)
+        return None, None
+
+    def accepted(self) -> None:
+        """Count a connection that compresses."""
+        self._counts.accepted += 1
+
+    def statistics(self) -> CompressionStatistics:
+        """What was compressed so far."""
+        return self._counts.statistics()
+
+
+def _response(bits: int, *, named: bool) -> str:
+    # An offer that names the window is answered with one (section 7.1.2.1); where neither side does
+    # it is the largest.
+    window = [f"{_SERVER_BITS}={bits}"] if named or bits < MOST_BITS else []
+    return "; ".join((_NAME, *_NO_TAKEOVER, *window))
