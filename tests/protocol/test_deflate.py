@@ -1,7 +1,6 @@
 """Compressing and inflating messages (RFC 7692, section 7.2)."""
 
 import contextlib
-import json
 import random
 import tracemalloc
 import zlib
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from trio_beat import Compression, Message
-from trio_beat._protocol.compression import Counts
+from tests.support.deflating import END, compressed, make_deflate, some_json
+from trio_beat import Message
 from trio_beat._protocol.deflate import (
     PIECE,
     STEP,
@@ -25,18 +24,6 @@ from trio_beat._protocol.deflate import (
 from trio_beat._protocol.messages import Deflated, bytes_held
 
 LIMIT = 2**20
-TAIL = b"\x00\x00\xff\xff"
-
-
-def make(level: int = 6, window_bits: int = 15, threshold: int = 0) -> Deflate:
-    chosen = Compression(level=level, window_bits=window_bits, threshold=threshold)
-    return Deflate(chosen, window_bits, Counts())
-
-
-def compressed(data: bytes, *, bits: int = 15, level: int = 6, flush: int = 2) -> bytes:
-    """What a peer sends that has zlib."""
-    compressor = zlib.compressobj(level, zlib.DEFLATED, -bits)
-    return (compressor.compress(data) + compressor.flush(flush)).removesuffix(TAIL)
 
 
 def inflate(data: bytes, limit: int = LIMIT) -> bytes:
@@ -59,16 +46,6 @@ def prepare(deflate: Deflate, message: Message) -> int:
     return sum(1 for _ in deflate.prepare(message))
 
 
-def text(size: int) -> str:
-    """JSON-like, and different in each part."""
-    chance = random.Random(size)
-    words = ("open", "close", "trade", "order", "price", "market", "user")
-    rows: list[dict[str, object]] = []
-    while len(rows) * 30 < size:
-        rows.append({"id": chance.randrange(10**6), "kind": chance.choice(words)})
-    return json.dumps(rows)[:size]
-
-
 contents = st.one_of(
     st.text(),
     st.binary(),
@@ -82,7 +59,7 @@ contents = st.one_of(
 def test_websockets_inflates_what_is_compressed(
     content: str | bytes, bits: int, level: int, prepared: bool
 ) -> None:
-    deflate, message = make(level, bits), Message(content)
+    deflate, message = make_deflate(level, bits), Message(content)
     if prepared:
         prepare(deflate, message)
     item = deflate.of(message)
@@ -116,13 +93,13 @@ def test_what_websockets_compresses_is_inflated(content: str | bytes, bits: int)
 @pytest.mark.parametrize("bits", range(9, 16))
 @pytest.mark.parametrize("prepared", [False, True])
 def test_no_message_looks_back_further_than_its_window(bits: int, prepared: bool) -> None:
-    deflate = make(9, bits)
+    deflate = make_deflate(9, bits)
     for size in (PIECE, 4 * PIECE):
         # A pattern that comes again after each distance around the window.
         chance = random.Random(bits)
         block = bytes(chance.randrange(256) for _ in range(2**bits + 300))
         data = (block * (size // len(block) + 2))[: size if size <= PIECE else None]
-        data += text(PIECE // 4).encode()
+        data += some_json(PIECE // 4).encode()
         message = Message(data[:PIECE] if not prepared else data)
         expected = message.payload
         if prepared:
@@ -132,7 +109,7 @@ def test_no_message_looks_back_further_than_its_window(bits: int, prepared: bool
             continue
         # 16 bytes at a time: in larger pieces zlib finds what is beyond the window in its output.
         peer, inflated = zlib.decompressobj(-bits), b""
-        data = payload(item) + TAIL
+        data = payload(item) + END
         while data:
             inflated += peer.decompress(data, 16)
             data = peer.unconsumed_tail
@@ -144,7 +121,7 @@ def test_no_message_looks_back_further_than_its_window(bits: int, prepared: bool
 def test_that_a_window_is_exceeded_is_found_so() -> None:
     chance = random.Random(1)
     block = bytes(chance.randrange(256) for _ in range(2000))
-    data = compressed(block * 3, bits=15) + TAIL
+    data = compressed(block * 3, bits=15) + END
     peer = zlib.decompressobj(-9)
     with pytest.raises(zlib.error, match="distance too far back"):
         while data:
@@ -153,30 +130,30 @@ def test_that_a_window_is_exceeded_is_found_so() -> None:
 
 
 def test_messages_do_not_refer_to_earlier_ones() -> None:
-    deflate = make()
+    deflate = make_deflate()
     sizes = set()
     for _ in range(3):
-        data = payload(deflate.of(Message(text(1000))))
-        assert inflate(data) == text(1000).encode()
+        data = payload(deflate.of(Message(some_json(1000))))
+        assert inflate(data) == some_json(1000).encode()
         sizes.add(len(data))
     assert len(sizes) == 1
 
 
 def test_a_message_is_compressed_once() -> None:
-    deflate, message = make(), Message(text(1000))
+    deflate, message = make_deflate(), Message(some_json(1000))
     first = deflate.of(message)
     assert deflate.of(message) is first
     assert deflate.counts.statistics().compressed == 1
-    other = make(window_bits=10).of(message)
+    other = make_deflate(window_bits=10).of(message)
     assert other is not first
     assert inflate(payload(other)) == inflate(payload(first))
     assert deflate.of(message) is first
 
 
 def test_a_message_keeps_few_results_and_tells_what_they_hold() -> None:
-    message = Message(text(2000))
+    message = Message(some_json(2000))
     plain = bytes_held(message)
-    deflates = [make(window_bits=bits) for bits in range(9, 16)]
+    deflates = [make_deflate(window_bits=bits) for bits in range(9, 16)]
     results = [deflate.of(message) for deflate in deflates]
     assert 0 < len(message.deflated) <= 4
     held = bytes_held(message) - plain
@@ -184,7 +161,7 @@ def test_a_message_keeps_few_results_and_tells_what_they_hold() -> None:
 
 
 def test_what_is_small_or_gets_no_smaller_goes_as_it_is() -> None:
-    deflate = make(threshold=100)
+    deflate = make_deflate(threshold=100)
     small = Message("a" * 99)
     assert deflate.of(small) is small
     assert deflate.counts.statistics().larger == 0
@@ -201,42 +178,42 @@ def test_what_is_small_or_gets_no_smaller_goes_as_it_is() -> None:
 
 
 def test_the_threshold_counts_bytes_not_characters() -> None:
-    deflate = make(threshold=100)
+    deflate = make_deflate(threshold=100)
     assert isinstance(deflate.of(Message("ä" * 50)), Deflated)
     assert isinstance(deflate.of(Message("ä" * 49)), Message)
 
 
 def test_a_large_message_goes_as_it_is_unless_it_was_prepared() -> None:
-    deflate, message = make(), Message(text(10 * PIECE))
+    deflate, message = make_deflate(), Message(some_json(10 * PIECE))
     assert deflate.wants(message)
     assert deflate.of(message) is message
     assert prepare(deflate, message) == 10
     assert not deflate.wants(message)
-    assert inflate(payload(deflate.of(message))) == text(10 * PIECE).encode()
+    assert inflate(payload(deflate.of(message))) == some_json(10 * PIECE).encode()
 
 
 def test_preparing_that_is_given_up_leaves_nothing() -> None:
-    deflate, message = make(), Message(text(10 * PIECE))
+    deflate, message = make_deflate(), Message(some_json(10 * PIECE))
     pieces = deflate.prepare(message)
     next(pieces)
     pieces.close()
     assert not message.deflated
     assert deflate.counts.statistics().compressed == 0
     prepare(deflate, message)
-    assert inflate(payload(deflate.of(message))) == text(10 * PIECE).encode()
+    assert inflate(payload(deflate.of(message))) == some_json(10 * PIECE).encode()
 
 
 def test_small_messages_may_be_compressed_while_a_large_one_is_prepared() -> None:
-    deflate, large = make(), Message(text(4 * PIECE))
+    deflate, large = make_deflate(), Message(some_json(4 * PIECE))
     for number, _ in enumerate(deflate.prepare(large)):
         small = f"{number}" * 500
         assert inflate(payload(deflate.of(Message(small)))) == small.encode()
-    assert inflate(payload(deflate.of(large))) == text(4 * PIECE).encode()
+    assert inflate(payload(deflate.of(large))) == some_json(4 * PIECE).encode()
 
 
 @pytest.mark.parametrize("content", ["", b""])
 def test_an_empty_message_goes_as_it_is(content: str | bytes) -> None:
-    deflate = make()
+    deflate = make_deflate()
     deflate.of(Message("a" * 100))
     message = Message(content)
     assert deflate.of(message) is message
@@ -262,7 +239,7 @@ def test_examples(data: str, message: bytes) -> None:
 
 
 def test_every_truncation_is_found() -> None:
-    whole = compressed(text(1200).encode())
+    whole = compressed(some_json(1200).encode())
     assert len(whole) > 200
     for size in range(len(whole)):
         with pytest.raises(MalformedError):
@@ -279,7 +256,7 @@ def test_any_bytes_are_a_message_or_malformed_or_too_large(data: bytes) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 5000), st.randoms(use_true_random=False))
 def test_a_corrupted_message_is_a_message_or_malformed(size: int, chance: random.Random) -> None:
-    data = bytearray(compressed(text(size).encode()))
+    data = bytearray(compressed(some_json(size).encode()))
     for _ in range(chance.randint(1, 3)):
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     with contextlib.suppress(MalformedError, TooLargeError):
@@ -302,7 +279,7 @@ def test_a_bomb_is_not_held(limit: int) -> None:
     bomb = compressed(bytes(64 * LIMIT))
     assert len(bomb) * 1000 < 64 * LIMIT
     empty = bytes.fromhex("000000ffff") * 10_000
-    for data in (bomb, empty + bomb, bomb + TAIL + empty + bomb):
+    for data in (bomb, empty + bomb, bomb + END + empty + bomb):
         inflater = Inflater(data, limit)
         tracemalloc.start()
         try:

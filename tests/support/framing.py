@@ -7,8 +7,9 @@ import gc
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.harness import make_read_context
+from trio_beat._protocol.deflate import Deflate
 from trio_beat._protocol.events import Event, Failure
-from trio_beat._protocol.messages import CloseFrame, Outgoing
+from trio_beat._protocol.messages import RSV1, CloseFrame, Outgoing
 from trio_beat._protocol.parser import Parser
 from trio_beat._transports import Take, awake
 from trio_beat._transports.framing import FramingTransport
@@ -29,8 +30,8 @@ class Fed(FramingTransport):
     peer = "a test"
     was_busy = False
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        super().__init__(make_read_context(limit, clock=lambda: 0.0))
+    def __init__(self, limit: int = LIMIT, deflate: Deflate | None = None) -> None:
+        super().__init__(make_read_context(limit, clock=lambda: 0.0), deflate)
 
     def feed(self, data: bytes | memoryview) -> list[Event]:
         events = list(self._parse(data))
@@ -45,6 +46,10 @@ class Fed(FramingTransport):
     def turn(self) -> int:
         """Another one; -1 when there is nothing left."""
         return -1 if self._kept is None else len(self._parse_kept())
+
+    def feed_on(self) -> list[Event]:
+        """Another one, and its events."""
+        return list(self._parse_kept())
 
     @property
     def has_parser(self) -> bool:
@@ -87,6 +92,11 @@ class Fed(FramingTransport):
 def masked(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
     """A client's frame."""
     return Frame(opcode, data, fin).serialize(mask=True)
+
+
+def rsv1(frame: bytes) -> bytes:
+    """The same frame with the bit that tells of compression (RFC 7692, section 6)."""
+    return bytes((frame[0] | RSV1,)) + frame[1:]
 
 
 def plain(opcode: Opcode, data: bytes = b"") -> bytes:

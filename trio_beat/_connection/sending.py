@@ -17,7 +17,8 @@ from typing import Final
 import trio
 
 from .._exceptions import Closed, EndReason
-from .._protocol.messages import Message, OtherFrames, Outgoing, Reply, Response
+from .._protocol.deflate import Deflate
+from .._protocol.messages import Deflated, Message, OtherFrames, Outgoing, Reply, Response
 from .._transports import Transport
 from .._transports.outbox import Outbox
 from .shared import Shared, SlowPolicy
@@ -62,6 +63,11 @@ class Sending(ABC):
         return self._transport.peer
 
     @property
+    def deflate(self) -> Deflate | None:
+        """How messages to the peer are compressed; None: they are not."""
+        return self._transport.deflate
+
+    @property
     def waiting(self) -> int:
         """Bytes that wait for the socket."""
         return 0 if self.outbox is None else self.outbox.size
@@ -70,10 +76,12 @@ class Sending(ABC):
         """Send a message that many get; does nothing once the connection has ended."""
         if self.closed is None:
             try:
+                deflate = self._transport.deflate
+                item = message if deflate is None else deflate.of(message)
                 if self.outbox is None:  # as for most: no limit to look at
-                    self._put(message)
+                    self._put(item)
                 else:
-                    self._write(message)
+                    self._write(item)
             except Exception as exc:  # a publisher must not fail because of one subscriber
                 self._failed(exc)
 
@@ -85,7 +93,8 @@ class Sending(ABC):
         """
         self.check_open()
         try:
-            self._write(message)
+            deflate = self._transport.deflate
+            self._write(message if deflate is None else deflate.of(message))
         except Exception as exc:  # of this package: no bug of the application's
             self._failed(exc)
         self.check_open()
@@ -149,7 +158,7 @@ class Sending(ABC):
         else:
             self.end_nowait(EndReason.SLOW, 1013, "too slow, too many PONGs wait")
 
-    def _write(self, message: Message) -> None:
+    def _write(self, message: Message | Deflated) -> None:
         """Send a message, or let it wait, or apply the slow policy where there is no room."""
         outbox = self.outbox
         if outbox is not None and outbox.size >= self.shared.outbox_size:

@@ -85,7 +85,7 @@ class Inflater:
         """
         data = self._data
         while budget > 0:
-            most = min(self._limit + 1 - self.size, STEP)
+            most = min(self._limit + 1 - self.size, budget)
             end = min(self._at + _FEED, len(data))
             try:
                 part = self._zlib.decompress(data[self._at : end], most)

@@ -1,7 +1,8 @@
 """The parser of websockets' Sans-I/O layer, with what it leaves out.
 
 It keeps what came of a large frame in one buffer that is moved as it grows; it reads a frame's
-length as it stands; and it refers to itself, so that only the cyclic collector would find it.
+length as it stands; it inflates messages as soon as a frame has come; and it refers to itself, so
+that only the cyclic collector would find it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Generator
 from typing import Final, cast
 
 from websockets.exceptions import ProtocolError
+from websockets.extensions import Extension
+from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.streams import StreamReader
 
@@ -124,7 +127,32 @@ class _FrameReader(StreamReader):
             raise ProtocolError("frame length takes more bytes than it needs")
 
 
+class CompressedFrame(Frame):
+    """The first or only frame of a compressed message (RFC 7692, section 6)."""
+
+
+class _Compressed(Extension):
+    """Lets the bit pass that tells of compression, where a message begins.
+
+    On a control frame, or a fragment that continues one, it is an error (section 6.1).
+    """
+
+    name = "permessage-deflate"  # type: ignore[assignment]
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.rsv1 and (frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY):
+            rsv2, rsv3 = frame.rsv2, frame.rsv3
+            return CompressedFrame(frame.opcode, frame.data, frame.fin, rsv2=rsv2, rsv3=rsv3)
+        return frame
+
+    def encode(self, frame: Frame) -> Frame:
+        return frame
+
+
 _AT_BOUNDARY: Final = _FrameReader.at_eof.__code__
+
+
+_COMPRESSED: Final = _Compressed()
 
 
 class Parser(Protocol):
@@ -132,12 +160,15 @@ class Parser(Protocol):
 
     Args:
         max_size: largest message, in bytes.
+        compressed: whether messages may be compressed.
     """
 
     reader: _FrameReader
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, *, compressed: bool = False) -> None:
         super().__init__(SERVER, state=OPEN, max_size=max_size, logger=_log)
+        if compressed:
+            self.extensions = [_COMPRESSED]
         self.reader = _FrameReader()
         self.parser = self.parse()
         next(self.parser)

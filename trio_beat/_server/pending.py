@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple
 import trio
 
 from .._exceptions import Refused
+from .._protocol.deflate import Deflate
 from .._protocol.head import Head, find_head
 from .._protocol.refusal import refusal_response
 from .._transports import Transport
@@ -168,13 +169,16 @@ class PendingSocket(ABC):
         """Send bytes. Raises `OSError`."""
 
     @abstractmethod
-    def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
+    def transport(
+        self, reads: ReadContext, poller: Poller, received: bytes, deflate: Deflate | None = None
+    ) -> Transport:
         """Make the transport of a connection, which owns the socket from now on.
 
         Args:
             reads: what the transports of a server share.
             poller: tells when a socket is readable.
             received: bytes that followed the handshake's request.
+            deflate: what the handshake agreed on; None: nothing is compressed.
         """
 
     @abstractmethod
@@ -216,8 +220,10 @@ class PendingTCP(PendingSocket):
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self.sock)
 
-    def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
-        return self._named(TCPTransport(self.sock, reads, poller, received))
+    def transport(
+        self, reads: ReadContext, poller: Poller, received: bytes, deflate: Deflate | None = None
+    ) -> Transport:
+        return self._named(TCPTransport(self.sock, reads, poller, received, deflate))
 
     def _named(self, transport: TCPTransport) -> TCPTransport:
         if self.client_name is not None:
@@ -343,9 +349,11 @@ class PendingTLS(PendingTCP):
             self._session = None
         super().end_output()
 
-    def transport(self, reads: ReadContext, poller: Poller, received: bytes) -> Transport:
+    def transport(
+        self, reads: ReadContext, poller: Poller, received: bytes, deflate: Deflate | None = None
+    ) -> Transport:
         assert self._session is not None
-        return self._named(TLSTransport(self.sock, self._session, reads, poller, received))
+        return self._named(TLSTransport(self.sock, self._session, reads, poller, received, deflate))
 
     def abort(self) -> None:
         if self._session is not None and self.sock.fileno() != -1:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from .._exceptions import EndReason
+from .._protocol.deflate import Deflate
 from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
 from .._protocol.messages import BeatFrames, CloseFrame, Outgoing, Reply, Response
 from .outbox import Outbox
@@ -62,6 +63,9 @@ class Transport(ABC):
     """
 
     __slots__ = ()
+
+    #: How messages to the peer are compressed; None: they are not.
+    deflate: Deflate | None = None
 
     def attach(self, owner: Owner) -> None:  # noqa: B027 - most need no owner
         """Take the connection, which begins; `abort` lets go of it.

@@ -8,6 +8,8 @@
 3. A message that is not finished is given up when it takes too long, or when all such messages of
    a server hold too much (`Unfinished`): its memory is free at once, and the reader is woken and
    gets a `Failure`.
+4. Where compression was agreed on, a message may be compressed (RSV1). Of what is inflated, too,
+   only as much is done at a time as others may wait for (`Inflating`).
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ try:
 except ImportError:  # where it is not compiled
     from websockets.utils import apply_mask
 
+from .._protocol.deflate import STEP, Deflate, MalformedError, TooLargeError
 from .._protocol.events import END_OF_STREAM, Event, Failure, PeerClose, Pong
 from .._protocol.frames import MOST_CONTROL, PING_SIZE
-from .._protocol.messages import CloseFrame, Reply, make_close
-from .._protocol.parser import Parser, Pieces
+from .._protocol.messages import RSV1, CloseFrame, Reply, make_close
+from .._protocol.parser import CompressedFrame, Parser, Pieces
 from .._turns import Turns
 from . import Transport
+from .inflating import Inflating
 from .unfinished import Unfinished
 
 #: A PONG that answers one: its head, the mask, and the masked number.
@@ -41,6 +45,7 @@ _ANSWER_HEAD: Final = (0x80 | Opcode.PONG) << 8 | 0x80 | PING_SIZE
 #: The first bytes of the frames that are taken without the parser (RFC 6455, section 5.2): the
 #: last of their message, no extension, and an opcode.
 _TEXT, _BINARY, _PONG = (0x80 | code for code in (Opcode.TEXT, Opcode.BINARY, Opcode.PONG))
+_COMPRESSED: Final = {RSV1 | _TEXT: Opcode.TEXT, RSV1 | _BINARY: Opcode.BINARY}
 #: Frames that are parsed before others get a turn: a read full of tiny ones takes tens of
 #: milliseconds.
 _MOST_FRAMES: Final = 64
@@ -71,7 +76,16 @@ class ReadContext:
         unfinished: what messages hold that are not finished.
     """
 
-    __slots__ = ("_pongs", "buffer", "max_message_size", "size", "turns", "unfinished", "view")
+    __slots__ = (
+        "_pongs",
+        "budget",
+        "buffer",
+        "max_message_size",
+        "size",
+        "turns",
+        "unfinished",
+        "view",
+    )
 
     def __init__(
         self,
@@ -89,6 +103,8 @@ class ReadContext:
         self.view = memoryview(self.buffer)
         #: Bytes of the last read. Invariant: the same.
         self.size = 0
+        #: Bytes that may still be inflated at this time. Invariant: the same.
+        self.budget = 0
         self._pongs = (Pong(-1),)
 
     def pongs(self, number: int) -> tuple[Pong]:
@@ -101,11 +117,15 @@ class ReadContext:
 class _Fragments:
     """A message of which not all frames have come (RFC 6455, section 5.4)."""
 
-    __slots__ = ("data", "decoder")
+    __slots__ = ("compressed", "data", "decoder", "opcode")
 
-    def __init__(self, opcode: Opcode) -> None:
+    def __init__(self, opcode: Opcode, *, compressed: bool) -> None:
         self.data = Pieces()
-        self.decoder = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
+        self.opcode = opcode
+        self.compressed = compressed
+        self.decoder = None
+        if opcode is Opcode.TEXT and not compressed:
+            self.decoder = codecs.getincrementaldecoder("utf-8")()
 
     def append(self, data: bytes | bytearray, *, final: bool) -> None:
         """Raises UnicodeDecodeError as soon as a text cannot be UTF-8 (section 8.1)."""
@@ -119,12 +139,18 @@ class _Fragments:
 
 
 class FramingTransport(Transport):
-    """A transport that turns received bytes into events."""
+    """A transport that turns received bytes into events.
 
-    __slots__ = ("_kept", "_lacking", "_protocol", "_reads", "_state", "_used")
+    Args:
+        reads: what the transports of a server share.
+        deflate: what the handshake agreed on; None: nothing is compressed.
+    """
 
-    def __init__(self, reads: ReadContext) -> None:
+    __slots__ = ("_kept", "_lacking", "_protocol", "_reads", "_state", "_used", "deflate")
+
+    def __init__(self, reads: ReadContext, deflate: Deflate | None = None) -> None:
         self._reads = reads
+        self.deflate = deflate
         self._protocol: Parser | None = None
         #: None between messages; else what has come of a message in fragments; in the end what the
         #: peer ended with, and nothing that comes after it counts.
@@ -133,15 +159,23 @@ class FramingTransport(Transport):
         self._lacking = 0
         #: The parser was needed since the last beat, for more than a PONG.
         self._used = False
-        #: Bytes that are parsed at the next call, since all at once would take too long.
-        self._kept: bytes | None = None
+        #: What is left for the next call, since all at once would take too long: bytes, or a
+        #: message that is being inflated, with what follows it.
+        self._kept: bytes | Inflating | None = None
 
     def _parser(self) -> Parser:
         if self._protocol is None:
             # The layer counts a control frame that comes between fragments against the message;
             # the allowance keeps that from failing a message at the limit. `_frame` checks it.
-            self._protocol = Parser(self._reads.max_message_size + MOST_CONTROL)
+            compressed = self.deflate is not None
+            size = self._most_bytes(compressed=compressed)
+            self._protocol = Parser(size + MOST_CONTROL, compressed=compressed)
         return self._protocol
+
+    def _most_bytes(self, *, compressed: bool) -> int:
+        """Bytes of the largest message, as it comes: what does not get smaller grows a little."""
+        size = self._reads.max_message_size
+        return size + size // 8 + 64 if compressed else size
 
     def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
         if self._protocol is None:
@@ -149,7 +183,13 @@ class FramingTransport(Transport):
                 return ()
             if len(data) <= _SHORT and (events := self._lone(data)) is not None:
                 return events
-        protocol, events = self._parser(), []
+        self._reads.budget = STEP
+        return self._parse_frames(data, [])
+
+    def _parse_frames(
+        self, data: bytearray | memoryview | bytes, events: list[Event]
+    ) -> Sequence[Event]:
+        protocol = self._parser()
         begin = count = 0
         while begin < len(data) and not protocol.eof_sent:
             if count >= _MOST_FRAMES:
@@ -168,8 +208,10 @@ class FramingTransport(Transport):
             frames = protocol.events_received()
             if (failure := self._take_frames(frames, events)) is not None:
                 return [*events, self._end(failure)]
+            if isinstance(self._kept, Inflating):
+                return self._leave(self._kept, bytes(data[begin:]), events)
             count += len(frames)
-        if count > _FEW:
+        if count > _FEW or self._reads.budget < STEP - LARGE:
             self._busy()
         return self._conclude(protocol, events)
 
@@ -185,6 +227,8 @@ class FramingTransport(Transport):
         kind, payload = data[0], apply_mask(data[_SMALLEST:], bytes(data[2:_SMALLEST]))
         if kind == _PONG:
             return [Pong(int.from_bytes(payload, "big") if size == PING_SIZE else -1)]
+        if kind in _COMPRESSED and self.deflate is not None:
+            return self._lone_compressed(_COMPRESSED[kind], payload, self.deflate)
         if kind not in (_TEXT, _BINARY) or size > self._reads.max_message_size:
             return None
         try:
@@ -192,13 +236,25 @@ class FramingTransport(Transport):
         except UnicodeDecodeError:  # which the parser tells the peer
             return None
 
+    def _lone_compressed(
+        self, opcode: Opcode, payload: bytes, deflate: Deflate
+    ) -> Sequence[Event] | None:
+        inflating = Inflating(opcode, payload, self._reads.max_message_size, deflate.counts)
+        try:
+            # Deflate makes a thousand bytes of one, at most.
+            if inflating.step(STEP):
+                return [inflating.message()]
+        except (MalformedError, TooLargeError, UnicodeDecodeError):
+            pass
+        return None
+
     def _end(self, event: PeerClose | Failure) -> Event:
         self._forget()
         self._state = event
         return event
 
-    def _keep(self, rest: bytes) -> None:
-        """Leave bytes for the next call."""
+    def _keep(self, rest: bytes | Inflating) -> None:
+        """Leave something for the next call."""
         self._kept = rest
 
     @abstractmethod
@@ -215,21 +271,46 @@ class FramingTransport(Transport):
         if isinstance(self._state, Failure):  # it was given up
             return (self._state,)
         assert rest is not None
-        return self._parse(rest)
+        if not isinstance(rest, Inflating):
+            return self._parse(rest)
+        self._reads.budget = STEP
+        events: list[Event] = []
+        if (failure := self._take_frames([rest, *rest.frames], events)) is not None:
+            return [*events, self._end(failure)]
+        if isinstance(self._kept, Inflating):  # it, or one behind it
+            return self._leave(self._kept, rest.rest, events)
+        return self._parse_frames(rest.rest, events)
+
+    def _leave(self, inflating: Inflating, rest: bytes, events: list[Event]) -> Sequence[Event]:
+        """Go on with a message, and with what is behind it, at the next call."""
+        inflating.rest = rest
+        self._busy()
+        self._reads.unfinished.holds(self, inflating.held)
+        return events
 
     def _take_frames(self, frames: Sequence[object], events: list[Event]) -> Failure | None:
         finished = False
-        for frame in frames:
-            assert isinstance(frame, Frame)
+        for number, frame in enumerate(frames):
             try:
-                event = self._frame(frame)
+                event = self._frame(frame) if isinstance(frame, Frame) else frame
+                if isinstance(event, Inflating):
+                    self._reads.budget = event.step(self._reads.budget)
+                    if not self._reads.budget:
+                        event.frames = frames[number + 1 :]
+                        self._keep(event)
+                        return None
+                    event = event.message()
+            except MalformedError as exc:
+                return _failure(CloseCode.PROTOCOL_ERROR, str(exc))
+            except TooLargeError as exc:
+                return _failure(CloseCode.MESSAGE_TOO_BIG, str(exc))
             except UnicodeDecodeError as exc:
                 return _failure(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}")
             except PayloadTooBig as exc:
                 return _failure(CloseCode.MESSAGE_TOO_BIG, str(exc))
             if event is not None:
-                events.append(event)
-            self._used |= frame.opcode is not Opcode.PONG
+                events.append(cast("Event", event))
+            self._used |= not isinstance(event, Pong)
             finished |= self._state is None
         if finished:
             # What follows is another message, though no read may ever end where a message does.
@@ -283,29 +364,38 @@ class FramingTransport(Transport):
         self._protocol = self._state = self._kept = None
         self._lacking = 0
 
-    def _frame(self, frame: Frame) -> Event | None:
+    def _frame(self, frame: Frame) -> Event | Inflating | None:
         data = frame.data
         assert not isinstance(data, memoryview)
         if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+            compressed = type(frame) is CompressedFrame
             if frame.fin:
-                self._check_size(len(data))
+                self._check_size(len(data), compressed=compressed)
+                if compressed:
+                    return self._inflating(frame.opcode, data)
                 return data.decode() if frame.opcode is Opcode.TEXT else bytes(data)
-            self._state = _Fragments(frame.opcode)
+            self._state = _Fragments(frame.opcode, compressed=compressed)
         if frame.opcode is Opcode.PONG:
             return Pong(int.from_bytes(data, "big") if len(data) == PING_SIZE else -1)
         if frame.opcode is Opcode.PING or frame.opcode is Opcode.CLOSE:
             return None
         fragments = self._state
         assert isinstance(fragments, _Fragments)
-        self._check_size(len(fragments.data) + len(data))
+        self._check_size(len(fragments.data) + len(data), compressed=fragments.compressed)
         fragments.append(data, final=frame.fin)
         if not frame.fin:
             return None
         self._state = None
+        if fragments.compressed:
+            return self._inflating(fragments.opcode, fragments.data.join())
         return fragments.message()
 
-    def _check_size(self, size: int) -> None:
-        if size > self._reads.max_message_size:
+    def _inflating(self, opcode: Opcode, data: bytes | bytearray) -> Inflating:
+        assert self.deflate is not None
+        return Inflating(opcode, data, self._reads.max_message_size, self.deflate.counts)
+
+    def _check_size(self, size: int, *, compressed: bool) -> None:
+        if size > self._most_bytes(compressed=compressed):
             raise PayloadTooBig(size, self._reads.max_message_size)
 
     @property
@@ -316,7 +406,8 @@ class FramingTransport(Transport):
         protocol = self._protocol
         if protocol is None:
             return
-        if self._state is not None or not protocol.at_boundary:
+        inflating = isinstance(self._kept, Inflating)
+        if self._state is not None or inflating or not protocol.at_boundary:
             self._reads.unfinished.look_at(self, listening=listening)
         elif not self._used and self._kept is None:
             self._forget()

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
+from .._protocol.deflate import Deflate
 from . import Transport
 from .framing import FramingTransport, ReadContext
 from .tcp_info import TELLS, delivery, undelivered
@@ -233,12 +234,15 @@ class SocketTransport(KernelTransport, FramingTransport):
     Args:
         sock: connected and non-blocking; a derived class closes it.
         reads: what the transports of a server share.
+        deflate: what the handshake agreed on; None: nothing is compressed.
     """
 
     __slots__ = ("_looked", "_socket", "_stuck", "peer")
 
-    def __init__(self, sock: socket.socket, reads: ReadContext) -> None:
-        FramingTransport.__init__(self, reads)
+    def __init__(
+        self, sock: socket.socket, reads: ReadContext, deflate: Deflate | None = None
+    ) -> None:
+        FramingTransport.__init__(self, reads, deflate)
         self._begin_looking(sock)
 
     def rest(self, *, heard: bool, listening: bool = True) -> None:

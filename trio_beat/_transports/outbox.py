@@ -4,9 +4,9 @@ An outbox exists only while something waits. It holds whole items, and may drop 
 
 1. An item that the peer already has a part of is never dropped, since the peer could not make sense
    of what follows.
-2. Only a `Message` is dropped: no control item, and no text heartbeat, which is part of its beat.
-   No more than one beat waits. The caller bounds the PONGs by `replies`, and they are put together:
-   thousands of them would be gone through at each drop.
+2. Only a message is dropped, compressed or not: no control item, and no text heartbeat, which is
+   part of its beat. No more than one beat waits. The caller bounds the PONGs by `replies`, and they
+   are put together: thousands of them would be gone through at each drop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from .._protocol.messages import BeatFrames, Message, Outgoing, Reply
+from .._protocol.messages import BeatFrames, Deflated, Message, Outgoing, Reply
 
 #: Buffers of one gathering write; the kernel takes up to 1024 (``UIO_MAXIOV``).
 _MOST_BUFFERS: Final = 64
@@ -120,7 +120,7 @@ class Outbox:
         dropped = 0
         while self._items and self.size >= limit:
             item = self._items.popleft()
-            if isinstance(item, Message):
+            if isinstance(item, Message | Deflated):
                 self.size -= item.size
                 dropped += 1
             elif isinstance(item, Reply):

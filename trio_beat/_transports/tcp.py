@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Sequence
 
 import trio
 
+from .._protocol.deflate import Deflate
 from .._protocol.events import END_OF_STREAM, Event
 from .._protocol.messages import Outgoing
 from . import Take, awake
 from .framing import LARGE, LINGER_BYTES, ReadContext
+from .inflating import Inflating
 from .kernel import SocketTransport, send_gathered
 from .outbox import Outbox
 from .polling import Poller
@@ -24,14 +26,20 @@ class TCPTransport(SocketTransport):
         reads: what the transports of a server share.
         poller: tells when there is something to read.
         received: bytes that came behind the handshake's request.
+        deflate: what the handshake agreed on; None: nothing is compressed.
     """
 
     __slots__ = ("_watch",)
 
     def __init__(
-        self, sock: socket.socket, reads: ReadContext, poller: Poller, received: bytes = b""
+        self,
+        sock: socket.socket,
+        reads: ReadContext,
+        poller: Poller,
+        received: bytes = b"",
+        deflate: Deflate | None = None,
     ) -> None:
-        super().__init__(sock, reads)
+        super().__init__(sock, reads, deflate)
         self._watch = poller.watch(sock)
         if received:
             self._keep(received)
@@ -60,7 +68,7 @@ class TCPTransport(SocketTransport):
             self._watch.more()
         return self._parse(reads.view[:count])
 
-    def _keep(self, rest: bytes) -> None:
+    def _keep(self, rest: bytes | Inflating) -> None:
         super()._keep(rest)
         self._watch.more()
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import trio
 
+from .._protocol.deflate import Deflate
 from .._protocol.events import END_OF_STREAM, Event
 from .._protocol.messages import Outgoing
 from .framing import LARGE, ReadContext
@@ -30,6 +31,7 @@ class TLSTransport(TCPTransport):
         reads: what the transports of a server share.
         poller: tells when there is something to read.
         received: bytes that came behind the handshake's request.
+        deflate: what the handshake agreed on; None: nothing is compressed.
     """
 
     __slots__ = ("_owed", "_session")
@@ -41,8 +43,9 @@ class TLSTransport(TCPTransport):
         reads: ReadContext,
         poller: Poller,
         received: bytes = b"",
+        deflate: Deflate | None = None,
     ) -> None:
-        super().__init__(sock, reads, poller, received)
+        super().__init__(sock, reads, poller, received, deflate)
         self._session = session
         #: Bytes of the outbox that are encrypted: the last one of a record that waits in the
         #: session, or none.
