@@ -97,7 +97,7 @@ WITHIN: Final = {
         ("origins",),
         ("logs", "settings", "worker"),
         ("extras", "inherited", "places", "sources"),
-        ("arguments",),
+        ("arguments", "compressing"),
         ("checks.section", "descriptors", "notify", "signals", "streams", "title"),
         ("checks.__init__",),
     ),
@@ -105,6 +105,7 @@ WITHIN: Final = {
         ("handler", "life"),
         ("connection", "consumer", "inbox"),
         ("holding",),
+        ("compressing",),
         ("beating",),
         ("ending",),
         ("sending",),
@@ -154,7 +155,7 @@ WITHIN: Final = {
         ("kernel", "polling"),
         ("epoll", "framing", "readiness"),
         ("__init__",),
-        ("outbox", "tcp_info", "unfinished"),
+        ("inflating", "outbox", "tcp_info", "unfinished"),
     ),
 }
 

@@ -46,6 +46,8 @@ def test_every_option_comes_from_all_three_places(
         value = {
             "path_prefix": "/x/",
             "slow_policy": "drop-oldest",
+            "compression": "on",
+            "compression_window_bits": "10",
             "backend_lost": "keep",
             "log_level": "error",
             "log_format": "json",
@@ -99,6 +101,14 @@ def test_flag_goes_before_environment_goes_before_file(
         ("--path-prefix=ws", ["--path-prefix", "'ws'", "slash"]),
         ("--path-prefix=/", ["--path-prefix", "'/'", "page"]),
         ("--slow-policy=wait", ["--slow-policy", "'wait'", "'disconnect' or 'drop-oldest'"]),
+        ("--compression=yes", ["--compression", "'yes'", "'on' or 'off'"]),
+        ("--compression-level=0", ["--compression-level", "'0'", "greater than or equal to 1"]),
+        ("--compression-level=10", ["--compression-level", "'10'", "less than or equal to 9"]),
+        (
+            "--compression-window-bits=8",
+            ["--compression-window-bits", "greater than or equal to 9"],
+        ),
+        ("--compression-threshold=-1", ["--compression-threshold", "greater than or equal to 0"]),
         ("--log-level=loud", ["--log-level", "'loud'", "'debug'"]),
         ("--tls-key=/key.pem", ["--tls-key", "--tls-cert"]),
         ("--config=/nowhere", ["--config", "/nowhere", "No such file"]),

@@ -25,6 +25,7 @@ from trio_beat._exceptions import Closed
 from trio_beat._heartbeat import Heartbeat
 from trio_beat._metronome import Metronome
 from trio_beat._observer import Counters, Notifier, Observer
+from trio_beat._protocol.deflate import Deflate
 from trio_beat._server.pending import PendingTLS
 from trio_beat._transports import Reply, Transport
 from trio_beat._transports.framing import ReadContext
@@ -278,11 +279,13 @@ async def linked(
     handler_errors: Literal["raise", "close"] = "raise",
     secure: bool | ssl.TLSVersion = False,
     observer: Observer | None = None,
+    deflate: Deflate | None = None,
 ) -> AsyncIterator[Link]:
     """Run a connection while the context lasts, and check that nothing of it is left behind.
 
     Args:
         secure: whether there is TLS; a version of it.
+        deflate: what the handshake agreed on; the peer compresses too.
     """
     metronome, turns = Metronome(heartbeat.interval), Turns()
     reads = make_read_context(
@@ -303,10 +306,12 @@ async def linked(
             if secure:
                 version = secure if isinstance(secure, ssl.TLSVersion) else None
                 peer, sock, session = await tls_pair(pair, version)
-                transport = TLSTransport(sock, session, reads, poller, received)
+                transport = TLSTransport(sock, session, reads, poller, received, deflate)
             else:
                 peer, sock = pair()
-                transport = TCPTransport(sock, reads, poller, received)
+                transport = TCPTransport(sock, reads, poller, received, deflate)
+            if deflate is not None:
+                peer.compress(window_bits=deflate.compression.window_bits)
             link = Link(peer, transport, shared, consumer, response, reads)
             nursery.start_soon(link.run)
             try:
@@ -319,6 +324,8 @@ async def linked(
                 nursery.cancel_scope.cancel()
     assert not any(it.connection for it in expiry._heap), "deadlines left"
     assert not shared.following._calls, "calls left for its end"
+    assert not shared.orders
+    assert not shared.under_way
     assert not any(metronome.seats), "seats left in the metronome"
     assert not poller.watches, "watches left in the poller"
     assert not reads.unfinished._messages, "messages left that are not finished"

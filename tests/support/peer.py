@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import struct
 
 import trio
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol, Side
 
@@ -92,14 +94,36 @@ class Peer:
         self._frames: list[Frame] = []
         #: The peer closed its side.
         self.eof = False
+        #: Bytes that have come.
+        self.received = 0
+        answer = head.decode("latin-1")
+        if "\r\nSec-WebSocket-Extensions: permessage-deflate" in answer:
+            _, named, bits = answer.partition("server_max_window_bits=")
+            self.compress(window_bits=int(re.split(r"\D", bits)[0]) if named else 15)
         self._take(received)
 
     def _take(self, data: bytes) -> None:
+        self.received += len(data)
         if data:
             self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             assert isinstance(event, Frame)
             self._frames.append(event)
+
+    def compress(self, *, window_bits: int = 15) -> None:
+        """From now on compress messages, and inflate those that are: with websockets' extension.
+
+        Args:
+            window_bits: those of what comes.
+        """
+        self._protocol.extensions = [
+            PerMessageDeflate(
+                remote_no_context_takeover=True,
+                local_no_context_takeover=True,
+                remote_max_window_bits=window_bits,
+                local_max_window_bits=15,
+            )
+        ]
 
     async def send(self, data: bytes) -> None:
         """Send raw bytes."""
@@ -118,7 +142,9 @@ class Peer:
 
     async def send_frame(self, opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> None:
         """Send one frame."""
-        await self.send(Frame(opcode, data, fin).serialize(mask=self._mask))
+        extensions = self._protocol.extensions
+        frame = Frame(opcode, data, fin).serialize(mask=self._mask, extensions=extensions)
+        await self.send(frame)
 
     async def send_text(self, text: str) -> None:
         """Send a text message."""
@@ -214,6 +240,7 @@ async def dial(
     headers: str = "",
     ssl_context: ssl.SSLContext | None = None,
     tcp: trio.SocketStream | None = None,
+    offer: str | None = None,
 ) -> Peer:
     """Open a connection to a server on this machine.
 
@@ -221,6 +248,7 @@ async def dial(
         headers: more of them, each with its line's end.
         ssl_context: speak TLS, to "localhost".
         tcp: connected to it; None: one more.
+        offer: of compression; the peer then compresses where that is answered.
     """
     if tcp is None:
         tcp = await trio.open_tcp_stream("127.0.0.1", port)
@@ -229,6 +257,8 @@ async def dial(
         stream = trio.SSLStream(
             tcp, ssl_context, server_hostname="localhost", https_compatible=True
         )
+    if offer is not None:
+        headers += f"Sec-WebSocket-Extensions: {offer}\r\n"
     return await dial_over(stream, target, headers)
 
 

@@ -3,8 +3,9 @@
 1. The hub subscribes to a channel of the backend once, however many subscribers there are
    (`registry`). Subscribing waits for it; unsubscribing does not wait, so that a connection that
    ends needs no time for it.
-2. Fan-out is synchronous: a message is framed once, and written to one subscriber after the other
-   without waiting for any. A long one lets other tasks run at regular counts.
+2. Fan-out is synchronous: a message is framed once, compressed once where some ask for that, and
+   written to one subscriber after the other without waiting for any. A long one lets other tasks
+   run at regular counts.
 3. A new subscriber joins at the place at which the backend tells the channel's last message: it
    gets that one, and each later message once. The hub remembers no message.
 4. Subscriptions are counted: a second one delivers nothing twice, and a subscriber hears the
@@ -27,6 +28,7 @@ from .._checks import check_kind, check_seconds, check_text
 from .._exceptions import BackendError, HubClosed
 from .._observer import Notifier, Observer
 from .._plain import Plain
+from .._protocol.deflate import Deflate
 from .._protocol.messages import Message
 from .._text import public_channel
 from ..backends import Backend, Receiver, backend_from_url
@@ -360,6 +362,9 @@ class Hub:
             return
         channel.count += 1
         number = channel.count
+        if channel.deflates is not None:
+            # One that joins meanwhile has been told of this message.
+            await _prepare(message, list(channel.deflates))
         subscribers = [other for other in channel.subscribers if other is not sender]
         if (tell := self._notify.delivered) is not None:
             tell(key, len(subscribers))
@@ -418,6 +423,17 @@ class _Receiver(Receiver):
 
     def back(self) -> None:
         self._back()
+
+
+async def _prepare(message: Message, deflates: Iterable[Deflate]) -> None:
+    """Compress a large message for subscribers, before any gets it: their order is kept so.
+
+    A backend delivers the messages of a channel one after the other.
+    """
+    for deflate in deflates:
+        if deflate.wants(message):
+            for _ in deflate.prepare(message):
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def _check_several(channels: Iterable[str]) -> None:

@@ -7,11 +7,16 @@ from typing import Protocol
 import trio
 
 from .._exceptions import BackendError
+from .._protocol.deflate import Deflate
 from .._protocol.messages import Message
 
 
 class Subscriber(Protocol):
-    """What messages can be delivered to."""
+    """What messages can be delivered to.
+
+    Where it has an attribute `deflate`, that tells how its messages are compressed, or None, and
+    does not change.
+    """
 
     def deliver_nowait(self, message: Message) -> None:
         """Send a message without waiting and without raising."""
@@ -40,6 +45,7 @@ class Channel:
         "_changed",
         "again",
         "count",
+        "deflates",
         "error",
         "gap",
         "holders",
@@ -55,6 +61,8 @@ class Channel:
         self.subscribers: dict[Subscriber, int] = {}
         #: How often more than once they have subscribed; None, as for most channels: none has.
         self.again: dict[Subscriber, int] | None = None
+        #: How messages are compressed for them, and for how many; None, as for most: for none.
+        self.deflates: dict[Deflate, int] | None = None
         #: Invariant: one for each subscription; those beyond them wait until it is subscribed.
         self.holders = 0
         #: Whether the backend delivers it.
@@ -69,6 +77,9 @@ class Channel:
         """Count a subscription; returns whether it is the subscriber's first."""
         if subscriber not in self.subscribers:
             self.subscribers[subscriber] = self.count
+            if (deflate := getattr(subscriber, "deflate", None)) is not None:
+                self.deflates = self.deflates or {}
+                self.deflates[deflate] = self.deflates.get(deflate, 0) + 1
             return True
         if self.again is None:
             self.again = {}
@@ -81,12 +92,21 @@ class Channel:
             return False
         if self.again is None or subscriber not in self.again:
             del self.subscribers[subscriber]
+            if self.deflates is not None:
+                self._leave_deflate(self.deflates, getattr(subscriber, "deflate", None))
             return True
         self.again[subscriber] -= 1
         if not self.again[subscriber]:
             del self.again[subscriber]
         self.again = self.again or None
         return True
+
+    def _leave_deflate(self, deflates: dict[Deflate, int], deflate: Deflate | None) -> None:
+        if deflate is not None:
+            deflates[deflate] -= 1
+            if not deflates[deflate]:
+                del deflates[deflate]
+            self.deflates = deflates or None
 
     def lose(self) -> None:
         """The backend delivers it no more, and messages may have been lost."""

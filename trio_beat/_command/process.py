@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import trio
 
@@ -19,7 +19,8 @@ from .._connection.shared import SlowPolicy
 from .._exceptions import BackendError
 from .._heartbeat import Heartbeat
 from .._log import get_logger
-from .._server.limits import Limits
+from .._protocol.compression import Compression
+from .._server.limits import Limits, ServerStatistics
 from .._server.origins import Origins
 from .._server.server import Server
 from .._site.api import API
@@ -164,7 +165,7 @@ def _make_servers(
     site = Site(
         hub=hub,
         draining=lambda: server.draining,
-        statistics=lambda: server.statistics()._asdict(),
+        statistics=lambda: _by_name(server.statistics()),
         heartbeat=heartbeat,
         path_prefix=settings.path_prefix,
         api=None if tokens is None else API(hub=hub, tokens=tokens, max_message_size=size),
@@ -186,6 +187,7 @@ def _make_servers(
         limits=limits,
         # A page offers a token behind it; Chrome drops a connection whose offer is not answered.
         subprotocols=() if authentication is None else (BEARER,),
+        compression=_compression(settings),
         ssl_context=prepared.context,
         trusted_proxies=settings.trusted_proxy,
         forwarded_host=settings.forwarded_host,
@@ -195,6 +197,22 @@ def _make_servers(
     if site.internal:
         internal = internal_server(make_internal_app(site), limits, settings)
     return _Served(server, internal)
+
+
+def _compression(settings: Settings) -> Compression | None:
+    if settings.compression == "off":
+        return None
+    return Compression(
+        level=settings.compression_level,
+        window_bits=settings.compression_window_bits,
+        threshold=settings.compression_threshold,
+    )
+
+
+def _by_name(statistics: ServerStatistics) -> dict[str, Any]:
+    compression = statistics.compression
+    counts = None if compression is None else compression._asdict()
+    return statistics._asdict() | {"compression": counts}
 
 
 class _Served(NamedTuple):

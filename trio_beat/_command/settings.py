@@ -25,6 +25,7 @@ from .._server.origins import parse_allowed
 from .._server.proxies import wrong_proxy
 from .._text import public_backend, utf8
 from .arguments import ConfigurationError, Parser
+from .compressing import Level, Switch, Threshold, WindowBits
 from .places import Listening
 from .sources import EPILOG, PREFIX, ConfigFile, Environment, environment
 
@@ -230,6 +231,10 @@ class Settings(Listening):
     slow_policy: Literal["disconnect", "drop-oldest"] = Field(
         "disconnect", description="what happens to a peer whose outbox is full"
     )
+    compression: Switch = "off"
+    compression_level: Level = 6
+    compression_window_bits: WindowBits = 15
+    compression_threshold: Threshold = 256
     max_connections_per_address: int | None = Field(
         None,
         ge=0,

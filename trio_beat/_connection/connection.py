@@ -10,10 +10,13 @@ import trio
 from .._checks import check_kind
 from .._exceptions import Closed, EndReason
 from .._identity import Identity
+from .._protocol.compression import Compression
+from .._protocol.deflate import Deflate
 from .._protocol.frames import UNAUTHORIZED, check_close
 from .._protocol.messages import Message
 from .._protocol.request import Request
 from .beating import Engine
+from .compressing import send_in_order, takes_long
 
 #: Messages that connections send before other tasks get a turn: a turn costs as much as a small
 #: message.
@@ -107,6 +110,17 @@ class Connection:
         return self._engine.peer
 
     @property
+    def compression(self) -> Compression | None:
+        """How messages to the peer are compressed, as was agreed; None: they are not."""
+        deflate = self._engine.deflate
+        return None if deflate is None else deflate.compression
+
+    @property
+    def deflate(self) -> Deflate | None:
+        """The same, as a hub needs it."""
+        return self._engine.deflate
+
+    @property
     def latency(self) -> float | None:
         """Seconds that the last answered PING took to come back; None before the first."""
         return self._engine.latency
@@ -119,7 +133,8 @@ class Connection:
     async def send(self, message: str | bytes | Message) -> None:
         """Send a message, text or binary by its type.
 
-        Waits while earlier ones wait for the peer to take them, and until this one is on its way.
+        Waits while earlier ones wait for the peer to take them, while this one is compressed, and
+        until it is on its way.
         Where nothing needs to wait, this can always be cancelled, and lets other tasks run at
         regular counts.
 
@@ -140,14 +155,20 @@ class Connection:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
-        if engine.outbox is not None:
-            await engine.emptied()
-        engine.send_nowait(message)
+        if (deflate := engine.deflate) is not None and takes_long(engine, deflate, message):
+            await send_in_order(engine, deflate, message)
+        else:
+            if engine.outbox is not None:
+                await engine.emptied()
+            engine.send_nowait(message)
         if engine.outbox is not None:
             await engine.emptied()
 
     def send_nowait(self, message: str | bytes | Message) -> None:
         """Send a message without waiting; where the peer is slow it waits in the outbox.
+
+        A message of more than 16 KiB is not compressed here, unless it was before: by a `send`, or
+        by a hub.
 
         Args:
             message: as for `send`.

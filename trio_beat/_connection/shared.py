@@ -45,5 +45,9 @@ class Shared:
     following: Following = field(default_factory=Following)
     #: How fast peers may send; None: as fast as they can.
     pacing: Pacing | None = None
+    #: Connections with a large message that is being compressed, and what waits behind it.
+    orders: dict[object, trio.StrictFIFOLock] = field(default_factory=dict)
+    #: Messages that are being compressed, and how; set once that is done.
+    under_way: dict[tuple[int, int], trio.Event] = field(default_factory=dict)
     #: What `trio.current_time` asks, twice a beat.
     clock: trio.abc.Clock = field(default_factory=trio.lowlevel.current_clock)

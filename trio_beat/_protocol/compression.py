@@ -10,7 +10,8 @@ from .._checks import check_kind, check_whole
 #: Window sizes that zlib can promise to keep to: it takes 8 for 9.
 LEAST_BITS: Final = 9
 MOST_BITS: Final = 15
-_LEVELS: Final = (1, 9)
+#: The fastest, and that with the smallest results.
+LEVELS: Final = (1, 9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class Compression:
 
     def __post_init__(self) -> None:
         for name, least, most in (
-            ("level", *_LEVELS),
+            ("level", *LEVELS),
             ("window_bits", LEAST_BITS, MOST_BITS),
         ):
             value = getattr(self, name)

@@ -20,6 +20,7 @@ from websockets.headers import parse_extension
 from .._exceptions import Refused
 from .compression import LEAST_BITS, MOST_BITS, Compression, CompressionStatistics, Counts
 from .deflate import Deflate
+from .handshake import EXTENSIONS
 
 _NAME: Final = "permessage-deflate"
 _NO_TAKEOVER: Final = ("server_no_context_takeover", "client_no_context_takeover")
@@ -90,7 +91,7 @@ class Negotiation:
             try:
                 offers = parse_extension(value)
             except InvalidHeaderFormat:
-                raise Refused(400, "bad request: malformed Sec-WebSocket-Extensions") from None
+                raise Refused(400, f"bad request: malformed {EXTENSIONS}") from None
             for name, parameters in offers:
                 if name != _NAME:
                     continue
@@ -101,10 +102,6 @@ class Negotiation:
                 names = [name for name, _ in parameters]
                 return self._deflates[bits], _response(bits, named=_SERVER_BITS in names)
         return None, None
-
-    def accepted(self) -> None:
-        """Count a connection that compresses."""
-        self._counts.accepted += 1
 
     def statistics(self) -> CompressionStatistics:
         """What was compressed so far."""

@@ -20,6 +20,8 @@ from .._exceptions import Refused
 from .._plain import bare
 from .head import Head, fields
 
+#: The header with the extensions that are offered, and that are agreed on.
+EXTENSIONS: Final = "Sec-WebSocket-Extensions"
 _ONE_HOST: Final = "exactly one Host header is required (RFC 9112, section 3.2)"
 #: The log of the library below would quote header values, which may be secret.
 _SILENT: Final = logging.Logger("websockets", logging.CRITICAL + 1)
@@ -75,7 +77,7 @@ def _switching(subprotocol: str | None, extension: str | None) -> tuple[bytes, b
     if subprotocol is not None:
         headers["Sec-WebSocket-Protocol"] = subprotocol
     if extension is not None:
-        headers["Sec-WebSocket-Extensions"] = extension
+        headers[EXTENSIONS] = extension
     before, _, behind = (
         Response(101, "Switching Protocols", headers).serialize().partition(_KEY.encode())
     )

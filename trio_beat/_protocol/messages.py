@@ -265,6 +265,14 @@ def content(message: Message) -> tuple[Opcode, bytes]:
     return Opcode.BINARY, payload
 
 
+def is_compressed(message: Message) -> bool:
+    """Whether it keeps what it was compressed to."""
+    try:
+        return bool(object.__getattribute__(message, "deflated"))
+    except AttributeError:
+        return False
+
+
 def bytes_held(message: Message) -> int:
     """Bytes of memory that a message takes, be its frame made or not, and what it is compressed to.
 

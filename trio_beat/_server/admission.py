@@ -20,7 +20,9 @@ from .._connection.consumer import Consumer
 from .._connection.life import Life
 from .._exceptions import Refused
 from .._log import get_logger
-from .._protocol.handshake import accept
+from .._protocol.deflate import Deflate
+from .._protocol.extensions import Negotiation
+from .._protocol.handshake import EXTENSIONS, accept
 from .._protocol.head import Head, fields
 from .._protocol.refusal import closing_response, refusal_response
 from .._protocol.request import Request, release
@@ -40,6 +42,7 @@ class _Handshake(NamedTuple):
 
     request: Request | None  #: None: the application will not see it
     subprotocol: str | None
+    deflate: Deflate | None  #: how messages are compressed; None: they are not
     response: bytes
 
 
@@ -62,6 +65,7 @@ class Admission:
         service: serves the connections.
         proxies: tell who the client is.
         subprotocols: that the server speaks, the preferred one first.
+        negotiation: agrees on compression; None: there is none.
         refuse_by: how a peer is refused with 401 or 403.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
         http_only: each request is HTTP.
@@ -74,6 +78,7 @@ class Admission:
         proxies: Proxies,
         subprotocols: Sequence[str],
         *,
+        negotiation: Negotiation | None = None,
         refuse_by: RefuseBy,
         http_prefix: str | None,
         http_only: bool = False,
@@ -83,6 +88,7 @@ class Admission:
         self._gate = service.gate
         self._proxies = proxies
         self._subprotocols = subprotocols
+        self._negotiation = negotiation
         self._refuse_by = refuse_by
         self._http_prefix = http_prefix
         self._http_only = http_only
@@ -151,13 +157,16 @@ class Admission:
         client = self._proxies.client(pending, parsed)
         pending.client_name = client.peer
         self._gate.check_arrival(client)
-        response, subprotocol = accept(head, self._subprotocols, parsed)
+        deflate = extension = None
+        if self._negotiation is not None:
+            deflate, extension = self._negotiation.answer(parsed.get_all(EXTENSIONS))
+        response, subprotocol = accept(head, self._subprotocols, parsed, extension)
         pending.place = self._gate.enter(head.target, client)
         request = None
         if self._gate.wants_requests:
             head, parsed = asked_for(head, parsed, client.host)
             request = Request(head, client.peer, secure=client.scheme == "https", parsed=parsed)
-        attempt.handshake = _Handshake(request, subprotocol, response)
+        attempt.handshake = _Handshake(request, subprotocol, deflate, response)
         self._gate.check_origin(client, parsed)
         return attempt.handshake
 
@@ -168,7 +177,10 @@ class Admission:
         consumer: Consumer,
         first: FirstRequest,
     ) -> Life:
-        transport = pending.transport(self._parts.reads, self._parts.poller, first.behind)
+        parts, deflate = self._parts, handshake.deflate
+        transport = pending.transport(parts.reads, parts.poller, first.behind, deflate)
+        if deflate is not None:
+            deflate.counts.accepted += 1
         if handshake.request is not None:
             release(handshake.request, transport.peer)
         return Life(

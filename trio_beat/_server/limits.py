@@ -9,6 +9,7 @@ from .._checks import check_kind, check_rate, check_seconds, check_whole
 from .._connection.pacing import RatePolicy
 from .._connection.shared import SlowPolicy
 from .._exceptions import EndReason
+from .._protocol.compression import CompressionStatistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +104,4 @@ class ServerStatistics(NamedTuple):
     handler_errors: int  #: handlers that failed and ended their own connection only
     unfinished: int  #: bytes of messages of which not all has come
     limited: dict[str, int]  #: times so far that a peer met a limit, by the field of `Limits`
+    compression: CompressionStatistics | None  #: None: it is off

@@ -29,6 +29,7 @@ import trio
 from .._channels.hub import Hub
 from .._channels.permissions import Permissions
 from .._checks import (
+    check_kind,
     check_prefix,
     check_seconds,
     check_server_context,
@@ -38,6 +39,8 @@ from .._connection.handler import Handler
 from .._heartbeat import Heartbeat
 from .._identity import Identity
 from .._observer import Observer
+from .._protocol.compression import Compression
+from .._protocol.extensions import Negotiation
 from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
@@ -80,6 +83,7 @@ class Server:
         heartbeat: Heartbeat,
         limits: Limits,
         subprotocols: Sequence[str],
+        compression: Compression | None = None,
         ssl_context: ssl.SSLContext | None,
         trusted_proxies: Sequence[str] = (),
         forwarded_host: bool = False,
@@ -96,7 +100,10 @@ class Server:
             raise ValueError(f"refuse_by is {refuse_by!r}; it must be 'status' or 'close'")
         if ssl_context is not None:
             check_server_context(ssl_context, "an ssl.SSLContext, or None")
+        if compression is not None:
+            check_kind("compression", compression, Compression, "a Compression, or None")
         check_seconds("grace", grace, zero=True)
+        self._negotiation = None if compression is None else Negotiation(compression)
         proxies = Proxies(trusted_proxies, forwarded_host=forwarded_host)
         self._grace = grace
         self._service = service = Service(
@@ -125,6 +132,7 @@ class Server:
             service,
             proxies,
             check_subprotocols(subprotocols),
+            negotiation=self._negotiation,
             refuse_by=refuse_by,
             http_prefix=None if app is None else path_prefix,
             http_only=path_prefix is None,
@@ -155,6 +163,7 @@ class Server:
             pending=self._peers.pending,
             http=0 if self._http is None else self._http.connections,
             unfinished=self._parts.unfinished.held,
+            compression=None if self._negotiation is None else self._negotiation.statistics(),
         )
 
     def drain(self) -> None:
@@ -277,6 +286,7 @@ async def serve(
     app: ASGIApp | None = None,
     path_prefix: str = "/ws/",
     subprotocols: Sequence[str] = (),
+    compression: Compression | None = None,
     ssl_context: ssl.SSLContext | None = None,
     trusted_proxies: Sequence[str] = (),
     forwarded_host: bool = False,
@@ -341,6 +351,9 @@ async def serve(
             WebSocket of its own on which nothing moves.
         path_prefix: what the path of a WebSocket begins with, where there is an `app` or a `hub`.
         subprotocols: names that the server speaks, the preferred one first.
+        compression: compress messages for peers that offer it (permessage-deflate, RFC 7692); None:
+            for none. Not where a peer can see the size of a message that has both a secret and what
+            an attacker chose.
         ssl_context: speak TLS; where its ALPN protocols are set, to ``http/1.1`` alone: a client
             that is offered ``h2`` and speaks it gets 505. Options are added to it: no
             renegotiation, and a FIN without close_notify is no error. None: plain.
@@ -377,6 +390,7 @@ async def serve(
         heartbeat=heartbeat,
         limits=limits,
         subprotocols=subprotocols,
+        compression=compression,
         ssl_context=ssl_context,
         trusted_proxies=trusted_proxies,
         forwarded_host=forwarded_host,

@@ -34,6 +34,7 @@ from .._identity import Identity
 from .._log import get_logger
 from .._metronome import Metronome
 from .._observer import FailedSocket, Notifier, Observer
+from .._protocol.compression import CompressionStatistics
 from .._protocol.request import Request
 from .._transports import Transport
 from .consumers import Admitted, Consumers, HandlerConsumers, HubConsumers, NoConsumers
@@ -270,7 +271,12 @@ class Service:
             connection.end_nowait(EndReason.SHUTDOWN, 1001, GOING_AWAY)
 
     def statistics(
-        self, *, pending: int = 0, http: int = 0, unfinished: int = 0
+        self,
+        *,
+        pending: int = 0,
+        http: int = 0,
+        unfinished: int = 0,
+        compression: CompressionStatistics | None = None,
     ) -> ServerStatistics:
         """The server at this moment.
 
@@ -278,6 +284,7 @@ class Service:
             pending: handshakes under way.
             http: sockets that speak plain HTTP.
             unfinished: bytes of messages of which not all has come.
+            compression: what was compressed; None: it is off.
         """
         counters = self.notify.counters
         return ServerStatistics(
@@ -291,6 +298,7 @@ class Service:
             counters.handler_errors,
             unfinished,
             counters.limited_by.copy(),
+            compression,
         )
 
 

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, parse_qsl
 import trio
 
 from .._exceptions import BackendError
-from .._protocol.messages import Message, bytes_held
+from .._protocol.messages import Message, bytes_held, is_compressed
 from .._text import character_width
 from . import Backend, Receiver, Told
 
@@ -41,6 +41,20 @@ class _Kept:
             return
         self._messages[channel] = _Entry(message, expires, size)
         self._size += size
+        self._bound()
+
+    def grown(self, channel: str, message: Message) -> None:
+        """A message was delivered, and may keep what it was compressed to."""
+        if not is_compressed(message):
+            return
+        entry = self._messages.get(channel)
+        if entry is not None and entry.message is message:
+            size = OVERHEAD + len(channel) * character_width(channel) + bytes_held(message)
+            self._messages[channel] = entry._replace(size=size)
+            self._size += size - entry.size
+            self._bound()
+
+    def _bound(self) -> None:
         while self._size > self._limit:
             self.drop(next(iter(self._messages)))
 
@@ -113,6 +127,7 @@ class MemoryBackend(Backend):
                     self._kept.put(channel, message, trio.current_time() + expire)
                 if channel in self._subscribed:
                     await receiver.deliver(channel, message, sender)
+                    self._kept.grown(channel, message)
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._publishing.pop(channel, None)
