@@ -134,7 +134,7 @@ async def test_sending_may_be_cancelled_at_any_await(autojump_clock: MockClock) 
                     step += 7
                 assert step < 200
             await link.connection.send("last")
-            while received[-1:] != ["last"]:
+            while received[-1:] != ["last"]:  # noqa: ASYNC110 - virtual time
                 await trio.sleep(0.1)
             nursery.cancel_scope.cancel()
         assert step > 15
