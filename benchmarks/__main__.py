@@ -21,19 +21,19 @@ from typing import Any, Final
 import trio
 
 try:
-    from . import backends, detect, echo, embed, fanout, idle, scale, workers
+    from . import backends, deflate, detect, echo, embed, fanout, idle, scale, workers
     from ._plot import plot
     from ._processes import most_connections, raise_file_limit
     from ._report import environment, terminal, write_json
     from ._results import write_results
     from ._suite import Command, Options, Report, execute, warm_up
-    from .peers import BACKENDS, EMBEDDED, PEERS, WORKERS
+    from .peers import BACKENDS, DEFLATING, EMBEDDED, PEERS, WORKERS
 except ModuleNotFoundError as exc:
     sys.exit(f"{exc.name} is missing: install the bench extra, pip install '.[bench]'")
 
 COMMANDS: Final = {
     module.COMMAND.name: module.COMMAND
-    for module in (idle, embed, scale, fanout, detect, echo, backends, workers)
+    for module in (idle, embed, scale, fanout, deflate, detect, echo, backends, workers)
 }
 _RESULTS: Final = Path(__file__).parent / "RESULTS.rst"
 
@@ -101,7 +101,12 @@ def _parser() -> argparse.ArgumentParser:
             default = getattr(command.default, flag.replace("-", "_"))
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             sub.add_argument(f"--{flag}", type=kind, help=f"{text} (default: {shown})")
-        known = {"backends": BACKENDS, "workers": WORKERS, "embed": EMBEDDED}.get(name, PEERS)
+        known = {
+            "backends": BACKENDS,
+            "workers": WORKERS,
+            "embed": EMBEDDED,
+            "deflate": DEFLATING,
+        }.get(name, PEERS)
         _add_common(sub, known, command.ours)
     everything = subparsers.add_parser("all", help="all of them, one after the other")
     _add_common(everything, PEERS, "trio_beat")

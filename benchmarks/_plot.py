@@ -40,6 +40,11 @@ _BARS: Final = {
         "large_cpu": "for one of 16 KiB, us",
         "small_p99": "99 of 100 have the 100 B within, ms",
     },
+    "deflate": {
+        "memory": "memory for a connection that compresses, KiB",
+        "cpu": "processor time for a compressed delivery of 4 KiB, us",
+        "wire": "bytes of it on the wire",
+    },
     "detect": {
         "silent_worst": "a silent peer is noticed within, s",
         "cut_worst": "a cut network is noticed within, s",

@@ -355,6 +355,7 @@ async def open_server(
     uds: str | None = None,
     namespace: str | None = None,
     pinned: bool = True,
+    deflate: bool = False,
 ) -> AsyncIterator[Server]:
     """Run one of `benchmarks.peers` while the context lasts.
 
@@ -368,6 +369,7 @@ async def open_server(
         uds: path of a Unix socket to listen on instead; None: none.
         namespace: network namespace to run in; None: this one.
         pinned: keep it on the first core, away from the load, where there is more than one.
+        deflate: compress.
 
     Raises:
         Failed: it did not begin to listen.
@@ -376,6 +378,7 @@ async def open_server(
     arguments = [f"benchmarks.peers.{peer}", role, "--interval", str(interval)]
     arguments += ["--misses", str(misses), "--host", host, *tls]
     arguments += ["--uds", uds] if uds else []
+    arguments += ["--deflate"] if deflate else []
     core = _cores()[0] if pinned else None
     async with _process(arguments, core, namespace) as process:
         yield await _listening(process, peer)

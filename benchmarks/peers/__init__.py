@@ -7,7 +7,8 @@
 It listens on a port that the system chooses (``trio_beat_unix`` on a Unix socket: ``--uds PATH``),
 prints one line ``port <number>`` once it accepts, and runs until it is killed. It pings every
 `interval`, and gives up a connection that does not answer `misses` of them, as well as its library
-can; compression and logging are off. The roles:
+can; logging is off, and compression, unless ``--deflate`` asks for it (those of `DEFLATING`). The
+roles:
 
 - ``idle``: ignore what comes.
 - ``fanout``: a connection with ``subscribe`` in its target's query gets what the connections with
@@ -61,6 +62,8 @@ BACKENDS: Final = ("memory", "redis", "coredis", "coredis_script")
 WORKERS: Final = ("one_worker", "two_workers")
 
 _OVER_TRIO_WEBSOCKET: Final = ("trio-beat", "trio-websocket", "wsproto", "trio")
+#: Those that are measured with compression, too.
+DEFLATING: Final = ("trio_beat", "websockets", "uvicorn")
 
 #: What each of them runs on, for naming the versions.
 DISTRIBUTIONS: Final = {

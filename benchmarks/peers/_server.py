@@ -28,6 +28,7 @@ class Options:
     cert: str | None
     key: str | None
     uds: str | None
+    deflate: bool
 
     @property
     def patience(self) -> float:
@@ -65,6 +66,7 @@ def parse(*roles: str) -> Options:
     parser.add_argument("--cert", help="serve TLS with this certificate")
     parser.add_argument("--key", help="its key, where that is in a file of its own")
     parser.add_argument("--uds", metavar="PATH", help="listen on this Unix socket instead")
+    parser.add_argument("--deflate", action="store_true", help="compress, where it can")
     return Options(**vars(parser.parse_args()))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import trio
 
-from trio_beat import Connection, Heartbeat, Identity, Limits, Request, open_hub, serve
+from trio_beat import Compression, Connection, Heartbeat, Identity, Limits, Request, open_hub, serve
 
 from ._server import Options, announce, nap, parse, report_end
 
@@ -49,6 +49,7 @@ async def main(
                 heartbeat=Heartbeat(options.interval, options.misses),
                 hub=hub if handler is None else None,
                 admit=admit,
+                compression=Compression() if options.deflate else None,
                 ssl_context=options.ssl_context(),
                 limits=LIMITS,
             )

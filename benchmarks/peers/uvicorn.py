@@ -40,7 +40,7 @@ def main(options: Options) -> None:
         ws="websockets-sansio",
         ws_ping_interval=options.interval,
         ws_ping_timeout=options.patience,
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=options.deflate,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -55,7 +55,7 @@ async def main(options: Options) -> None:
         options.host,
         0,
         ssl=options.ssl_context(),
-        compression=None,
+        compression="deflate" if options.deflate else None,
         ping_interval=options.interval,
         ping_timeout=options.patience,
         # It waits for so long for the farewell of a peer that it has given up.

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.peers import BACKENDS, EMBEDDED, IDLE_ONLY, PEERS, WORKERS
+from benchmarks.peers import BACKENDS, DEFLATING, EMBEDDED, IDLE_ONLY, PEERS, WORKERS
 
 from ..support.command import clean_environment
 
@@ -26,6 +26,7 @@ _TINY = {
     "embed": ["--connections", "20", "--interval", "0.3"],
     "scale": ["--sizes", "20,40", "--interval", "0.3", "--hold", "50", "--hold-interval", "0.3"],
     "fanout": ["--connections", "10", "--messages", "8"],
+    "deflate": ["--connections", "10", "--messages", "4", "--interval", "0.3"],
     "detect": ["--connections", "4", "--interval", "0.5"],
     "echo": ["--connections", "4", "--seconds", "0.2"],
     "workers": ["--connections", "60", "--messages", "50", "--seconds", "0.2"],
@@ -57,7 +58,7 @@ def test_a_tiny_round_measures_every_server(command: str, tmp_path: Path) -> Non
     assert done.stderr == ""
     assert "failed" not in done.stdout
     (report,) = json.loads(told.read_text())["reports"]
-    others = {"idle": set(PEERS), "embed": set(EMBEDDED)}
+    others = {"idle": set(PEERS), "embed": set(EMBEDDED), "deflate": set(DEFLATING)}
     expected = others.get(command, set(PEERS) - set(IDLE_ONLY))
     for figure, by_server in report["figures"].items():
         assert expected <= set(by_server), figure

@@ -6,9 +6,10 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.deflating import make_deflate, some_json
+from tests.support.harness import linked
 from tests.support.hub import Listener
 from trio_beat import Message, open_hub
 from trio_beat._channels.subscriptions import Channel
@@ -104,6 +105,17 @@ async def test_a_publisher_that_is_cancelled_has_published_to_all_or_none() -> N
             assert len(listener.texts) == len(plain.texts)
         await hub.publish("news", "next")
         assert listener.texts[-1] == "next"
+
+
+async def test_connections_of_handlers_are_counted(autojump_clock: MockClock) -> None:
+    deflate = make_deflate()
+    async with open_hub() as hub, linked(deflate=deflate) as one, linked() as two:
+        for link in (one, two):
+            await hub.subscribe(link.connection, ["news"])
+        await hub.publish("news", LARGE)
+        assert [await link.peer.text() for link in (one, two)] == [LARGE] * 2
+        assert one.peer.received < len(LARGE) < two.peer.received
+    assert deflate.counts.compressed == 1
 
 
 def test_a_channel_counts_how_its_subscribers_compress() -> None:

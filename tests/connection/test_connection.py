@@ -231,6 +231,7 @@ class TestNames:
         assert visible == {
             "aclose",
             "closed",
+            "compression",
             "deliver_nowait",
             "gap_nowait",
             "identity",

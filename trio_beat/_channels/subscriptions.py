@@ -6,17 +6,14 @@ from typing import Protocol
 
 import trio
 
+from .._connection.connection import Connection, engine_of
 from .._exceptions import BackendError
 from .._protocol.deflate import Deflate
 from .._protocol.messages import Message
 
 
 class Subscriber(Protocol):
-    """What messages can be delivered to.
-
-    Where it has an attribute `deflate`, that tells how its messages are compressed, or None, and
-    does not change.
-    """
+    """What messages can be delivered to."""
 
     def deliver_nowait(self, message: Message) -> None:
         """Send a message without waiting and without raising."""
@@ -36,6 +33,12 @@ def check_subscriber(subscriber: Subscriber) -> None:
     except TypeError as exc:
         text = f"subscriber is of {type(subscriber).__name__}; it must be hashable"
         raise TypeError(text) from exc
+def deflate_of(subscriber: Subscriber) -> Deflate | None:
+    """How messages to a subscriber are compressed, which does not change; None: they are not."""
+    if isinstance(subscriber, Connection):
+        return engine_of(subscriber).deflate
+    deflate: Deflate | None = getattr(subscriber, "deflate", None)
+    return deflate
 
 
 class Channel:
@@ -77,7 +80,7 @@ class Channel:
         """Count a subscription; returns whether it is the subscriber's first."""
         if subscriber not in self.subscribers:
             self.subscribers[subscriber] = self.count
-            if (deflate := getattr(subscriber, "deflate", None)) is not None:
+            if (deflate := deflate_of(subscriber)) is not None:
                 self.deflates = self.deflates or {}
                 self.deflates[deflate] = self.deflates.get(deflate, 0) + 1
             return True
@@ -93,7 +96,7 @@ class Channel:
         if self.again is None or subscriber not in self.again:
             del self.subscribers[subscriber]
             if self.deflates is not None:
-                self._leave_deflate(self.deflates, getattr(subscriber, "deflate", None))
+                self._leave_deflate(self.deflates, deflate_of(subscriber))
             return True
         self.again[subscriber] -= 1
         if not self.again[subscriber]:

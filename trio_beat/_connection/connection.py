@@ -11,7 +11,6 @@ from .._checks import check_kind
 from .._exceptions import Closed, EndReason
 from .._identity import Identity
 from .._protocol.compression import Compression
-from .._protocol.deflate import Deflate
 from .._protocol.frames import UNAUTHORIZED, check_close
 from .._protocol.messages import Message
 from .._protocol.request import Request
@@ -114,11 +113,6 @@ class Connection:
         """How messages to the peer are compressed, as was agreed; None: they are not."""
         deflate = self._engine.deflate
         return None if deflate is None else deflate.compression
-
-    @property
-    def deflate(self) -> Deflate | None:
-        """The same, as a hub needs it."""
-        return self._engine.deflate
 
     @property
     def latency(self) -> float | None:
