@@ -8,13 +8,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.deflating import make_deflate, some_json
+from tests.support.deflating import PIECE, Deflate, Deflated, make_deflate, some_json
 from tests.support.harness import linked
 from tests.support.hub import Listener
 from trio_beat import Message, open_hub
 from trio_beat._channels.subscriptions import Channel
-from trio_beat._protocol.deflate import PIECE, Deflate
-from trio_beat._protocol.messages import Deflated
 from trio_beat.testing import cancelled_at
 
 LARGE = some_json(20 * PIECE)

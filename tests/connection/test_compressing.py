@@ -10,11 +10,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.deflating import make_deflate, some_json
+from tests.support.deflating import PIECE, make_deflate, some_json
 from tests.support.harness import Link, echo, linked
 from trio_beat import Connection, ConnectionClosed, Message
 from trio_beat._connection.shared import SlowPolicy
-from trio_beat._protocol.deflate import PIECE
 from trio_beat.testing import cancelled_at
 
 LARGE = some_json(20 * PIECE)

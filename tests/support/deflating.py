@@ -8,7 +8,10 @@ import zlib
 
 from trio_beat import Compression
 from trio_beat._protocol.compression import Counts
-from trio_beat._protocol.deflate import Deflate
+from trio_beat._protocol.deflate import PIECE as PIECE
+from trio_beat._protocol.deflate import STEP as STEP
+from trio_beat._protocol.deflate import Deflate as Deflate
+from trio_beat._protocol.messages import Deflated as Deflated
 
 #: What stands for the end of a compressed message, and is not sent (RFC 7692, section 7.2.1).
 END = b"\x00\x00\xff\xff"

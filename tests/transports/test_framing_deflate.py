@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Opcode
 
-from tests.support.deflating import compressed, make_deflate, some_json
+from tests.support.deflating import STEP, compressed, make_deflate, some_json
 from tests.support.framing import (
     LIMIT,
     VIOLATIONS,
@@ -22,7 +22,6 @@ from tests.support.framing import (
     plain,
     rsv1,
 )
-from trio_beat._protocol.deflate import STEP
 from trio_beat._transports import PeerClose, Pong, Reply
 
 
