@@ -227,9 +227,9 @@ class FramingTransport(Transport):
         kind, payload = data[0], apply_mask(data[_SMALLEST:], bytes(data[2:_SMALLEST]))
         if kind == _PONG:
             return [Pong(int.from_bytes(payload, "big") if size == PING_SIZE else -1)]
-        if kind in _COMPRESSED and self.deflate is not None:
-            return self._lone_compressed(_COMPRESSED[kind], payload, self.deflate)
         if kind not in (_TEXT, _BINARY) or size > self._reads.max_message_size:
+            if kind in _COMPRESSED and self.deflate is not None:
+                return self._lone_compressed(_COMPRESSED[kind], payload, self.deflate)
             return None
         try:
             return [payload.decode() if kind == _TEXT else payload]
