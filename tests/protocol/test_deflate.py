@@ -4,6 +4,7 @@ import contextlib
 import random
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from websockets.frames import Frame, Opcode
 
 from tests.support.deflating import END, compressed, make_deflate, some_json
 from trio_beat import Message
+from trio_beat._protocol import deflate as deflate_module
 from trio_beat._protocol.deflate import (
     PIECE,
     STEP,
@@ -24,6 +26,17 @@ from trio_beat._protocol.deflate import (
 from trio_beat._protocol.messages import Deflated, bytes_held
 
 LIMIT = 2**20
+
+
+@pytest.fixture(autouse=True, params=["zlib", "isal"], scope="module")
+def library(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All that is tested holds for zlib alone, and where ISA-L is installed."""
+    if request.param == "isal" and not deflate_module.FAST:
+        pytest.skip("isal is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "zlib":
+            patch.setattr(deflate_module, "FAST", {})
+        yield
 
 
 def inflate(data: bytes, limit: int = LIMIT) -> bytes:
@@ -92,8 +105,11 @@ def test_what_websockets_compresses_is_inflated(content: str | bytes, bits: int)
 
 @pytest.mark.parametrize("bits", range(9, 16))
 @pytest.mark.parametrize("prepared", [False, True])
-def test_no_message_looks_back_further_than_its_window(bits: int, prepared: bool) -> None:
-    deflate = make_deflate(9, bits)
+@pytest.mark.parametrize("level", [1, 4, 6, 9])
+def test_no_message_looks_back_further_than_its_window(
+    bits: int, prepared: bool, level: int
+) -> None:
+    deflate = make_deflate(level, bits)
     for size in (PIECE, 4 * PIECE):
         # A pattern that comes again after each distance around the window.
         chance = random.Random(bits)
@@ -129,14 +145,11 @@ def test_that_a_window_is_exceeded_is_found_so() -> None:
             data = peer.unconsumed_tail
 
 
-def test_messages_do_not_refer_to_earlier_ones() -> None:
-    deflate = make_deflate()
-    sizes = set()
-    for _ in range(3):
-        data = payload(deflate.of(Message(some_json(1000))))
-        assert inflate(data) == some_json(1000).encode()
-        sizes.add(len(data))
-    assert len(sizes) == 1
+@pytest.mark.parametrize("level", [1, 4, 6, 9])
+def test_messages_do_not_refer_to_earlier_ones(level: int) -> None:
+    deflate = make_deflate(level)
+    results = {payload(deflate.of(Message(some_json(1000)))) for _ in range(3)}
+    assert [inflate(data) for data in results] == [some_json(1000).encode()]
 
 
 def test_a_message_is_compressed_once() -> None:

@@ -8,15 +8,26 @@
 3. What is inflated is bounded before it is held, and comes in steps.
 4. A message must end where its last block does. A final empty block behind it, which must end the
    stream, finds what is cut off.
+5. zlib inflates. ISA-L compresses where it is installed, up to the level at which it makes results
+   that are about as small (`FAST`).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator
-from typing import Final
+from collections.abc import Generator, Mapping
+from typing import Final, Protocol
 
 from websockets.frames import Opcode
+
+try:
+    from isal import isal_zlib
+except ImportError:
+    FAST: Mapping[int, int] = {}
+else:
+    #: ISA-L's levels, by those of zlib in whose place they are used. Of 4 KiB of JSON it makes no
+    #: more than 5 % more, in a half to a third of the time.
+    FAST = {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3}
 
 from .compression import MOST_BITS, Compression, Counts
 from .messages import Deflated, Message, content
@@ -36,6 +47,16 @@ STEP: Final = 2**18
 _CALL: Final = 2048
 #: Compressed results that a message keeps: one for each window in use.
 _MOST_KEPT: Final = 4
+
+
+class Compressor(Protocol):
+    """An object of zlib's, or one of ISA-L's that does the same."""
+
+    def compress(self, data: bytes | memoryview, /) -> bytes:
+        """Take bytes, and give what is ready."""
+
+    def flush(self, mode: int = ..., /) -> bytes:
+        """Give all."""
 
 
 class MalformedError(Exception):
@@ -139,10 +160,12 @@ class Deflate:
         # Invariant: it has been flushed, so that nothing of a message is left in it, and nothing
         # refers to what went through it (zlib's "full flush"). To make one takes five times as
         # long as to compress a small message.
-        self._spare: zlib._Compress | None = None
+        self._spare: Compressor | None = None
 
-    def _make(self) -> zlib._Compress:
+    def _make(self) -> Compressor:
         chosen = self.compression
+        if (level := FAST.get(chosen.level)) is not None:
+            return isal_zlib.compressobj(level, isal_zlib.DEFLATED, -chosen.window_bits)
         return zlib.compressobj(chosen.level, zlib.DEFLATED, -chosen.window_bits)
 
     def of(self, message: Message) -> Message | Deflated:
