@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from tests.support.backends import bytes_of
+from tests.support.deflating import make_deflate, some_json
 from tests.support.receivers import Recorder
 from trio_beat import BackendError, Message
 from trio_beat.backends import backend_from_url
@@ -228,3 +229,45 @@ async def test_counts_what_messages_take_in_memory(
         finally:
             tracemalloc.stop()
     assert keep / 4 < held <= keep
+
+
+class _Compressing(Recorder):
+    """Compresses what is delivered, as connections do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deflates = [make_deflate(window_bits=bits) for bits in (12, 15)]
+
+    async def deliver(self, channel: str, message: Message, sender: object | None) -> None:
+        for deflate in self.deflates:
+            deflate.of(message)
+
+
+async def test_counts_what_messages_are_compressed_to() -> None:
+    keep = 2**18
+    backend = MemoryBackend(keep)
+    async with backend.running(_Compressing()):
+        channels = [f"{number}" for number in range(750)]
+        await backend.subscribe(channels)
+        tracemalloc.start()
+        try:
+            for number in range(750):
+                message = Message(f"{number}" + some_json(2000))
+                await backend.publish(channels[number], message, expire=10)
+                del message
+            held, _ = tracemalloc.get_traced_memory()
+            backend._kept = _Kept(keep)
+            held -= tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert keep / 4 < held <= keep
+
+
+async def test_a_message_that_was_replaced_meanwhile_counts_no_more() -> None:
+    backend = MemoryBackend()
+    async with backend.running(_Compressing()):
+        await backend.subscribe(["a"])
+        await backend.publish("a", Message(some_json(1000)), expire=0)
+        assert await _kept(backend, "a") == []
+        await backend.publish("a", Message(some_json(1000)), expire=10)
+        assert await _kept(backend, "a") == ["a"]

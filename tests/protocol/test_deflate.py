@@ -163,14 +163,27 @@ def test_a_message_is_compressed_once() -> None:
     assert deflate.of(message) is first
 
 
-def test_a_message_keeps_few_results_and_tells_what_they_hold() -> None:
+def test_a_message_keeps_a_result_for_each_window_and_tells_what_they_hold() -> None:
     message = Message(some_json(2000))
     plain = bytes_held(message)
     deflates = [make_deflate(window_bits=bits) for bits in range(9, 16)]
     results = [deflate.of(message) for deflate in deflates]
-    assert 0 < len(message.deflated) <= 4
-    held = bytes_held(message) - plain
-    assert held > sum(result.size for result in results[-len(message.deflated) :])
+    assert [deflate.of(message) for deflate in deflates] == results
+    assert bytes_held(message) - plain > sum(result.size for result in results)
+
+
+@pytest.mark.parametrize("size", [1000, 2 * PIECE])
+def test_no_message_is_compressed_without_end(size: int) -> None:
+    # As for servers with other options, since a server has seven windows.
+    deflates = [make_deflate(window_bits=9, threshold=number) for number in range(20)]
+    message = Message(some_json(size))
+    for _ in range(2):
+        for deflate in deflates:
+            if deflate.wants(message):
+                prepare(deflate, message)
+            deflate.of(message)
+    assert sum(deflate.counts.compressed for deflate in deflates) == 8
+    assert deflates[-1].of(message) is message
 
 
 def test_what_is_small_or_gets_no_smaller_goes_as_it_is() -> None:

@@ -188,6 +188,26 @@ class TestErrors:
         parts = fragments(Opcode.TEXT, b"x" * LIMIT, b"x")
         assert failure(fed().feed(b"".join(parts))).code == 1009
 
+    @settings(deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(Opcode), st.booleans(), st.booleans(), st.binary(max_size=200)
+            )
+        )
+    )
+    def test_any_frames_are_events_or_a_failure(
+        self, frames: list[tuple[Opcode, bool, bool, bytes]]
+    ) -> None:
+        transport = fed()
+        for opcode, bit, final, data in frames:
+            payload = data if len(data) % 2 else compressed(data)
+            frame = (rsv1 if bit else bytes)(masked(Opcode.BINARY, payload))
+            head = frame[0] & 0x40 | (0x80 if final else 0) | opcode
+            transport.feed(bytes((head,)) + frame[1:])
+        transport.forget()
+        assert transport.held == 0
+
 
 class TestTurns:
     def test_a_large_message_is_inflated_in_turns_and_what_follows_waits(self) -> None:

@@ -45,8 +45,9 @@ _FEED: Final = 4096
 STEP: Final = 2**18
 #: As many bytes of a step each call of zlib counts for.
 _CALL: Final = 2048
-#: Compressed results that a message keeps: one for each window in use.
-_MOST_KEPT: Final = 4
+#: Results that a message keeps, one for each window in use: peers choose among seven. Further ones
+#: are not made, so that no message is compressed more often.
+_MOST_KEPT: Final = 8
 
 
 class Compressor(Protocol):
@@ -175,10 +176,12 @@ class Deflate:
             It compressed; or itself, where that brings nothing, or would take too long now: it has
             more than `PIECE` bytes, and was not prepared.
         """
+        kept = message.deflated
         try:
-            return message.deflated[self.key] or message
+            return kept[self.key] or message
         except KeyError:
-            pass
+            if len(kept) == _MOST_KEPT:
+                return message
         kind, data = content(message)
         if len(data) > PIECE:
             return message
@@ -191,7 +194,10 @@ class Deflate:
 
     def wants(self, message: Message) -> bool:
         """Whether a message is to be prepared: it is large, and was not."""
-        return message.size > PIECE and self.key not in message.deflated
+        if message.size <= PIECE:
+            return False
+        kept = message.deflated
+        return self.key not in kept and len(kept) < _MOST_KEPT
 
     def prepare(self, message: Message) -> Generator[None, None, None]:
         """Compress a large message in pieces, and keep the result with it.
@@ -224,8 +230,5 @@ class Deflate:
         return self._keep(message, Deflated(kind, compressed[:after]))
 
     def _keep(self, message: Message, result: Deflated | None) -> Message | Deflated:
-        kept = message.deflated
-        if len(kept) >= _MOST_KEPT:
-            kept.clear()
-        kept[self.key] = result
+        message.deflated[self.key] = result
         return result or message
