@@ -224,9 +224,7 @@ class OtherFrames(NamedTuple):
 
 
 #: What can be sent.
-Outgoing: TypeAlias = (
-    Message | Deflated | BeatFrames | Reply | CloseFrame | Response | OtherFrames
-)
+Outgoing: TypeAlias = Message | Deflated | BeatFrames | Reply | CloseFrame | Response | OtherFrames
 
 
 @lru_cache(maxsize=64)
