@@ -298,7 +298,7 @@ class FramingTransport(Transport):
                     if not self._reads.budget:
                         event.frames = frames[number + 1 :]
                         self._keep(event)
-                        return None
+                        break
                     event = event.message()
             except MalformedError as exc:
                 return _failure(CloseCode.PROTOCOL_ERROR, str(exc))
