@@ -74,8 +74,8 @@ WITHIN: Final = {
         ("backoff", "context"),
         ("session",),
         ("consumer", "dial", "options"),
-        ("destination",),
-        ("address",),
+        ("destination", "sockets"),
+        ("address", "parts"),
     ),
     "_command": (
         ("main",),
@@ -115,7 +115,7 @@ WITHIN: Final = {
     "_protocol": (
         ("extensions",),
         ("client_handshake", "deflate", "events", "handshake", "parser", "refusal", "request"),
-        ("addresses", "compression", "head", "headers", "messages", "statuses"),
+        ("addresses", "compression", "head", "headers", "masking", "messages", "statuses"),
         ("frames",),
     ),
     "_server": (
@@ -150,8 +150,10 @@ WITHIN: Final = {
         ("clock", "frames", "kernel", "private"),
     ),
     "_transports": (
-        ("asgi", "tls", "trio_websocket"),
-        ("client_stream", "tcp", "tls_session"),
+        ("client",),
+        ("asgi", "tls"),
+        ("staged",),
+        ("tcp", "tls_session"),
         ("kernel", "polling"),
         ("epoll", "framing", "readiness"),
         ("__init__",),

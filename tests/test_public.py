@@ -169,8 +169,8 @@ def run(program: str, *options: str) -> str:
         ("import trio_beat", ""),
         ("import trio_beat, trio_beat.testing, trio_beat.backends.memory", ""),
         (_SERVES, ""),
-        ("from trio_beat import connect, reconnecting", "h11 trio_websocket wsproto"),
-        ("import trio_beat; trio_beat.connect", "h11 trio_websocket wsproto"),
+        ("from trio_beat import connect, reconnecting", "h11"),
+        ("import trio_beat; trio_beat.connect", "h11"),
     ],
     ids=["import", "testing", "serve", "from", "attribute"],
 )

@@ -71,13 +71,28 @@ class TestBlock:
             assert await peer.closed() == Close(1000, "")
             await trio.sleep(2)
             await peer.send_close()
+            await trio.sleep(0.5)
+            await peer.aclose()
+
+        nursery.start_soon(fake_server.play, serve)
+        async with connect(URL):
+            pass
+        # RFC 6455, section 7.1.1: the server closes TCP first.
+        assert trio.current_time() == 2.5
+
+    async def test_left_does_not_wait_long_for_a_server_that_keeps_its_socket(
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        async def serve(peer: Peer) -> None:
+            assert await peer.closed() == Close(1000, "")
+            await peer.send_close()
             assert await peer.frame() is None
             await peer.aclose()
 
         nursery.start_soon(fake_server.play, serve)
         async with connect(URL):
             pass
-        assert trio.current_time() == 2
+        assert trio.current_time() == 1
 
     async def test_left_sends_what_waits_before(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock

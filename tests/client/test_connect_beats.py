@@ -213,7 +213,7 @@ class TestMissedBeats:
         assert trio.current_time() == 5 * INTERVAL
         assert texts == [TEXT] * 5
 
-    async def test_do_not_send_more_pings_than_a_server_may_owe(
+    async def test_send_a_ping_at_each_beat_however_many_are_not_answered(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
     ) -> None:
         seen: list[Opcode] = []
@@ -226,5 +226,4 @@ class TestMissedBeats:
         nursery.start_soon(fake_server.play, serve)
         async with connect(URL, heartbeat=Heartbeat(INTERVAL, misses=100)):
             await trio.sleep(20 * INTERVAL + 1)
-        assert seen.count(Opcode.PING) == 16
-        assert seen.count(Opcode.PONG) == 4
+        assert seen == [Opcode.PING] * 20 + [Opcode.CLOSE]

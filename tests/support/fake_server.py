@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -14,9 +15,9 @@ from tests.support.peer import Peer, PeerStream
 from trio_beat import Heartbeat, connect
 from trio_beat._client import session
 from trio_beat._client.address import Address
+from trio_beat._client.sockets import ClientSocket
 from trio_beat._protocol.handshake import accept
 from trio_beat._protocol.head import find_head
-from trio_beat._transports.client_stream import ClientStream
 
 URL = "ws://localhost/ws/news?subscribe-broadcast"
 
@@ -39,7 +40,7 @@ class FakeServer:
         self.request = ""
         monkeypatch.setattr(session, "dial", self._dial)
 
-    async def _dial(self, address: Address) -> tuple[socket.socket, ClientStream]:
+    async def _dial(self, address: Address) -> ClientSocket:
         await trio.lowlevel.checkpoint()
         self.times.append(trio.current_time())
         if self.errors:
@@ -50,7 +51,7 @@ class FakeServer:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
         self.sockets.append(theirs)
         self._send.send_nowait(Peer(stream, SERVER))
-        return ours, ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        return ClientSocket(ours)
 
     async def wait_dialled(self) -> Peer:
         """Wait until a client dials."""
@@ -119,7 +120,8 @@ async def answer_pings(peer: Peer, after: float = 0.0) -> None:
             await trio.sleep(after)
             await peer.pong(frame)
         elif frame.opcode is Opcode.CLOSE:
-            await peer.send_frame(Opcode.CLOSE, bytes(frame.data))
+            with contextlib.suppress(trio.BrokenResourceError):  # it need not wait for an answer
+                await peer.send_frame(Opcode.CLOSE, bytes(frame.data))
             break
     await peer.aclose()
 

@@ -1,4 +1,4 @@
-"""How a client opens a WebSocket: TCP, TLS, the opening handshake, and then a transport.
+"""How a client opens a WebSocket: TCP, TLS, and the opening handshake.
 
 Each failure is a `ConnectFailed` of a type of its own.
 """
@@ -9,24 +9,18 @@ import contextlib
 import os
 import socket
 import ssl
-from typing import cast
 
 import trio
-from trio_websocket import wrap_client_stream
 
 from .._exceptions import TLSFailed, Unreachable
 from .._plain import leaves
 from .._protocol.client_handshake import Opened, OpeningHandshake
-from .._transports.client_stream import ClientStream, WatchedStream
-from .._transports.trio_websocket import TrioWebSocketTransport
 from .address import Address
+from .sockets import ClientSocket, SecureClientSocket
 
 
-async def dial(address: Address) -> tuple[socket.socket, ClientStream]:
+async def dial(address: Address) -> ClientSocket:
     """Connect by TCP, and by TLS where the URL is secure.
-
-    Returns:
-        The socket, and the stream above it; `ClientStream.abort` closes both.
 
     Raises:
         Unreachable: there is no TCP connection.
@@ -39,28 +33,23 @@ async def dial(address: Address) -> tuple[socket.socket, ClientStream]:
         raise Unreachable(f"cannot reach {address.place}: {why(exc)}") from exc
     sock = socket.socket(fileno=opened.socket.detach())
     sock.setblocking(False)
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     if not uri.secure:
-        return sock, ClientStream(stream)
+        return ClientSocket(sock)
     try:
         context = address.ssl_context
         assert context is not None
-        secure = trio.SSLStream(
-            WatchedStream(stream), context, server_hostname=uri.host, https_compatible=True
-        )
-        await secure.do_handshake()
+        secure = SecureClientSocket(sock, context, uri.host)
+        await secure.shake_hands()
     except BaseException as exc:
-        stream.socket.close()
-        if isinstance(exc, trio.BrokenResourceError):
-            cause = exc.__cause__
-            untrusted = isinstance(cause, ssl.SSLCertVerificationError)
-            text = f"no TLS with {uri.host}: {why(cause or exc)}"
-            raise TLSFailed(text, untrusted=untrusted) from exc
+        sock.close()
+        if isinstance(exc, OSError):
+            untrusted = isinstance(exc, ssl.SSLCertVerificationError)
+            raise TLSFailed(f"no TLS with {uri.host}: {why(exc)}", untrusted=untrusted) from exc
         raise
-    return sock, ClientStream(secure)
+    return secure
 
 
-async def perform_handshake(handshake: OpeningHandshake, stream: ClientStream) -> Opened:
+async def perform_handshake(handshake: OpeningHandshake, sock: ClientSocket) -> Opened:
     """Send the request of an opening handshake, and wait for the answer.
 
     Raises:
@@ -68,47 +57,15 @@ async def perform_handshake(handshake: OpeningHandshake, stream: ClientStream) -
         HandshakeDeclined: the server refuses the client.
     """
     # Where this fails, the answer may have come all the same.
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await stream.send_all(handshake.request)
+    with contextlib.suppress(OSError):
+        await sock.send_all(handshake.request)
     while True:
         try:
-            data = await stream.receive_some()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise handshake.lost(exc.__cause__ or exc) from exc
+            data = await sock.receive_some()
+        except OSError as exc:
+            raise handshake.lost(exc) from exc
         if (opened := handshake.receive(data)) is not None:
             return opened
-
-
-async def start_transport(
-    sock: socket.socket,
-    stream: ClientStream,
-    trailing: bytes,
-    nursery: trio.Nursery,
-    max_message_size: int,
-) -> TrioWebSocketTransport:
-    """Start trio-websocket on a stream whose opening handshake is over.
-
-    Args:
-        sock: below the stream.
-        stream: as `dial` returned it.
-        trailing: what came behind the answer to the handshake.
-        nursery: runs the tasks that read and write.
-        max_message_size: bytes of a message, or characters where it is text.
-    """
-    stream.open(trailing)
-    websocket = await wrap_client_stream(
-        nursery,
-        # Any stream will do, despite the annotation.
-        cast("trio.SocketStream", stream),
-        "localhost",
-        "/",
-        # No message waits behind another: one that is too big would discard it.
-        message_queue_size=0,
-        max_message_size=max_message_size,
-    )
-    transport = TrioWebSocketTransport(sock, stream, websocket, max_message_size)
-    await nursery.start(transport.run)
-    return transport
 
 
 def error_text(number: int) -> str:

@@ -7,8 +7,7 @@
     └── Session.run                   one connection
         └── a nursery
             ├── Life.run              the same as a server's: reader, heartbeat, one cancel scope
-            ├── Metronome.run         for one connection
-            └── trio-websocket's reader, and the tasks of its transport
+            └── Metronome.run         for one connection
 
 1. An open session is shielded: a cancellation from outside reaches the application's block only.
 2. The block then leaves the context, and the context closes the session: with a close frame, and
@@ -18,11 +17,9 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable
 
 import trio
-from wsproto.utilities import LocalProtocolError
 
 from .._connection.connection import Connection
 from .._connection.ending import CANCELLED_TIMEOUT, CLOSE_TIMEOUT, is_lost
@@ -32,12 +29,12 @@ from .._exceptions import ConnectTimeout, EndReason
 from .._metronome import Metronome
 from .._plain import leaves
 from .._protocol.client_handshake import Opened
-from .._transports.client_stream import ClientStream
 from .._transports.kernel import set_up
 from .address import Address
 from .consumer import BlockConsumer
-from .dial import dial, perform_handshake, start_transport
+from .dial import dial, perform_handshake
 from .options import Options
+from .sockets import ClientSocket
 
 
 class Session:
@@ -94,52 +91,45 @@ class Session:
 
     async def _run_connection(self) -> None:
         with contextlib.ExitStack() as sockets:
-            sock, stream, opened = await self._open(sockets)
-            try:
-                async with trio.open_nursery(strict_exception_groups=True) as tasks:
-                    self._engine = await self._start(tasks, sock, stream, opened)
-                    await self._engine.run()
-                    assert self._engine.closed is not None
-                    if is_lost(self._engine.closed):
-                        self._on_lost()
-                    tasks.cancel_scope.cancel()
-            except BaseExceptionGroup as group:
-                # trio-websocket fails on a PING that crosses its close frame.
-                _, other = group.split(LocalProtocolError)
-                if other is not None:
-                    raise other from None
+            sock, opened = await self._open(sockets)
+            async with trio.open_nursery(strict_exception_groups=True) as tasks:
+                self._engine = await self._start(tasks, sock, opened)
+                await self._engine.run()
+                assert self._engine.closed is not None
+                if is_lost(self._engine.closed):
+                    self._on_lost()
+                tasks.cancel_scope.cancel()
 
-    async def _open(
-        self, sockets: contextlib.ExitStack
-    ) -> tuple[socket.socket, ClientStream, Opened]:
+    async def _open(self, sockets: contextlib.ExitStack) -> tuple[ClientSocket, Opened]:
         timeout, handshake = self._options.connect_timeout, None
         with trio.move_on_after(timeout):
             address = await self._options.destination.address()
             self._address, handshake = address, address.handshake()
-            sock, stream = await dial(address)
-            sockets.callback(stream.abort)
-            set_up(sock, self._options.heartbeat.patience)
-            return sock, stream, await perform_handshake(handshake, stream)
+            sock = await dial(address)
+            sockets.callback(sock.abort)
+            set_up(sock.sock, self._options.heartbeat.patience)
+            return sock, await perform_handshake(handshake, sock)
         if handshake is None:
             asked = self._options.destination.asked
             raise ConnectTimeout(f"{asked} did not return within {timeout:g} s")
         text = f"{self.place} did not answer within {timeout:g} s"
         raise handshake.refusal() or ConnectTimeout(text)
 
-    async def _start(
-        self, tasks: trio.Nursery, sock: socket.socket, stream: ClientStream, opened: Opened
-    ) -> Life:
+    async def _start(self, tasks: trio.Nursery, sock: ClientSocket, opened: Opened) -> Life:
         options = self._options
-        transport = await start_transport(
-            sock, stream, opened.trailing, tasks, options.message_size
-        )
         metronome = Metronome(options.heartbeat.interval, slots=1)
         await tasks.start(metronome.run)
         self._consumer.subprotocol = opened.subprotocol
         assert self._address is not None
         return Life(
-            transport,
-            Shared(options.heartbeat, metronome, options.outbox, SlowPolicy.DISCONNECT),
+            sock.transport(options.message_size, opened.trailing),
+            Shared(
+                options.heartbeat,
+                metronome,
+                options.outbox,
+                SlowPolicy.DISCONNECT,
+                drops_replies=True,
+            ),
             self._consumer,
             path=self._address.target,
             response=b"",

@@ -155,7 +155,7 @@ class Sending(ABC):
         elif outbox.replies < _REPLIES:
             # A peer may well PING while it takes a message that is larger than the outbox.
             outbox.append_reply(reply)
-        else:
+        elif not self.shared.drops_replies:
             self.end_nowait(EndReason.SLOW, 1013, "too slow, too many PONGs wait")
 
     def _write(self, message: Message | Deflated) -> None:

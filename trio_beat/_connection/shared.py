@@ -43,6 +43,9 @@ class Shared:
     expiry: Expiry = field(default_factory=Expiry)
     #: What is called when connections end.
     following: Following = field(default_factory=Following)
+    #: PONGs for which there is no room are dropped: not every PING needs one (RFC 6455, section
+    #: 5.5.3). Else the peer is too slow.
+    drops_replies: bool = False
     #: How fast peers may send; None: as fast as they can.
     pacing: Pacing | None = None
     #: Connections with a large message that is being compressed, and what waits behind it.

@@ -13,7 +13,7 @@ from typing import Final, cast
 from websockets.exceptions import ProtocolError
 from websockets.extensions import Extension
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.protocol import OPEN, SERVER, Protocol, Side
 from websockets.streams import StreamReader
 
 from .._log import get_logger
@@ -156,22 +156,29 @@ _COMPRESSED: Final = _Compressed()
 
 
 class Parser(Protocol):
-    """Takes a client's bytes apart.
+    """Takes the bytes of a peer apart.
 
     Args:
         max_size: largest message, in bytes.
+        side: our own; a client's frames are masked, and a server's are not.
         compressed: whether messages may be compressed.
     """
 
     reader: _FrameReader
 
-    def __init__(self, max_size: int, *, compressed: bool = False) -> None:
-        super().__init__(SERVER, state=OPEN, max_size=max_size, logger=_log)
+    def __init__(self, max_size: int, side: Side = SERVER, *, compressed: bool = False) -> None:
+        super().__init__(side, state=OPEN, max_size=max_size, logger=_log)
         if compressed:
             self.extensions = [_COMPRESSED]
         self.reader = _FrameReader()
         self.parser = self.parse()
         next(self.parser)
+
+    @property
+    def over(self) -> bool:
+        """Whether a close frame has come, or what came was wrong: nothing more counts."""
+        # Either way a close frame is to be sent; only a server's side then wants an end of stream.
+        return self.close_sent is not None
 
     @property
     def at_boundary(self) -> bool:

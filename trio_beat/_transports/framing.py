@@ -18,11 +18,12 @@ import codecs
 import struct
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 
 import trio
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import SERVER, Side
 
 try:
     from websockets.speedups import apply_mask
@@ -74,6 +75,7 @@ class ReadContext:
         max_message_size: largest message that a peer may send, in bytes.
         turns: for the work that a peer can cause much of.
         unfinished: what messages hold that are not finished.
+        buffer: where bytes are received; None: one of its own.
     """
 
     __slots__ = (
@@ -94,12 +96,13 @@ class ReadContext:
         unfinished: Unfinished,
         *,
         buffer_size: int = 131072,
+        buffer: bytearray | None = None,
     ) -> None:
         self.max_message_size = max_message_size
         self.turns = turns
         self.unfinished = unfinished
         #: Where bytes are received. Invariant: empty of meaning across an await.
-        self.buffer = bytearray(buffer_size)
+        self.buffer = bytearray(buffer_size) if buffer is None else buffer
         self.view = memoryview(self.buffer)
         #: Bytes of the last read. Invariant: the same.
         self.size = 0
@@ -148,6 +151,10 @@ class FramingTransport(Transport):
 
     __slots__ = ("_kept", "_lacking", "_protocol", "_reads", "_state", "_used", "deflate")
 
+    #: Our side, and bytes of the smallest frame of the peer.
+    _side: ClassVar[Side] = SERVER
+    _smallest: ClassVar[int] = _SMALLEST
+
     def __init__(self, reads: ReadContext, deflate: Deflate | None = None) -> None:
         self._reads = reads
         self.deflate = deflate
@@ -169,7 +176,7 @@ class FramingTransport(Transport):
             # the allowance keeps that from failing a message at the limit. `_frame` checks it.
             compressed = self.deflate is not None
             size = self._most_bytes(compressed=compressed)
-            self._protocol = Parser(size + MOST_CONTROL, compressed=compressed)
+            self._protocol = Parser(size + MOST_CONTROL, self._side, compressed=compressed)
         return self._protocol
 
     def _most_bytes(self, *, compressed: bool) -> int:
@@ -191,16 +198,16 @@ class FramingTransport(Transport):
     ) -> Sequence[Event]:
         protocol = self._parser()
         begin = count = 0
-        while begin < len(data) and not protocol.eof_sent:
+        while begin < len(data) and not protocol.over:
             if count >= _MOST_FRAMES:
                 self._keep(bytes(data[begin:]))
                 break
             room = _MOST_FRAMES - count
             size = self._lacking
-            if not size and len(data) - begin > room * _SMALLEST and protocol.at_boundary:
-                size = _size(data, begin, room)
+            if not size and len(data) - begin > room * self._smallest and protocol.at_boundary:
+                size = _size(data, begin, room, self._smallest)
             # If the size of the next frames is not known: as much as the smallest ones would take.
-            chunk = data[begin : begin + (size or room * _SMALLEST)]
+            chunk = data[begin : begin + (size or room * self._smallest)]
             begin += len(chunk)
             self._lacking = max(0, size - len(chunk))
             # It is appended to a buffer, whatever holds it.
@@ -330,7 +337,7 @@ class FramingTransport(Transport):
                 reply = make_close(code, reason)
             events.append(self._end(PeerClose(code, reason, reply)))
             return events
-        if protocol.eof_sent:
+        if protocol.over:
             sent = protocol.close_sent
             assert sent is not None
             reply = CloseFrame(sent.code, sent.reason, output)
@@ -451,26 +458,27 @@ class FramingTransport(Transport):
         """Close the socket at once, with a reset."""
 
 
-def _size(data: bytearray | memoryview | bytes, begin: int, count: int) -> int:
-    """Bytes of the next frames, of which the last may be yet to come; a client's are masked.
+def _size(data: bytearray | memoryview | bytes, begin: int, count: int, smallest: int) -> int:
+    """Bytes of the next frames, of which the last may be yet to come.
 
     Args:
         data: what has come.
         begin: where a frame begins.
         count: how many frames at most.
+        smallest: bytes of an empty frame.
     """
     end = begin
     for _ in range(count):
         if end + 10 > len(data):  # the length may not have come
             break
-        # Section 5.2: a length of two or eight bytes, and a mask of four.
+        # Section 5.2: a length of two or eight bytes more.
         length = data[end + 1] & 0x7F
         if length < 126:
-            end += 6 + length
+            end += smallest + length
         elif length == 126:
-            end += 8 + (data[end + 2] << 8 | data[end + 3])
+            end += smallest + 2 + (data[end + 2] << 8 | data[end + 3])
         else:
-            end += 14 + int.from_bytes(data[end + 2 : end + 10], "big")
+            end += smallest + 8 + int.from_bytes(data[end + 2 : end + 10], "big")
     return end - begin
 
 

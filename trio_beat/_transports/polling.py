@@ -1,10 +1,12 @@
-"""The poller of this system."""
+"""The poller of this system, for many sockets, and the one for a few."""
 
 from __future__ import annotations
 
 import select
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from . import readiness
 
 if TYPE_CHECKING:  # each system's own is checked
     if sys.platform == "linux":
@@ -16,4 +18,6 @@ elif hasattr(select, "epoll"):
 else:
     from .readiness import Poller, Watch
 
-__all__ = ["Poller", "Watch"]
+__all__ = ["AnyPoller", "Poller", "Watch"]
+
+AnyPoller: TypeAlias = Poller | readiness.Poller

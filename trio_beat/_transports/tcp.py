@@ -15,7 +15,7 @@ from .framing import LARGE, LINGER_BYTES, ReadContext
 from .inflating import Inflating
 from .kernel import SocketTransport, send_gathered
 from .outbox import Outbox
-from .polling import Poller
+from .polling import AnyPoller
 
 
 class TCPTransport(SocketTransport):
@@ -35,7 +35,7 @@ class TCPTransport(SocketTransport):
         self,
         sock: socket.socket,
         reads: ReadContext,
-        poller: Poller,
+        poller: AnyPoller,
         received: bytes = b"",
         deflate: Deflate | None = None,
     ) -> None:

@@ -61,19 +61,27 @@ class Bios:
 
 
 class Session:
-    """The server's side of one TLS connection.
+    """One side of a TLS connection.
 
     Args:
-        context: it gets an option: OpenSSL 1.1 allows a renegotiation to the client, 3 does not.
-        bios: those of the server.
+        context: a server's gets an option: OpenSSL 1.1 allows a renegotiation to the client, 3 does
+            not.
+        bios: those of the server, or of all clients.
+        server_hostname: we are the client, and this is the server's name; None: we are the server.
     """
 
     __slots__ = ("_lacking", "_left", "_over", "_tls", "bios", "unsent")
 
-    def __init__(self, context: ssl.SSLContext, bios: Bios) -> None:
-        context.options |= ssl.OP_NO_RENEGOTIATION
+    def __init__(
+        self, context: ssl.SSLContext, bios: Bios, server_hostname: str | None = None
+    ) -> None:
+        serves = server_hostname is None
+        if serves:
+            context.options |= ssl.OP_NO_RENEGOTIATION
         self.bios = bios
-        self._tls = context.wrap_bio(bios.incoming, bios.outgoing, server_side=True)
+        self._tls = context.wrap_bio(
+            bios.incoming, bios.outgoing, server_side=serves, server_hostname=server_hostname
+        )
         #: What has come and OpenSSL has not got; it begins where a record does, or a piece of one.
         self._left = b""
         #: Bytes of a record that are yet to come, where OpenSSL has its begin.
@@ -93,7 +101,7 @@ class Session:
         """Go on with the handshake; what is to be sent then, if only an alert, is in `unsent`.
 
         Args:
-            data: what came.
+            data: what came; empty where a client begins.
 
         Returns:
             Whether it is done.

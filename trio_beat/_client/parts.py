@@ -1,0 +1,55 @@
+"""What the connections of all clients of a Trio run share.
+
+They wait for their sockets one by one, with Trio's own functions: a poller for all of them would
+need a task that outlives each of them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Final
+
+import trio
+
+from .._transports.framing import ReadContext
+from .._transports.readiness import Poller
+from .._transports.tls_session import Bios
+from .._transports.unfinished import Unfinished
+from .._turns import Turns
+
+
+class _Alone(Turns):
+    """For connections that are tasks of an application: the scheduler gives them their turns."""
+
+    async def take(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class Parts:
+    """What the connections of all clients of a Trio run share."""
+
+    def __init__(self) -> None:
+        self.bios = Bios()
+        self._turns = _Alone()
+        self.poller = Poller(self._turns)
+        self._buffer = bytearray(131072)
+        # An application that connects to a server lets it take its time for a message.
+        self._unfinished = Unfinished(math.inf, sys.maxsize)
+
+    def reads(self, message_size: int) -> ReadContext:
+        """How connections with such a limit read."""
+        return ReadContext(message_size, self._turns, self._unfinished, buffer=self._buffer)
+
+
+_PARTS: Final[trio.lowlevel.RunVar[Parts]] = trio.lowlevel.RunVar("trio_beat client")
+
+
+def parts() -> Parts:
+    """Those of the current run."""
+    try:
+        return _PARTS.get()
+    except LookupError:
+        made = Parts()
+        _PARTS.set(made)
+        return made
