@@ -85,7 +85,6 @@ class Metronome:
         #: The next tick; and the first one before which a stall is forgiven again.
         self._tick = self._forgiving_from = 0
         self._occupied = trio.Event()
-        self._random = random.Random()  # noqa: S311 - spreads load, guards nothing
 
     def seat(self) -> Seat:
         """Take a seat; `Seat.leave` gives it back.
@@ -106,7 +105,7 @@ class Metronome:
     def _choose(self) -> list[Seat]:
         count = len(self._slots)
         self._turn = (self._turn + 1) % count
-        other = self._random.randrange(count)
+        other = random.randrange(count)  # noqa: S311 - spreads load, guards nothing
         here, there = self._slots[self._turn], self._slots[other]
         self._occupied.set()
         return here if len(here) <= len(there) else there

@@ -12,6 +12,8 @@ from typing import Final
 
 import trio
 
+from .._connection.expiry import Expiry
+from .._observer import Notifier
 from .._transports.framing import ReadContext
 from .._transports.readiness import Poller
 from .._transports.tls_session import Bios
@@ -34,6 +36,8 @@ class Parts:
         self._turns = _Alone()
         self.poller = Poller(self._turns)
         self._buffer = bytearray(131072)
+        #: Nothing is told of clients, and no identity of theirs expires.
+        self.notify, self.expiry = Notifier(), Expiry()
         # An application that connects to a server lets it take its time for a message.
         self._unfinished = Unfinished(math.inf, sys.maxsize)
 

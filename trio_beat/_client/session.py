@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import trio
@@ -34,6 +33,7 @@ from .address import Address
 from .consumer import BlockConsumer
 from .dial import dial, perform_handshake
 from .options import Options
+from .parts import parts
 from .sockets import ClientSocket
 
 
@@ -57,6 +57,8 @@ class Session:
         self._on_lost = on_lost
         #: None: the application has not told it yet.
         self._address: Address | None = None
+        #: None: there is none yet.
+        self._sock: ClientSocket | None = None
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -90,8 +92,8 @@ class Session:
         self._scope.shield = True
 
     async def _run_connection(self) -> None:
-        with contextlib.ExitStack() as sockets:
-            sock, opened = await self._open(sockets)
+        try:
+            sock, opened = await self._open()
             async with trio.open_nursery(strict_exception_groups=True) as tasks:
                 self._engine = await self._start(tasks, sock, opened)
                 await self._engine.run()
@@ -99,14 +101,16 @@ class Session:
                 if is_lost(self._engine.closed):
                     self._on_lost()
                 tasks.cancel_scope.cancel()
+        finally:
+            if self._sock is not None:
+                self._sock.abort()
 
-    async def _open(self, sockets: contextlib.ExitStack) -> tuple[ClientSocket, Opened]:
+    async def _open(self) -> tuple[ClientSocket, Opened]:
         timeout, handshake = self._options.connect_timeout, None
         with trio.move_on_after(timeout):
             address = await self._options.destination.address()
             self._address, handshake = address, address.handshake()
-            sock = await dial(address)
-            sockets.callback(sock.abort)
+            sock = self._sock = await dial(address)
             set_up(sock.sock, self._options.heartbeat.patience)
             return sock, await perform_handshake(handshake, sock)
         if handshake is None:
@@ -121,6 +125,7 @@ class Session:
         await tasks.start(metronome.run)
         self._consumer.subprotocol = opened.subprotocol
         assert self._address is not None
+        shared = parts()
         return Life(
             sock.transport(options.message_size, opened.trailing),
             Shared(
@@ -128,6 +133,8 @@ class Session:
                 metronome,
                 options.outbox,
                 SlowPolicy.DISCONNECT,
+                notify=shared.notify,
+                expiry=shared.expiry,
                 drops_replies=True,
             ),
             self._consumer,

@@ -3,8 +3,8 @@
 1. A write that fails ends nothing: what the server sent before that can still be read, and the
    reader finds how the connection has ended.
 2. The server closes the socket first (RFC 6455, section 7.1.1): its end of the stream is waited
-   for, after the closing handshake for `_PATIENCE`. (Over TLS a close_notify is one: some servers
-   wait for ours before they close the socket.)
+   for, once it has answered our close frame for `_PATIENCE`. (Over TLS a close_notify is one: some
+   servers wait for ours before they close the socket.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Side
 
-from .._protocol.events import END_OF_STREAM, Event, PeerClose
+from .._protocol.events import END_OF_STREAM, Event
 from .._protocol.frames import MOST_CONTROL, PING_SIZE
 from .._protocol.masking import Masker
 from .._protocol.messages import Outgoing
@@ -34,8 +34,7 @@ _HEAD: Final = 2
 _NO_MASK: Final = b"\0\0\0\0"
 #: The head of a PONG that answers one of our PINGs.
 _ANSWER: Final = bytes((0x80 | Opcode.PONG, PING_SIZE))
-#: Seconds that a server has to close the socket after the closing handshake, which it should do at
-#: once.
+#: Seconds that a server has to close the socket behind its answer; it should do so at once.
 _PATIENCE: Final = 1.0
 #: Bytes of a plain socket that are masked at a time.
 _PIECE: Final = 65536
@@ -53,10 +52,13 @@ class ClientTransport(StagedTransport):
         _masker: Masker
         #: Why a write has failed, for people; None: none has.
         _failed: str | None
+        #: Seconds for which the server may keep the socket after the closing handshake.
+        _patience: float
 
     def _begin(self) -> None:
         self._masker = Masker()
         self._failed = None
+        self._patience = math.inf
 
     def _lone(self, data: bytearray | memoryview | bytes) -> Sequence[Event] | None:
         size = len(data) - _HEAD
@@ -96,10 +98,13 @@ class ClientTransport(StagedTransport):
         self._failed = str(exc)
         self._owed = 0
 
+    async def finish(self, *, answered: bool) -> None:
+        self._patience = math.inf if answered else _PATIENCE
+        await super().finish(answered=answered)
+
     async def _linger(self) -> None:
-        patience = _PATIENCE if isinstance(self._state, PeerClose) else math.inf
         left = LINGER_BYTES
-        with trio.move_on_after(patience):
+        with trio.move_on_after(self._patience):
             while left > 0:
                 await self.wait_readable()
                 self._reads.size = 0
@@ -119,7 +124,7 @@ class ClientTCPTransport(ClientTransport):
         received: bytes that came behind the handshake's response.
     """
 
-    __slots__ = ("_failed", "_masker", "_unsent")
+    __slots__ = ("_failed", "_masker", "_patience", "_unsent")
 
     _piece: ClassVar[int] = _PIECE
 
@@ -160,7 +165,7 @@ class ClientTLSTransport(ClientTransport, TLSTransport):
         received: bytes that came behind the handshake's response.
     """
 
-    __slots__ = ("_failed", "_masker")
+    __slots__ = ("_failed", "_masker", "_patience")
 
     def __init__(
         self,
