@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import trio
+from websockets.protocol import SERVER
 
-from tests.support.harness import HANGS, make_read_context, tls_pair
+from tests.support.harness import HANGS, make_read_context, tls_contexts, tls_pair
 from tests.support.peer import Peer, socket_pair
+from trio_beat._client.sockets import ClientSocket, SecureClientSocket
 from trio_beat._protocol.events import Event
-from trio_beat._protocol.messages import Response
+from trio_beat._protocol.messages import Message, Response
 from trio_beat._transports import Transport
+from trio_beat._transports.client import ClientTransport
 from trio_beat._transports.outbox import Outbox
 from trio_beat._transports.polling import Poller
 from trio_beat._transports.tcp import TCPTransport
@@ -123,6 +126,59 @@ async def tls_paired(received: bytes = b"") -> AsyncIterator[TLSPair]:
                     await peer.aclose()
             nursery.cancel_scope.cancel()
     assert not poller.watches
+    assert sock.fileno() == -1
+
+
+class ClientPair(NamedTuple):
+    """A server that a test plays, and a client's transport."""
+
+    peer: Peer
+    sock: socket.socket
+    transport: ClientTransport
+
+    async def receive(self) -> list[Event]:
+        """Wait for what comes, and take it."""
+        await self.transport.wait_readable()
+        return list(self.transport.receive_nowait() or ())
+
+    def fill(self) -> tuple[list[bytes], Outbox]:
+        """Write until the socket takes no more; returns the payloads, and what of them waits."""
+        sent: list[bytes] = []
+        while True:
+            sent.append(bytes([65 + len(sent) % 26]) * 50_000)
+            item = Message(sent[-1])
+            if (taken := self.transport.write_nowait(item)) < item.size:
+                return sent, Outbox(item, taken)
+
+
+@asynccontextmanager
+async def client_paired(*, secure: bool, received: bytes = b"") -> AsyncIterator[ClientPair]:
+    """A client's transport over a socket pair.
+
+    Args:
+        secure: over TLS.
+        received: what came behind the handshake's response.
+    """
+    peer, sock = socket_pair()
+    opened = ClientSocket(sock)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = peer.plain
+    with trio.fail_after(HANGS):
+        if secure:
+            server, client = tls_contexts()
+            stream = trio.SSLStream(peer.plain, server, server_side=True, https_compatible=True)
+            opened = SecureClientSocket(sock, client, "localhost")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.do_handshake)
+                await opened.shake_hands()
+        transport = opened.transport(10**6, received)
+        assert isinstance(transport, ClientTransport)
+        peer = Peer(stream, SERVER)
+        try:
+            yield ClientPair(peer, sock, transport)
+        finally:
+            transport.abort()
+            with trio.CancelScope(shield=True):
+                await peer.aclose()
     assert sock.fileno() == -1
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from .._connection.expiry import Expiry
+from .._connection.following import Following
 from .._observer import Notifier
 from .._transports.framing import ReadContext
 from .._transports.readiness import Poller
@@ -38,6 +39,7 @@ class Parts:
         self._buffer = bytearray(131072)
         #: Nothing is told of clients, and no identity of theirs expires.
         self.notify, self.expiry = Notifier(), Expiry()
+        self.following = Following()
         # An application that connects to a server lets it take its time for a message.
         self._unfinished = Unfinished(math.inf, sys.maxsize)
 

@@ -135,6 +135,7 @@ class Session:
                 SlowPolicy.DISCONNECT,
                 notify=shared.notify,
                 expiry=shared.expiry,
+                following=shared.following,
                 drops_replies=True,
             ),
             self._consumer,

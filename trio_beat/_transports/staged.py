@@ -93,10 +93,12 @@ class StagedTransport(TCPTransport):
             self._took(count)
 
     async def _wait_writable(self) -> None:
+        if self._socket.fileno() == -1:  # Trio would keep waiting for a descriptor of this number
+            raise ConnectionAbortedError("socket was closed")
         try:
             await trio.lowlevel.wait_writable(self._socket)
-        except (trio.ClosedResourceError, ValueError) as exc:
-            if self._socket.fileno() == -1:  # aborted meanwhile, or before; else see `Watch.wake`
+        except trio.ClosedResourceError as exc:
+            if self._socket.fileno() == -1:  # aborted meanwhile; else see `Watch.wake`
                 raise ConnectionAbortedError("socket was closed") from exc
 
     def stirring(self, queued: int) -> bool:
