@@ -40,8 +40,7 @@ class connect(ClientContext):  # noqa: N801 - is called like a function
         subprotocols: names to offer, the preferred one first.
         connect_timeout: seconds for the callables, TCP, TLS and the opening handshake together;
             `math.inf`: no limit.
-        message_size: the largest message to receive, in bytes, or in characters where it is text;
-            a larger one ends the connection.
+        message_size: the largest message to receive, in bytes; a larger one ends the connection.
         inbound: how many messages may wait for the block before the server feels back-pressure.
         outbox: bytes that may wait for the socket before the server counts as too slow.
 

@@ -1,9 +1,10 @@
-"""Waiting for sockets where there is no epoll: each reader waits by itself, with Trio's functions.
+"""Waiting for sockets without an epoll: each reader waits by itself, with Trio's functions.
 
 The watches have the interface of those of `epoll`. They are for the systems on which Trio waits
-with kqueue (macOS, the BSDs) or with what Windows has. What is asked there before the reader is
-woken is asked here in the reader's own task. So a quiet connection costs more: its reader is woken
-by each PONG, and keeps Trio's registration of the socket.
+with kqueue (macOS, the BSDs) or with what Windows has, and for clients: an epoll, and a task for
+it, is more than one connection saves by it. What is asked there before the reader is woken is asked
+here in the reader's own task. So a quiet connection costs more than a server's with an epoll: its
+reader is woken by each PONG, and keeps Trio's registration of the socket.
 
 1. The system reports bytes for as long as they are there: there is no edge to keep. What is kept
    is `Watch.more`, which is about bytes that have left the kernel.
