@@ -158,6 +158,9 @@ _COMPRESSED: Final = _Compressed()
 class Parser(Protocol):
     """Takes the bytes of a peer apart.
 
+    It is over once `close_sent` is set: a close frame has come, or what came was wrong. (Only a
+    server's side then wants an end of the stream as well.)
+
     Args:
         max_size: largest message, in bytes.
         side: our own; a client's frames are masked, and a server's are not.
@@ -173,12 +176,6 @@ class Parser(Protocol):
         self.reader = _FrameReader()
         self.parser = self.parse()
         next(self.parser)
-
-    @property
-    def over(self) -> bool:
-        """Whether a close frame has come, or what came was wrong: nothing more counts."""
-        # Either way a close frame is to be sent; only a server's side then wants an end of stream.
-        return self.close_sent is not None
 
     @property
     def at_boundary(self) -> bool:

@@ -198,7 +198,7 @@ class FramingTransport(Transport):
     ) -> Sequence[Event]:
         protocol = self._parser()
         begin = count = 0
-        while begin < len(data) and not protocol.over:
+        while begin < len(data) and protocol.close_sent is None:
             if count >= _MOST_FRAMES:
                 self._keep(bytes(data[begin:]))
                 break
@@ -337,9 +337,7 @@ class FramingTransport(Transport):
                 reply = make_close(code, reason)
             events.append(self._end(PeerClose(code, reason, reply)))
             return events
-        if protocol.over:
-            sent = protocol.close_sent
-            assert sent is not None
+        if (sent := protocol.close_sent) is not None:
             reply = CloseFrame(sent.code, sent.reason, output)
             events.append(self._end(Failure(sent.code, sent.reason, reply)))
             return events
