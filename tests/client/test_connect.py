@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 from websockets.frames import Close, Frame, Opcode
 
+from tests.support.cancelling import CancelledAfter
 from tests.support.fake_server import URL, FakeServer, answer_pings, connect_to_silence, fake_server
 from tests.support.peer import Peer
 from trio_beat import Closed, ConnectionClosed, EndReason, connect
@@ -93,6 +94,32 @@ class TestBlock:
         async with connect(URL):
             pass
         assert trio.current_time() == 1
+
+    async def test_cancelled_when_it_has_just_opened(
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        """The session's tasks are cancelled, and it is shielded before they have ended.
+
+        It depends on the order in which Trio runs tasks, which is random.
+        """
+
+        async def serve() -> None:
+            while True:
+                with suppress(trio.EndOfChannel, trio.BrokenResourceError):
+                    await answer_pings(await fake_server.accept())
+
+        nursery.start_soon(serve)
+        ends = []
+        for _ in range(40):
+            with CancelledAfter(1, "trio_beat heartbeat") as scope:
+                async with connect(URL) as connection:
+                    ends.append(connection)
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(1)
+                    await trio.sleep_forever()
+            assert scope.cancelled_caught
+        assert {it.closed.code for it in ends if it.closed is not None} == {1001}
+        nursery.cancel_scope.cancel()
 
     async def test_left_sends_what_waits_before(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock

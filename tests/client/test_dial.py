@@ -14,6 +14,7 @@ import trio
 import trustme
 from trio.testing import MockClock
 
+from tests.support.cancelling import CancelledAfter
 from tests.support.fake_server import URL, FakeServer, answer_pings, fake_server
 from tests.support.harness import echo, tls_contexts
 from tests.support.names import local_names
@@ -283,6 +284,24 @@ class TestTLS:
             async with connect(url, ssl_context=client) as connection:
                 await connection.send("x" * 300_000)
                 assert await connection.receive() == "x" * 300_000
+
+    async def test_cancelled_at_any_step_leaves_no_socket_open(
+        self, patient_clock: MockClock, local_names: None
+    ) -> None:
+        """That each descriptor is closed is checked behind each test."""
+        server, client = tls_contexts()
+        ends = []
+        async with serving(echo, ssl_context=server) as running:
+            url = f"wss://localhost:{running.port}/ws/x"
+            for steps in range(1, 200, 2):
+                ends.append("not open")
+                with CancelledAfter(steps):
+                    async with connect(url, ssl_context=client) as connection:
+                        ends[-1] = "open"
+                        await connection.send("x" * 300_000)
+                        await connection.receive()
+                    ends[-1] = "closed"
+        assert set(ends) == {"not open", "open", "closed"}
 
     async def test_with_an_untrusted_server(
         self, patient_clock: MockClock, local_names: None

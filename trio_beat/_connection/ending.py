@@ -53,6 +53,9 @@ CLOSE_TIMEOUT: Final = 5.0
 #: Seconds for which the close frame of a cancelled connection may still be sent.
 CANCELLED_TIMEOUT: Final = 1.0
 
+#: What the peer of a cancelled connection is told.
+CANCELLED: Final = "server is shutting down"
+
 
 class Way(NamedTuple):
     """How a connection ends for one reason."""
@@ -292,5 +295,5 @@ def _why(exc: BaseException, failure: BaseException | None) -> Closed:
     if unexpected is not None:
         return _INTERNAL_ERROR
     if trio.current_effective_deadline() == -math.inf:
-        return Closed(EndReason.SHUTDOWN, 1001, "server is shutting down")
+        return Closed(EndReason.SHUTDOWN, 1001, CANCELLED)
     return Closed(EndReason.HANDLER, 1011, "internal error")

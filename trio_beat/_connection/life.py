@@ -24,11 +24,12 @@ from collections.abc import Sequence
 
 import trio
 
+from .._exceptions import EndReason
 from .._protocol.events import EndOfStream, Event, Failure, PeerClose, Pong
 from .._protocol.messages import Reply
 from .._transports import Transport
 from .consumer import Consumer
-from .ending import CLOSE_TIMEOUT
+from .ending import CANCELLED, CLOSE_TIMEOUT
 from .holding import Holding
 from .shared import Shared
 
@@ -92,6 +93,10 @@ class Life(Holding):
             except BaseException as exc:
                 await self._interrupted(exc, consumer.failure)
                 raise
+            if self.closed is None:
+                # Cancelled from outside, and shielded before the tasks had ended, as a client's
+                # session may be: then the nursery keeps the cancellation to itself.
+                self.end_nowait(EndReason.SHUTDOWN, 1001, CANCELLED)
             await self._close()
         finally:
             try:
