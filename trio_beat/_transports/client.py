@@ -18,6 +18,7 @@ import trio
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Side
 
+from .._protocol.deflate import Deflate
 from .._protocol.events import END_OF_STREAM, Event
 from .._protocol.frames import MOST_CONTROL, PING_SIZE
 from .._protocol.masking import Masker
@@ -122,6 +123,7 @@ class ClientTCPTransport(ClientTransport):
         reads: what the transports of a client share.
         poller: tells when there is something to read.
         received: bytes that came behind the handshake's response.
+        deflate: what the handshake agreed on; None: nothing is compressed.
     """
 
     __slots__ = ("_failed", "_masker", "_patience", "_unsent")
@@ -129,9 +131,14 @@ class ClientTCPTransport(ClientTransport):
     _piece: ClassVar[int] = _PIECE
 
     def __init__(
-        self, sock: socket.socket, reads: ReadContext, poller: AnyPoller, received: bytes = b""
+        self,
+        sock: socket.socket,
+        reads: ReadContext,
+        poller: AnyPoller,
+        received: bytes = b"",
+        deflate: Deflate | None = None,
     ) -> None:
-        super().__init__(sock, reads, poller, received)
+        super().__init__(sock, reads, poller, received, deflate)
         self._begin()
         #: What is masked and not sent.
         self._unsent: bytes | memoryview = b""
@@ -163,6 +170,7 @@ class ClientTLSTransport(ClientTransport, TLSTransport):
         reads: what the transports of a client share.
         poller: tells when there is something to read.
         received: bytes that came behind the handshake's response.
+        deflate: what the handshake agreed on; None: nothing is compressed.
     """
 
     __slots__ = ("_failed", "_masker", "_patience")
@@ -174,8 +182,9 @@ class ClientTLSTransport(ClientTransport, TLSTransport):
         reads: ReadContext,
         poller: AnyPoller,
         received: bytes = b"",
+        deflate: Deflate | None = None,
     ) -> None:
-        TLSTransport.__init__(self, sock, session, reads, poller, received)
+        TLSTransport.__init__(self, sock, session, reads, poller, received, deflate)
         self._begin()
 
     def _stage(self, data: bytes | memoryview) -> None:

@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 
 import trio
 
+from .._protocol.deflate import Deflate
 from .._protocol.messages import Outgoing
 from .framing import ReadContext
 from .kernel import first_bytes
@@ -32,6 +33,7 @@ class StagedTransport(TCPTransport):
         reads: what the transports of a server share.
         poller: tells when there is something to read.
         received: bytes that came behind the handshake's request.
+        deflate: what the handshake agreed on; None: nothing is compressed.
     """
 
     __slots__ = ("_owed",)
@@ -40,9 +42,14 @@ class StagedTransport(TCPTransport):
     _piece: ClassVar[int]
 
     def __init__(
-        self, sock: socket.socket, reads: ReadContext, poller: AnyPoller, received: bytes = b""
+        self,
+        sock: socket.socket,
+        reads: ReadContext,
+        poller: AnyPoller,
+        received: bytes = b"",
+        deflate: Deflate | None = None,
     ) -> None:
-        super().__init__(sock, reads, poller, received)
+        super().__init__(sock, reads, poller, received, deflate)
         #: Bytes of the outbox that are staged: the last one of what waits here, or none.
         self._owed = 0
 
