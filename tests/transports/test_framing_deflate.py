@@ -112,6 +112,12 @@ class TestWhatComes:
         before = len(compressed(b"a" * 500)) + len(compressed(b"b" * 10))
         assert counts[-3:] == (2, before, 510)
 
+    def test_what_is_no_message_is_not_counted(self) -> None:
+        transport = fed()
+        transport.feed(rsv1(masked(Opcode.TEXT, compressed(b"\xff"))))
+        assert transport.deflate is not None
+        assert transport.deflate.counts.statistics().inflated == 0
+
 
 class TestErrors:
     @pytest.mark.parametrize("name", sorted(set(VIOLATIONS) - {"reserved bit 1"}))
@@ -210,6 +216,17 @@ class TestErrors:
 
 
 class TestTurns:
+    @pytest.mark.parametrize(("size", "busy"), [(1000, False), (100_000, True)])
+    def test_a_short_lone_message_that_takes_a_while_counts_as_work(
+        self, size: int, busy: bool
+    ) -> None:
+        transport = fed(STEP)
+        data = binary(b"\0" * size)
+        assert len(data) < 126
+        assert transport.feed(data) == [b"\0" * size]
+        assert not transport.has_parser
+        assert transport.was_busy is busy
+
     def test_a_large_message_is_inflated_in_turns_and_what_follows_waits(self) -> None:
         transport, content = fed(10 * STEP), "x" * (4 * STEP + 10)
         data = text(content) + masked(Opcode.TEXT, b"behind") + masked(Opcode.PING) + closing()

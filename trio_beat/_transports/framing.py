@@ -249,7 +249,9 @@ class FramingTransport(Transport):
         inflating = Inflating(opcode, payload, self._reads.max_message_size, deflate.counts)
         try:
             # Deflate makes a thousand bytes of one, at most.
-            if inflating.step(STEP):
+            if left := inflating.step(STEP):
+                if left < STEP - LARGE:
+                    self._busy()
                 return [inflating.message()]
         except (MalformedError, TooLargeError, UnicodeDecodeError):
             pass

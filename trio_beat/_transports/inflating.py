@@ -46,7 +46,8 @@ class Inflating:
     def message(self) -> str | bytes:
         """The message, once it is whole; raises UnicodeDecodeError."""
         counts, data = self._counts, self._inflater.whole()
+        message = data.decode() if self._opcode is Opcode.TEXT else data
         counts.inflated += 1
         counts.inflated_before += self._size
         counts.inflated_after += len(data)
-        return data.decode() if self._opcode is Opcode.TEXT else data
+        return message
