@@ -34,6 +34,17 @@ async def accepted(service: TrioWebSocketService, request: trio_websocket.WebSoc
     await service.run(await request.accept())
 
 
+async def watched(service: TrioWebSocketService, request: trio_websocket.WebSocketRequest) -> None:
+    """The program's own loop, watched: an echo."""
+    ws = await request.accept()
+    async with service.watched(ws):
+        try:
+            while True:
+                await ws.send_message(await ws.get_message())
+        except trio_websocket.ConnectionClosed:
+            pass
+
+
 @asynccontextmanager
 async def running(
     program: ProgramHandler = whole,

@@ -15,7 +15,14 @@ from tests.support.harness import tls_contexts
 from tests.support.hub import reached
 from tests.support.peer import HANDSHAKE, Peer, dial
 from tests.support.serving import ask, status
-from tests.support.trio_websocket import Program, ProgramHandler, accepted, running, whole
+from tests.support.trio_websocket import (
+    Program,
+    ProgramHandler,
+    accepted,
+    running,
+    watched,
+    whole,
+)
 from trio_beat import Closed, Connection, EndReason, Heartbeat, Limits, open_hub
 from trio_beat import Request as PeerRequest
 from trio_beat.testing import cancelled_at
@@ -29,19 +36,8 @@ async def echo(connection: Connection) -> None:
         await connection.send(message)
 
 
-async def own_loop(service: TrioWebSocketService, request: WebSocketRequest) -> None:
-    """A program's own loop, watched."""
-    ws = await request.accept()
-    async with service.watched(ws):
-        try:
-            while True:
-                await ws.send_message(await ws.get_message())
-        except ConnectionClosed:
-            pass
-
-
 ALL = pytest.mark.parametrize(
-    "program", [whole, accepted, own_loop], ids=["whole", "accepted", "watched"]
+    "program", [whole, accepted, watched], ids=["whole", "accepted", "watched"]
 )
 
 
@@ -183,7 +179,7 @@ async def test_what_the_websocket_sends_goes_between_messages(
         await ended(running_one, EndReason.PEER)
 
 
-@pytest.mark.parametrize("program", [accepted, own_loop])
+@pytest.mark.parametrize("program", [accepted, watched])
 async def test_the_websocket_can_be_closed(
     program: ProgramHandler, patient_clock: trio.testing.MockClock
 ) -> None:
@@ -272,7 +268,7 @@ async def test_a_full_queue_hides_no_dead_peer_and_kills_no_live_one(
 async def test_a_frame_that_trickles_in_proves_life(
     patient_clock: trio.testing.MockClock,
 ) -> None:
-    async with running(own_loop, heartbeat=BEATS) as running_one:
+    async with running(watched, heartbeat=BEATS) as running_one:
         peer = await dial(running_one.port)
         data = Frame(Opcode.TEXT, b"x" * 80_000).serialize(mask=True)
         for begin in range(0, len(data), 8000):

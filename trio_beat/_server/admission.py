@@ -16,10 +16,12 @@ from functools import partial
 from typing import NamedTuple
 
 from .._channels.grammar import below
+from .._checks import check_kind
 from .._connection.consumer import Consumer
 from .._connection.life import Life
 from .._exceptions import Refused
 from .._log import get_logger
+from .._protocol.compression import Compression, CompressionStatistics
 from .._protocol.deflate import Deflate
 from .._protocol.extensions import Negotiation
 from .._protocol.handshake import EXTENSIONS, accept
@@ -65,7 +67,7 @@ class Admission:
         service: serves the connections.
         proxies: tell who the client is.
         subprotocols: that the server speaks, the preferred one first.
-        negotiation: agrees on compression; None: there is none.
+        compression: of messages, for peers that offer it; None: there is none.
         refuse_by: how a peer is refused with 401 or 403.
         http_prefix: a request whose path does not begin with it is HTTP; None: no request is.
         http_only: each request is HTTP.
@@ -78,7 +80,7 @@ class Admission:
         proxies: Proxies,
         subprotocols: Sequence[str],
         *,
-        negotiation: Negotiation | None = None,
+        compression: Compression | None = None,
         refuse_by: RefuseBy,
         http_prefix: str | None,
         http_only: bool = False,
@@ -88,10 +90,17 @@ class Admission:
         self._gate = service.gate
         self._proxies = proxies
         self._subprotocols = subprotocols
-        self._negotiation = negotiation
+        if compression is not None:
+            check_kind("compression", compression, Compression, "a Compression, or None")
+        self._negotiation = None if compression is None else Negotiation(compression)
         self._refuse_by = refuse_by
         self._http_prefix = http_prefix
         self._http_only = http_only
+
+    @property
+    def compression(self) -> CompressionStatistics | None:
+        """What was compressed so far; None: it is off."""
+        return None if self._negotiation is None else self._negotiation.statistics()
 
     async def admit(self, pending: PendingSocket) -> Life | FirstRequest | None:
         """Read a pending socket's first request, and act on it.

@@ -29,7 +29,6 @@ import trio
 from .._channels.hub import Hub
 from .._channels.permissions import Permissions
 from .._checks import (
-    check_kind,
     check_prefix,
     check_seconds,
     check_server_context,
@@ -40,7 +39,6 @@ from .._heartbeat import Heartbeat
 from .._identity import Identity
 from .._observer import Observer
 from .._protocol.compression import Compression
-from .._protocol.extensions import Negotiation
 from .._protocol.request import Request
 from .._transports.kernel import set_up
 from .accepting import accept_forever
@@ -100,10 +98,7 @@ class Server:
             raise ValueError(f"refuse_by is {refuse_by!r}; it must be 'status' or 'close'")
         if ssl_context is not None:
             check_server_context(ssl_context, "an ssl.SSLContext, or None")
-        if compression is not None:
-            check_kind("compression", compression, Compression, "a Compression, or None")
         check_seconds("grace", grace, zero=True)
-        self._negotiation = None if compression is None else Negotiation(compression)
         proxies = Proxies(trusted_proxies, forwarded_host=forwarded_host)
         self._grace = grace
         self._service = service = Service(
@@ -127,19 +122,19 @@ class Server:
             self._lifespan = Lifespan(app)
             timeout = limits.handshake_timeout
             self._http = HTTPFront(app, parts.turns, timeout, self._lifespan.state, proxies)
-        admission = Admission(
+        self._admission = Admission(
             parts,
             service,
             proxies,
             check_subprotocols(subprotocols),
-            negotiation=self._negotiation,
+            compression=compression,
             refuse_by=refuse_by,
             http_prefix=None if app is None else path_prefix,
             http_only=path_prefix is None,
         )
         #: Where peers are served; None: it does not run.
         self._tasks: trio.Nursery | None = None
-        self._peers = Peers(parts, service, admission, self._http)
+        self._peers = Peers(parts, service, self._admission, self._http)
 
     @property
     def port(self) -> int:
@@ -163,7 +158,7 @@ class Server:
             pending=self._peers.pending,
             http=0 if self._http is None else self._http.connections,
             unfinished=self._parts.unfinished.held,
-            compression=None if self._negotiation is None else self._negotiation.statistics(),
+            compression=self._admission.compression,
         )
 
     def drain(self) -> None:

@@ -31,6 +31,7 @@ from .._identity import Identity
 from .._log import get_logger
 from .._observer import Observer
 from .._plain import Plain
+from .._protocol.compression import Compression
 from .._protocol.frames import MOST_CONTROL, UNAUTHORIZED
 from .._protocol.head import fields
 from .._protocol.messages import make_close
@@ -314,7 +315,9 @@ class TrioWebSocketService:
     def statistics(self) -> ServerStatistics:
         """The service at this moment."""
         return self._service.statistics(
-            pending=len(self._unread), unfinished=self._parts.unfinished.held
+            pending=len(self._unread),
+            unfinished=self._parts.unfinished.held,
+            compression=self._admission.compression,
         )
 
     async def _live(self, life: Life, place: Place | None) -> None:
@@ -396,6 +399,7 @@ def open_service(
     allowed_origins: Sequence[str] = (),
     path_prefix: str = "/ws/",
     subprotocols: Sequence[str] = (),
+    compression: Compression | None = None,
     trusted_proxies: Sequence[str] = (),
     forwarded_host: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - immutable
@@ -420,6 +424,8 @@ def open_service(
         allowed_origins: pages of other origins that may connect.
         path_prefix: what the hub's paths begin with.
         subprotocols: that the program speaks, the preferred one first.
+        compression: compress messages of `handle_request` for peers that offer it, as
+            `trio_beat.serve` does; None: for none. What trio-websocket accepts is plain.
         trusted_proxies: whose X-Forwarded headers are believed.
         forwarded_host: believe their X-Forwarded-Host, too.
         limits: what is held at most.
@@ -455,6 +461,7 @@ def open_service(
         service,
         proxies,
         check_subprotocols(subprotocols),
+        compression=compression,
         refuse_by=refuse_by,
         http_prefix=None,
     )
