@@ -18,8 +18,8 @@ async def test_the_service_compresses_what_it_accepts_itself(
     tls: bool, patient_clock: MockClock
 ) -> None:
     for_server, for_client = tls_contexts() if tls else (None, None)
-    options = {"handler": echo, "context": for_server, "compression": Compression()}
-    async with running(whole, **options) as program:
+    chosen = Compression()
+    async with running(whole, handler=echo, context=for_server, compression=chosen) as program:
         peer = await dial(program.port, offer="permessage-deflate", ssl_context=for_client)
         for text in ("x" * 1000, "short", some_json(100_000)):
             await peer.send_text(text)
