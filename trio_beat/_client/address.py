@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from websockets.exceptions import InvalidURI
+from websockets.extensions import ClientExtensionFactory
 from websockets.headers import build_host
 from websockets.uri import WebSocketURI, parse_uri
 
@@ -50,9 +51,13 @@ class Address:
         """Path and query."""
         return self.uri.resource_name
 
-    def handshake(self) -> OpeningHandshake:
-        """A new opening handshake; each connection needs one of its own."""
-        return OpeningHandshake(self.uri, self.headers, self.subprotocols)
+    def handshake(self, extensions: Sequence[ClientExtensionFactory] = ()) -> OpeningHandshake:
+        """A new opening handshake; each connection needs one of its own.
+
+        Args:
+            extensions: to offer, the preferred one first.
+        """
+        return OpeningHandshake(self.uri, self.headers, self.subprotocols, extensions)
 
 
 def make_address(

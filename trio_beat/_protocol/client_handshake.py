@@ -13,6 +13,7 @@ import h11
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
+from websockets.extensions import ClientExtensionFactory, Extension
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
@@ -35,6 +36,7 @@ class Opened(NamedTuple):
 
     subprotocol: str | None  #: that it chose
     trailing: bytes  #: what came behind its answer: the first frames
+    extensions: Sequence[Extension] = ()  #: that it chose among those offered
 
 
 class OpeningHandshake:
@@ -44,6 +46,7 @@ class OpeningHandshake:
         uri: the server's; a user and password in it become a header (RFC 7617).
         headers: to send besides those of the handshake itself.
         subprotocols: to offer, the preferred one first.
+        extensions: to offer, the preferred one first.
 
     Attributes:
         request: the bytes to send.
@@ -54,9 +57,12 @@ class OpeningHandshake:
         uri: WebSocketURI,
         headers: Sequence[tuple[str, str]] = (),
         subprotocols: Sequence[str] = (),
+        extensions: Sequence[ClientExtensionFactory] = (),
     ) -> None:
         offered = [Subprotocol(name) for name in subprotocols]
-        self._protocol = ClientProtocol(uri, subprotocols=offered or None)
+        self._protocol = ClientProtocol(
+            uri, subprotocols=offered or None, extensions=extensions or None
+        )
         # It is not used here, and would keep its protocol until the cyclic collector runs.
         self._protocol.parser.close()
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_ANSWER)
@@ -142,7 +148,8 @@ class OpeningHandshake:
             # Octets beyond ASCII are opaque (RFC 9110, section 5.5).
             headers.set_insecure(name.decode("ascii"), value.decode("latin-1"))
         self._protocol.process_response(Response(101, "", headers))
-        return Opened(self._protocol.subprotocol, self._http.trailing_data[0])
+        protocol = self._protocol
+        return Opened(protocol.subprotocol, self._http.trailing_data[0], protocol.extensions)
 
 
 def _refusal(response: h11.Response, body: bytes) -> ConnectFailed:

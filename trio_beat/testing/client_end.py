@@ -168,6 +168,10 @@ class ClientEnd:
         """A message was taken out of `messages`."""
         self._kept -= len(message)
 
+    def serialize(self, frame: Frame) -> bytes:
+        """The bytes of a message in one frame: masked, and compressed where that was agreed on."""
+        return frame.serialize(mask=True, extensions=self._protocol.extensions)
+
     async def send(self, data: bytes) -> bool:
         """Send bytes after those that wait; what was begun goes out whole, even if cancelled.
 
@@ -272,6 +276,7 @@ class ClientEnd:
             return True
         self._handshake = None
         self.subprotocol = opened.subprotocol
+        self._protocol.extensions = list(opened.extensions)
         self._check_begun()
         return not opened.trailing or self._take(opened.trailing)
 
@@ -294,7 +299,7 @@ class ClientEnd:
         if isinstance(message, str) and message == self._heartbeat:
             self.text_heartbeats += 1
             if self._echoes and not self.silent and self.over is None:
-                self._write(Frame(Opcode.TEXT, data).serialize(mask=True))
+                self._write(self.serialize(Frame(Opcode.TEXT, data)))
             return
         self._kept += len(message)
         if self._kept > _MOST_KEPT:

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack
 
 import trio
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from .._channels.hub import Hub
 from .._channels.permissions import Permissions
@@ -26,6 +27,7 @@ from .._heartbeat import Heartbeat
 from .._identity import Identity
 from .._observer import Observer
 from .._plain import Plain, leaves
+from .._protocol.compression import Compression
 from .._protocol.request import Request
 from .._server.limits import Limits
 from .._server.origins import Origins
@@ -49,6 +51,7 @@ class ServeOptions(TypedDict, total=False):
     allowed_origins: Sequence[str]
     path_prefix: str
     subprotocols: Sequence[str]
+    compression: Compression | None
     trusted_proxies: Sequence[str]
     forwarded_host: bool
     limits: Limits
@@ -76,6 +79,7 @@ class Pairs:
         self._handled = handled
         self._heartbeat = options.get("heartbeat", Heartbeat()).message
         self._subprotocols = options.get("subprotocols", ())
+        self._compresses = options.get("compression") is not None
         self._ends: set[ClientEnd] = set()
 
     async def connect(
@@ -84,6 +88,7 @@ class Pairs:
         *,
         headers: Headers = (),
         offered: Sequence[str] | None = None,
+        compress: bool | None = None,
         echo_heartbeats: bool = False,
     ) -> Peer:
         """Open another connection; it is closed, with 1000, when the context is left.
@@ -94,6 +99,8 @@ class Pairs:
             target: path and query of the request; the host is ``localhost``.
             headers: of the request beside the handshake's own, a mapping or pairs.
             offered: subprotocols to offer, the preferred one first; None: those of the server.
+            compress: offer compression, and compress each message where that is agreed on; None:
+                if the server has it.
             echo_heartbeats: the peer answers text heartbeats by the same text.
 
         Returns:
@@ -113,7 +120,9 @@ class Pairs:
             # Not quoted: its query may be secret.
             raise ValueError("target must be a text that begins with /")
         names = self._subprotocols if offered is None else offered
-        handshake = make_address(f"ws://localhost{target}", headers, names, None).handshake()
+        address = make_address(f"ws://localhost{target}", headers, names, None)
+        compresses = self._compresses if compress is None else compress
+        handshake = address.handshake([ClientPerMessageDeflateFactory()] if compresses else ())
         ours, theirs = socket.socketpair()
         end = ClientEnd(
             ours,
@@ -227,6 +236,7 @@ def open_pair(
     *,
     headers: Headers = (),
     offered: Sequence[str] | None = None,
+    compress: bool | None = None,
     echo_heartbeats: bool = False,
     **options: Unpack[ServeOptions],
 ) -> AbstractAsyncContextManager[Peer]:
@@ -248,6 +258,8 @@ def open_pair(
         target: path and query of the request; the host is ``localhost``.
         headers: of the request beside the handshake's own, a mapping or pairs.
         offered: subprotocols to offer, the preferred one first; None: those of the server.
+        compress: offer compression, and compress each message where that is agreed on; None: if
+            the server has it.
         echo_heartbeats: the peer answers text heartbeats by the same text.
         options: those of `trio_beat.serve` that are not about a network: see `ServeOptions`.
 
@@ -256,7 +268,7 @@ def open_pair(
         TypeError, ValueError: an argument can never be right.
         Exception: what the handler raises, as `open_pairs` tells.
     """
-    return _open_pair(handler, target, headers, offered, echo_heartbeats, options)
+    return _open_pair(handler, target, headers, offered, compress, echo_heartbeats, options)
 
 
 @asynccontextmanager
@@ -265,12 +277,17 @@ async def _open_pair(
     target: str,
     headers: Headers,
     offered: Sequence[str] | None,
+    compress: bool | None,
     echo_heartbeats: bool,
     options: ServeOptions,
 ) -> AsyncIterator[Peer]:
     async with open_pairs(handler, **options) as pairs:
         yield await pairs.connect(
-            target, headers=headers, offered=offered, echo_heartbeats=echo_heartbeats
+            target,
+            headers=headers,
+            offered=offered,
+            compress=compress,
+            echo_heartbeats=echo_heartbeats,
         )
 
 
@@ -294,6 +311,7 @@ def _make_server(handler: Handler | None, options: ServeOptions) -> Server:
         heartbeat=options.get("heartbeat", Heartbeat()),
         limits=options.get("limits", Limits()),
         subprotocols=options.get("subprotocols", ()),
+        compression=options.get("compression"),
         ssl_context=None,
         trusted_proxies=options.get("trusted_proxies", ()),
         forwarded_host=options.get("forwarded_host", False),

@@ -101,7 +101,7 @@ class Peer:
             frame = Frame(Opcode.TEXT, encode("message", message))
         else:
             frame = Frame(Opcode.BINARY, message)
-        await self.send_raw(frame.serialize(mask=True))
+        await self.send_raw(self._end.serialize(frame))
 
     async def send_raw(self, data: bytes) -> None:
         """Send bytes as they are: a part of a frame, or what no client should send.
