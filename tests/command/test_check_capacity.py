@@ -130,3 +130,37 @@ class TestMemory:
         monkeypatch.undo()
         monkeypatch.setattr(sys, "platform", "win32")
         assert capacity.available_memory() is None
+
+
+class TestCompression:
+    def test_off(self) -> None:
+        section = check_capacity(load_settings([]))
+        assert section.data["compression"] is None
+        assert row(section, "compression") == "off"
+
+    @pytest.mark.parametrize(
+        ("fast", "level", "library", "findings"),
+        [
+            ({6: 3}, 6, "ISA-L", []),
+            ({}, 6, "zlib", [("info", "compression")]),
+            ({}, 9, "zlib", []),
+            ({6: 3}, 9, "zlib", []),
+        ],
+    )
+    def test_tells_by_what(
+        self,
+        fast: dict[int, int],
+        level: int,
+        library: str,
+        findings: list[tuple[str, str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(capacity, "FAST", fast)
+        options = ["--compression=on", f"--compression-level={level}"]
+        section = check_capacity(load_settings(options))
+        assert section.data["compression"] == {"level": level, "library": library}
+        assert row(section, "compression").startswith(f"level {level} by {library}, ")
+        assert found(section) == findings
+
+    def test_figures_are_those_of_the_documents(self) -> None:
+        assert f"{capacity.DEFLATE} us at {capacity.FAST_LEVEL}" in document("compression")
