@@ -115,6 +115,7 @@ WITHIN: Final = {
     "_protocol": (
         ("extensions",),
         ("client_handshake", "deflate", "events", "handshake", "parser", "refusal", "request"),
+        ("offer",),
         ("addresses", "compression", "head", "headers", "masking", "messages", "statuses"),
         ("frames",),
     ),

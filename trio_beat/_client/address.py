@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from websockets.exceptions import InvalidURI
-from websockets.extensions import ClientExtensionFactory
 from websockets.headers import build_host
 from websockets.uri import WebSocketURI, parse_uri
 
 from .._checks import TOKEN, check_kind, check_subprotocols
 from .._protocol.client_handshake import OpeningHandshake
+from .._protocol.compression import Compression
 from .._text import public_url
 
 #: What a request carries beside the handshake's own headers.
@@ -51,13 +51,13 @@ class Address:
         """Path and query."""
         return self.uri.resource_name
 
-    def handshake(self, extensions: Sequence[ClientExtensionFactory] = ()) -> OpeningHandshake:
+    def handshake(self, compression: Compression | None = None) -> OpeningHandshake:
         """A new opening handshake; each connection needs one of its own.
 
         Args:
-            extensions: to offer, the preferred one first.
+            compression: to offer; None: none is.
         """
-        return OpeningHandshake(self.uri, self.headers, self.subprotocols, extensions)
+        return OpeningHandshake(self.uri, self.headers, self.subprotocols, compression)
 
 
 def make_address(

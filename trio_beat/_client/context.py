@@ -14,6 +14,7 @@ import trio
 from .._connection.connection import Connection
 from .._heartbeat import Heartbeat
 from .._plain import Plain
+from .._protocol.compression import Compression
 from .destination import URL, Destination, RequestHeaders
 from .options import Options
 from .session import Session
@@ -28,7 +29,7 @@ class ClientContext:
 
     Args:
         url, heartbeat, ssl_context, headers, subprotocols, connect_timeout, message_size, inbound,
-            outbox: see `connect`.
+            outbox, compression: see `connect`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ClientContext:
         message_size: int = 2**20,
         inbound: int = 16,
         outbox: int = 2**20,
+        compression: Compression | None = None,
     ) -> None:
         self._options = Options(
             Destination(url, headers, subprotocols, ssl_context),
@@ -51,6 +53,7 @@ class ClientContext:
             message_size,
             inbound,
             outbox,
+            compression,
         )
         #: The open connection, or the last one; None before the first.
         self._session: Session | None = None

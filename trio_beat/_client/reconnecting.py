@@ -43,7 +43,7 @@ class reconnecting(ClientContext):  # noqa: N801 - is called like a function
 
     Args:
         url, heartbeat, ssl_context, headers, subprotocols, connect_timeout, message_size, inbound,
-            outbox: see `connect`.
+            outbox, compression: see `connect`.
 
     Raises:
         TypeError: an argument is of another type, or what a callable gave. Of a callable: on the

@@ -109,7 +109,7 @@ class Session:
         timeout, handshake = self._options.connect_timeout, None
         with trio.move_on_after(timeout):
             address = await self._options.destination.address()
-            self._address, handshake = address, address.handshake()
+            self._address, handshake = address, address.handshake(self._options.compression)
             sock = self._sock = await dial(address)
             set_up(sock.sock, self._options.heartbeat.patience)
             return sock, await perform_handshake(handshake, sock)
@@ -126,8 +126,11 @@ class Session:
         self._consumer.subprotocol = opened.subprotocol
         assert self._address is not None
         shared = parts()
+        deflate = None
+        if options.compression is not None and opened.window_bits is not None:
+            deflate = shared.deflate(options.compression, opened.window_bits)
         return Life(
-            sock.transport(options.message_size, opened.trailing),
+            sock.transport(options.message_size, opened.trailing, deflate),
             Shared(
                 options.heartbeat,
                 metronome,

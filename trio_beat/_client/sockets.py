@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from .._protocol.deflate import Deflate
 from .._transports import Transport
 from .._transports.client import ClientTCPTransport, ClientTLSTransport
 from .._transports.tls_session import RECORD, Session
@@ -43,15 +44,19 @@ class ClientSocket:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self.sock)
 
-    def transport(self, message_size: int, received: bytes) -> Transport:
+    def transport(
+        self, message_size: int, received: bytes, deflate: Deflate | None = None
+    ) -> Transport:
         """Make the transport of the connection, which owns the socket from now on.
 
         Args:
             message_size: the largest message to receive, in bytes.
             received: bytes that came behind the handshake's response.
+            deflate: what the handshake agreed on; None: nothing is compressed.
         """
         shared = parts()
-        return ClientTCPTransport(self.sock, shared.reads(message_size), shared.poller, received)
+        reads = shared.reads(message_size)
+        return ClientTCPTransport(self.sock, reads, shared.poller, received, deflate)
 
     def abort(self) -> None:
         """Close the socket at once. Idempotent."""
@@ -116,11 +121,12 @@ class SecureClientSocket(ClientSocket):
         while not self._session.send(self.sock):
             await trio.lowlevel.wait_writable(self.sock)
 
-    def transport(self, message_size: int, received: bytes) -> Transport:
+    def transport(
+        self, message_size: int, received: bytes, deflate: Deflate | None = None
+    ) -> Transport:
         shared = self._shared
-        return ClientTLSTransport(
-            self.sock, self._session, shared.reads(message_size), shared.poller, received
-        )
+        reads = shared.reads(message_size)
+        return ClientTLSTransport(self.sock, self._session, reads, shared.poller, received, deflate)
 
     def abort(self) -> None:
         if self._open and self.sock.fileno() != -1:

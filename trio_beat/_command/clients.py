@@ -23,6 +23,7 @@ from .._exceptions import ConnectFailed, ConnectionClosed, ConnectTimeout
 from .._heartbeat import Heartbeat
 from .._log import get_logger
 from .._plain import leaves
+from .._protocol.compression import Compression
 from .._protocol.statuses import name_status
 from .._text import printable, public_url, utf8
 from .arguments import ConfigurationError, Parser
@@ -89,6 +90,8 @@ def publish(arguments: Sequence[str]) -> int:
     except ValueError:
         raise ConfigurationError(f"{shown!r} is not a URL") from None
     if url.scheme in ("http", "https"):
+        if options.compression == "on":
+            raise ConfigurationError("--compression is for ws:// and wss:// only")
         return _post(url, options)
     if url.scheme not in ("ws", "wss"):
         expected = "ws://, wss://, http:// or https://"
@@ -119,6 +122,12 @@ def _parser(name: str, what: str) -> argparse.ArgumentParser:
         help="sent with the request; may be given several times",
     )
     parser.add_argument("--ca", metavar="FILE", help="trust these authorities (PEM), no others")
+    parser.add_argument(
+        "--compression",
+        choices=("on", "off"),
+        default="off",
+        help="offer to compress messages (permessage-deflate; %(default)s)",
+    )
     return parser
 
 
@@ -136,7 +145,11 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
 
 
 def _how(options: argparse.Namespace) -> dict[str, Any]:
-    return {"headers": _headers(options), "ssl_context": _context(options)}
+    return {
+        "headers": _headers(options),
+        "ssl_context": _context(options),
+        "compression": Compression() if options.compression == "on" else None,
+    }
 
 
 def _headers(options: argparse.Namespace) -> list[tuple[str, str]]:

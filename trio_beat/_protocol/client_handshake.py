@@ -13,7 +13,6 @@ import h11
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
-from websockets.extensions import ClientExtensionFactory, Extension
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
@@ -21,6 +20,9 @@ from websockets.uri import WebSocketURI
 from .._exceptions import ConnectFailed, HandshakeFailed, HandshakeRefused, ServerUnavailable
 from .._plain import bare
 from .._text import printable
+from .compression import Compression
+from .headers import EXTENSIONS
+from .offer import agreed_bits, make_offer
 from .statuses import name_status
 
 #: Bytes that an answer may have; the body of a refusal is cut off there.
@@ -36,7 +38,8 @@ class Opened(NamedTuple):
 
     subprotocol: str | None  #: that it chose
     trailing: bytes  #: what came behind its answer: the first frames
-    extensions: Sequence[Extension] = ()  #: that it chose among those offered
+    #: The base-2 logarithm of the window to compress with; None: nothing is compressed.
+    window_bits: int | None = None
 
 
 class OpeningHandshake:
@@ -46,7 +49,7 @@ class OpeningHandshake:
         uri: the server's; a user and password in it become a header (RFC 7617).
         headers: to send besides those of the handshake itself.
         subprotocols: to offer, the preferred one first.
-        extensions: to offer, the preferred one first.
+        compression: to offer; None: none is.
 
     Attributes:
         request: the bytes to send.
@@ -57,12 +60,10 @@ class OpeningHandshake:
         uri: WebSocketURI,
         headers: Sequence[tuple[str, str]] = (),
         subprotocols: Sequence[str] = (),
-        extensions: Sequence[ClientExtensionFactory] = (),
+        compression: Compression | None = None,
     ) -> None:
         offered = [Subprotocol(name) for name in subprotocols]
-        self._protocol = ClientProtocol(
-            uri, subprotocols=offered or None, extensions=extensions or None
-        )
+        self._protocol = ClientProtocol(uri, subprotocols=offered or None)
         # It is not used here, and would keep its protocol until the cyclic collector runs.
         self._protocol.parser.close()
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_ANSWER)
@@ -72,7 +73,9 @@ class OpeningHandshake:
         self._refused: h11.Response | None = None
         self._body = bytearray()
         wanted = self._protocol.connect()
-        pairs = [*wanted.headers.raw_items(), *headers]
+        self._compression = compression
+        offers = [] if compression is None else [(EXTENSIONS, make_offer(compression))]
+        pairs = [*wanted.headers.raw_items(), *offers, *headers]
         encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in pairs]
         request = h11.Request(method="GET", target=wanted.path, headers=encoded)
         sent = self._http.send(request), self._http.send(h11.EndOfMessage())
@@ -147,9 +150,15 @@ class OpeningHandshake:
         for name, value in answer.headers.raw_items():
             # Octets beyond ASCII are opaque (RFC 9110, section 5.5).
             headers.set_insecure(name.decode("ascii"), value.decode("latin-1"))
+        extensions = []
+        if self._compression is not None:
+            # Without an offer any extension is an error, which the protocol finds.
+            extensions = headers.get_all(EXTENSIONS)
+            if extensions:
+                del headers[EXTENSIONS]
         self._protocol.process_response(Response(101, "", headers))
-        protocol = self._protocol
-        return Opened(protocol.subprotocol, self._http.trailing_data[0], protocol.extensions)
+        bits = agreed_bits(self._compression, extensions) if self._compression else None
+        return Opened(self._protocol.subprotocol, self._http.trailing_data[0], bits)
 
 
 def _refusal(response: h11.Response, body: bytes) -> ConnectFailed:

@@ -140,7 +140,8 @@ class Inflater:
 class Deflate:
     """How the messages of connections are compressed, as their handshakes agreed.
 
-    One serves all connections of a server to which the same window is granted.
+    One serves all connections of a server to which the same window is granted, or all of clients
+    that asked for the same and got it.
 
     Args:
         compression: level and threshold.
@@ -148,7 +149,7 @@ class Deflate:
         counts: counts what is compressed.
     """
 
-    __slots__ = ("_spare", "_threshold", "compression", "counts", "key")
+    __slots__ = ("__weakref__", "_spare", "_threshold", "compression", "counts", "key")
 
     def __init__(self, compression: Compression, window_bits: int, counts: Counts) -> None:
         self.compression: Final = Compression(

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,14 +19,17 @@ from websockets.headers import parse_extension
 from .._exceptions import Refused
 from .compression import LEAST_BITS, MOST_BITS, Compression, CompressionStatistics, Counts
 from .deflate import Deflate
-from .handshake import EXTENSIONS
+from .headers import EXTENSIONS
+from .offer import (
+    BITS,
+    CLIENT_BITS,
+    CLIENT_NO_TAKEOVER,
+    DEFLATE,
+    SERVER_BITS,
+    SERVER_NO_TAKEOVER,
+)
 
-_NAME: Final = "permessage-deflate"
-_NO_TAKEOVER: Final = ("server_no_context_takeover", "client_no_context_takeover")
-_SERVER_BITS: Final = "server_max_window_bits"
-_CLIENT_BITS: Final = "client_max_window_bits"
-#: What an offer may ask a window to be: 8 to 15, "without leading zeros" (section 7.1.2.1).
-_BITS: Final = re.compile("[89]|1[0-5]")
+_NO_TAKEOVER: Final = (SERVER_NO_TAKEOVER, CLIENT_NO_TAKEOVER)
 
 
 def granted_bits(parameters: Sequence[tuple[str, str | None]], most: int) -> int | None:
@@ -50,12 +52,12 @@ def granted_bits(parameters: Sequence[tuple[str, str | None]], most: int) -> int
         if name in _NO_TAKEOVER:
             if value is not None:
                 return None
-        elif name == _CLIENT_BITS and value is None:
+        elif name == CLIENT_BITS and value is None:
             continue
-        elif name in (_SERVER_BITS, _CLIENT_BITS):
-            if value is None or not _BITS.fullmatch(value):
+        elif name in (SERVER_BITS, CLIENT_BITS):
+            if value is None or not BITS.fullmatch(value):
                 return None
-            if name == _SERVER_BITS:
+            if name == SERVER_BITS:
                 granted = min(granted, int(value))
         else:
             return None
@@ -93,14 +95,14 @@ class Negotiation:
             except InvalidHeaderFormat:
                 raise Refused(400, f"bad request: malformed {EXTENSIONS}") from None
             for name, parameters in offers:
-                if name != _NAME:
+                if name != DEFLATE:
                     continue
                 bits = granted_bits(parameters, self._most)
                 if bits is None:
                     self._counts.declined += 1
                     continue
                 names = [name for name, _ in parameters]
-                return self._deflates[bits], _response(bits, named=_SERVER_BITS in names)
+                return self._deflates[bits], _response(bits, named=SERVER_BITS in names)
         return None, None
 
     def statistics(self) -> CompressionStatistics:
@@ -111,5 +113,5 @@ class Negotiation:
 def _response(bits: int, *, named: bool) -> str:
     # An offer that names the window is answered with one (section 7.1.2.1); where neither side does
     # it is the largest.
-    window = [f"{_SERVER_BITS}={bits}"] if named or bits < MOST_BITS else []
-    return "; ".join((_NAME, *_NO_TAKEOVER, *window))
+    window = [f"{SERVER_BITS}={bits}"] if named or bits < MOST_BITS else []
+    return "; ".join((DEFLATE, *_NO_TAKEOVER, *window))

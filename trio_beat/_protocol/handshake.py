@@ -19,9 +19,8 @@ from websockets.typing import Subprotocol
 from .._exceptions import Refused
 from .._plain import bare
 from .head import Head, fields
+from .headers import EXTENSIONS
 
-#: The header with the extensions that are offered, and that are agreed on.
-EXTENSIONS: Final = "Sec-WebSocket-Extensions"
 _ONE_HOST: Final = "exactly one Host header is required (RFC 9112, section 3.2)"
 #: The log of the library below would quote header values, which may be secret.
 _SILENT: Final = logging.Logger("websockets", logging.CRITICAL + 1)

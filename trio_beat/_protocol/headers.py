@@ -7,6 +7,8 @@ from typing import Final
 
 from websockets import datastructures
 
+#: The header with the extensions that are offered, and that are agreed on.
+EXTENSIONS: Final = "Sec-WebSocket-Extensions"
 #: What stands between the values of a header that came on several lines (RFC 9110, section 5.3;
 #: RFC 9113, section 8.2.3).
 _COMMA, _SEMICOLON = ", ", "; "

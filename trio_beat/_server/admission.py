@@ -24,8 +24,9 @@ from .._log import get_logger
 from .._protocol.compression import Compression, CompressionStatistics
 from .._protocol.deflate import Deflate
 from .._protocol.extensions import Negotiation
-from .._protocol.handshake import EXTENSIONS, accept
+from .._protocol.handshake import accept
 from .._protocol.head import Head, fields
+from .._protocol.headers import EXTENSIONS
 from .._protocol.refusal import closing_response, refusal_response
 from .._protocol.request import Request, release
 from .consumers import Admitted

@@ -18,11 +18,13 @@ import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from .._connection.connection import Connection
 from .._exceptions import ConnectFailed
+from .._protocol.compression import MOST_BITS
 
 if TYPE_CHECKING:  # it loads h11, which a server does not need
     from .._protocol.client_handshake import OpeningHandshake
@@ -276,7 +278,14 @@ class ClientEnd:
             return True
         self._handshake = None
         self.subprotocol = opened.subprotocol
-        self._protocol.extensions = list(opened.extensions)
+        if (bits := opened.window_bits) is not None:
+            extension = PerMessageDeflate(
+                remote_no_context_takeover=True,
+                local_no_context_takeover=True,
+                remote_max_window_bits=MOST_BITS,
+                local_max_window_bits=bits,
+            )
+            self._protocol.extensions = [extension]
         self._check_begun()
         return not opened.trailing or self._take(opened.trailing)
 

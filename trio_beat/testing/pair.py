@@ -15,7 +15,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack
 
 import trio
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from .._channels.hub import Hub
 from .._channels.permissions import Permissions
@@ -122,7 +121,7 @@ class Pairs:
         names = self._subprotocols if offered is None else offered
         address = make_address(f"ws://localhost{target}", headers, names, None)
         compresses = self._compresses if compress is None else compress
-        handshake = address.handshake([ClientPerMessageDeflateFactory()] if compresses else ())
+        handshake = address.handshake(Compression() if compresses else None)
         ours, theirs = socket.socketpair()
         end = ClientEnd(
             ours,
