@@ -183,6 +183,7 @@ class TestListen:
             (["ws://localhost/", "--ca=/nowhere"], "--ca is for wss:// and https:// only"),
             (["wss://localhost/", "--ca=/nowhere"], "--ca: cannot use '/nowhere': No such file"),
             (["wss://localhost/", "--ca=/dev/null"], "--ca: "),
+            (["ws://localhost/", "--compression=yes"], "--compression: invalid choice: 'yes'"),
         ],
     )
     def test_bad_arguments(self, options: list[str], text: str) -> None:
@@ -190,6 +191,18 @@ class TestListen:
 
 
 class TestPublish:
+    def test_compressed_to_a_client_that_listens(self, tmp_path: Path) -> None:
+        offers, text = "--compression=on", "x" * 1000
+        with (
+            command(tmp_path, offers) as running,
+            listening(running.websocket(SUBSCRIBE), offers) as process,
+        ):
+            result = run_command("publish", running.websocket(PUBLISH), text, offers)
+            assert (result.returncode, result.stderr) == (0, "")
+            assert line_of(process) == text + "\n"
+            counts = running.health()["compression"]
+        assert [counts[name] for name in ("accepted", "inflated", "compressed")] == [2, 1, 1]
+
     def test_over_http_with_a_token(self, tmp_path: Path) -> None:
         with command(tmp_path, f"--publish-token={TOKEN}") as running:
             url = running.page + "api/publish/news"
@@ -323,6 +336,10 @@ class TestPublish:
             ),
             (["http://a:b/c@localhost/", "x", "--token=x"], "'http://localhost/' is not a URL"),
             (["http:///x", "x", "--token=x"], "has no host"),
+            (
+                ["http://localhost/", "x", "--token=x", "--compression=on"],
+                "--compression is for ws:// and wss:// only",
+            ),
         ],
     )
     def test_bad_arguments(self, options: list[str], text: str) -> None:

@@ -99,9 +99,9 @@ def rsv1(frame: bytes) -> bytes:
     return bytes((frame[0] | RSV1,)) + frame[1:]
 
 
-def plain(opcode: Opcode, data: bytes = b"") -> bytes:
+def plain(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
     """A server's frame."""
-    return Frame(opcode, data).serialize(mask=False)
+    return Frame(opcode, data, fin).serialize(mask=False)
 
 
 def closing(code: int = 1000, reason: str = "") -> bytes:

@@ -13,6 +13,7 @@ from websockets.protocol import SERVER
 from tests.support.harness import HANGS, make_read_context, tls_contexts, tls_pair
 from tests.support.peer import Peer, socket_pair
 from trio_beat._client.sockets import ClientSocket, SecureClientSocket
+from trio_beat._protocol.deflate import Deflate
 from trio_beat._protocol.events import Event
 from trio_beat._protocol.messages import Message, Response
 from trio_beat._transports import Transport
@@ -152,12 +153,15 @@ class ClientPair(NamedTuple):
 
 
 @asynccontextmanager
-async def client_paired(*, secure: bool, received: bytes = b"") -> AsyncIterator[ClientPair]:
+async def client_paired(
+    *, secure: bool, received: bytes = b"", deflate: Deflate | None = None
+) -> AsyncIterator[ClientPair]:
     """A client's transport over a socket pair.
 
     Args:
         secure: over TLS.
         received: what came behind the handshake's response.
+        deflate: what the handshake agreed on; None: nothing.
     """
     peer, sock = socket_pair()
     opened = ClientSocket(sock)
@@ -170,7 +174,7 @@ async def client_paired(*, secure: bool, received: bytes = b"") -> AsyncIterator
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stream.do_handshake)
                 await opened.shake_hands()
-        transport = opened.transport(10**6, received)
+        transport = opened.transport(10**6, received, deflate)
         assert isinstance(transport, ClientTransport)
         peer = Peer(stream, SERVER)
         try:

@@ -43,9 +43,8 @@ class connect(ClientContext):  # noqa: N801 - is called like a function
         message_size: the largest message to receive, in bytes; a larger one ends the connection.
         inbound: how many messages may wait for the block before the server feels back-pressure.
         outbox: bytes that may wait for the socket before the server counts as too slow.
-        compression: offer to compress messages, each by itself (permessage-deflate, RFC 7692); None:
-            nothing is offered. Where the server does not take the offer, `Connection.compression`
-            is None.
+        compression: offer to compress messages (permessage-deflate, RFC 7692); None: nothing is
+            offered. Where the server does not take the offer, `Connection.compression` is None.
 
     Raises:
         TypeError: an argument is of another type; or what a callable gave, on entering the context.
