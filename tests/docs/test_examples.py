@@ -32,7 +32,7 @@ _EXAMPLES = {
     "identity": {"python": 1, "sh": 2},
     "hook": {"python": 2},
     "asgi": {"python": 5},
-    "compression": {"python": 1},
+    "compression": {"python": 2},
     "testing": {"python": 3},
     "systemd": {"ini": 2, "python": 1},
     "trio-websocket": {"python": 3},
