@@ -102,6 +102,24 @@ class TestOurs:
                     await trio.lowlevel.checkpoint()  # until it has begun
                 assert [await connection.receive() for _ in messages] == messages
 
+    async def test_a_large_message_that_several_send_at_a_time_is_compressed_once(
+        self, patient_clock: MockClock
+    ) -> None:
+        message = Message(some_json(20 * PIECE))
+        async with serving(echo, compression=EAGER) as running:
+            url = f"ws://127.0.0.1:{running.port}/ws/x"
+            async with (
+                connect(url, compression=EAGER) as first,
+                connect(url, compression=EAGER) as second,
+            ):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(first.send, message)
+                    nursery.start_soon(second.send, message)
+                for connection in (first, second):
+                    assert await connection.receive() == message.payload
+                assert parts().deflate(EAGER, 15).counts.compressed == 1
+                assert not parts().under_way
+
     async def test_each_connection_of_reconnecting_offers_it(
         self, patient_clock: MockClock
     ) -> None:

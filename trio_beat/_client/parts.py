@@ -46,6 +46,8 @@ class Parts:
         #: Kept while a connection has it. What it compresses with takes some 300 KiB.
         self._deflates: WeakValueDictionary[tuple[Compression, int], Deflate]
         self._deflates = WeakValueDictionary()
+        #: Messages that are being compressed, see `Shared`.
+        self.under_way: dict[tuple[int, int], trio.Event] = {}
         # An application that connects to a server lets it take its time for a message.
         self._unfinished = Unfinished(math.inf, sys.maxsize)
 

@@ -140,6 +140,7 @@ class Session:
                 expiry=shared.expiry,
                 following=shared.following,
                 drops_replies=True,
+                under_way=shared.under_way,
             ),
             self._consumer,
             path=self._address.target,

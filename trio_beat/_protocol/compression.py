@@ -16,7 +16,7 @@ LEVELS: Final = (1, 9)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compression:
-    """Compress messages for peers that offer it (permessage-deflate, RFC 7692).
+    """Compress messages for peers that agree to it (permessage-deflate, RFC 7692).
 
     No message refers to an earlier one, in either direction: an idle connection keeps nothing, and
     a message that many get is compressed once.
