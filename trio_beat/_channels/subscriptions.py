@@ -33,6 +33,8 @@ def check_subscriber(subscriber: Subscriber) -> None:
     except TypeError as exc:
         text = f"subscriber is of {type(subscriber).__name__}; it must be hashable"
         raise TypeError(text) from exc
+
+
 def deflate_of(subscriber: Subscriber) -> Deflate | None:
     """How messages to a subscriber are compressed, which does not change; None: they are not."""
     if isinstance(subscriber, Connection):
