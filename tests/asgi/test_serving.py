@@ -263,13 +263,38 @@ class TestReading:
         self, version: str, autojump_clock: MockClock
     ) -> None:
         async def handler(connection: Connection) -> None:
-            return
+            await connection.receive()
 
         app = application(handler)
         async with app.lifespan(), playing(app, Played(http_version=version)) as played:
+            await played.says("hello")
             await trio.sleep(100)
             assert played.returned.is_set() == (version == "1.1")
             assert app.statistics().connections == 0
+            await played.leaves()
+            await played.returned.wait()
+
+    async def test_a_call_over_http2_of_which_nothing_came_ends(
+        self, autojump_clock: MockClock
+    ) -> None:
+        """Hypercorn tells nothing of a stream on which DATA came before the handshake's answer."""
+        app = application(open_hub(), heartbeat=Heartbeat(4, 3, "beat"))
+        async with app.lifespan(), playing(app, Played(http_version="2")) as played:
+            await trio.sleep(20)
+            assert app.statistics().ended[EndReason.MISSED_BEATS] == 1
+            assert not played.returned.is_set()  # a late close may still come
+            with trio.fail_after(60):
+                await played.returned.wait()
+
+    async def test_what_comes_late_makes_a_call_over_http2_last(
+        self, autojump_clock: MockClock
+    ) -> None:
+        app = application(open_hub(), heartbeat=Heartbeat(4, 3, "beat"))
+        async with app.lifespan(), playing(app, Played(http_version="2")) as played:
+            await trio.sleep(20)
+            await played.says("late")
+            await trio.sleep(100)
+            assert not played.returned.is_set()
             await played.leaves()
             await played.returned.wait()
 

@@ -270,7 +270,7 @@ class TestWriting:
         with pytest.raises(ConnectionAbortedError, match="has ended"):
             pair.transport.write_nowait(Message("1"))
         pair.transport.abort()
-        await pair.transport.leave()
+        await pair.transport.leave(5, silent=5)
 
 
 class TestSilence:

@@ -351,15 +351,23 @@ class ASGITransport(Transport):
                 raise self._failed()
             await self._wait_for_news()
 
-    async def leave(self) -> None:
+    async def leave(self, seconds: float, *, silent: float) -> None:
         """Let the last event be sent, and receive until the server knows that the peer is gone.
 
-        The caller sets a limit. Nothing is received any more once this is left.
+        Nothing is received any more once this is left.
+
+        Args:
+            seconds: after which it is left in any case.
+            silent: the same, where the server has told nothing since the handshake.
         """
+        latest = trio.current_time() + seconds
         try:
-            self._keep()
-            while self._sending or not (self._gone or self._keeping is None):
-                await self._wait_for_news()
+            with trio.move_on_after(silent) as scope:
+                self._keep()
+                while self._sending or not (self._gone or self._keeping is None):
+                    if self._received:
+                        scope.deadline = latest
+                    await self._wait_for_news()
         finally:
             if self._keeping is not None:
                 self._keeping.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable
+from typing import Final
 
 import trio
 
@@ -12,6 +13,10 @@ from .._connection.ending import CLOSE_TIMEOUT
 from .._exceptions import EndReason
 from .._server.service import Entry, Service
 from .._transports.asgi import ACCEPT, ASGITransport, StartSoon
+
+#: Seconds for which a call over HTTP/2 lasts behind its connection where nothing ever came: time
+#: for a close over a bad network.
+_SILENT_TIMEOUT: Final = 60.0
 
 
 class Running:
@@ -44,11 +49,15 @@ class Running:
 
         Where a peer sends on a stream of HTTP/2 whose call has returned, Hypercorn 0.18 fails, with
         all streams of that connection. So such a call lasts until the server knows that the stream
-        has ended: no longer than the HTTP/2 connection.
+        has ended: no longer than the HTTP/2 connection. But Hypercorn does not tell the end of a
+        stream on which DATA came before the handshake was accepted, nor anything else of it. There
+        a call, and with it Hypercorn's task for the TCP connection, would last for ever.
         """
         try:
-            with trio.move_on_after(math.inf if transport.shares else CLOSE_TIMEOUT):
-                await transport.leave()
+            if transport.shares:
+                await transport.leave(math.inf, silent=_SILENT_TIMEOUT)
+            else:
+                await transport.leave(CLOSE_TIMEOUT, silent=CLOSE_TIMEOUT)
         finally:
             self._calls -= 1
             if not self._calls:
