@@ -336,6 +336,31 @@ class TestRefusals:
             start, body = await answer(app, websocket_scope("/ws/x"), "websocket.connect")
         assert (start["status"], body["body"]) == (401, b"/ws/x\n")
 
+    @pytest.mark.parametrize(("status", "code"), [(401, 3000), (403, 4003)])
+    async def test_by_close(self, status: int, code: int, autojump_clock: MockClock) -> None:
+        async def admit(request: Request) -> Identity:
+            raise Refused(status, "not you")
+
+        app = application(open_hub(), admit=admit, refuse_by="close", subprotocols=["spoken"])
+        played = Played(http_version="2", subprotocols=["spoken"])
+        async with app.lifespan(), playing(app, played):
+            closed = {"type": "websocket.close", "code": code, "reason": "not you"}
+            assert await played.next() == closed
+            with trio.fail_after(1):
+                for _ in range(100):
+                    await played.says("late")  # is received and dropped
+            assert not played.returned.is_set()
+            await played.leaves(code)
+            await played.returned.wait()
+            assert app.statistics().refused == {status: 1}
+            assert app.statistics().accepted == 0
+
+    async def test_by_close_are_those_of_401_and_403(self, autojump_clock: MockClock) -> None:
+        app = application(open_hub(), refuse_by="close")
+        async with app.lifespan():
+            start, _ = await answer(app, websocket_scope("/nowhere"), "websocket.connect")
+            assert start["status"] == 404
+
     async def test_without_a_lifespan_are_500(
         self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -563,6 +588,7 @@ class TestAsyncio:
         (TypeError, {"served": "memory://", "permissions": 1}),
         (ValueError, {"served": echo, "handler_errors": "other"}),
         (ValueError, {"served": echo, "path_prefix": "ws"}),
+        (ValueError, {"served": echo, "refuse_by": "silence"}),
         (TypeError, {"served": echo, "heartbeat": 4}),
         (TypeError, {"served": echo, "limits": 4}),
         (ValueError, {"served": echo, "grace": -1}),

@@ -62,8 +62,8 @@ def refusal_response(refused: Refused) -> bytes:
     return Response(refused.status, phrase(refused.status), headers, body).serialize()
 
 
-def closing_response(refused: Refused) -> bytes:
-    """Make the close frame that goes behind the response to a handshake.
+def closing(refused: Refused) -> tuple[int, str]:
+    """The close code and reason by which a refused WebSocket is closed once it is open.
 
     A page sees no HTTP status of a WebSocket, but a close code: 3000 for 401, 4003 for 403.
 
@@ -71,4 +71,9 @@ def closing_response(refused: Refused) -> bytes:
         refused: with one of these statuses; its text is the reason, as far as there is room.
     """
     reason = refused.text.encode()[: MOST_CONTROL - 2].decode(errors="ignore")
-    return make_close(_CODES[refused.status], reason).frame
+    return _CODES[refused.status], reason
+
+
+def closing_response(refused: Refused) -> bytes:
+    """Make the close frame that goes behind the response to a handshake, as by `closing`."""
+    return make_close(*closing(refused)).frame

@@ -10,9 +10,10 @@ import trio
 
 from .._channels.hub import Hub
 from .._connection.ending import CLOSE_TIMEOUT
-from .._exceptions import EndReason
+from .._exceptions import EndReason, Refused
+from .._protocol.refusal import closing
 from .._server.service import Entry, Service
-from .._transports.asgi import ACCEPT, ASGITransport, StartSoon
+from .._transports.asgi import ACCEPT, ASGITransport, Send, StartSoon
 
 #: Seconds for which a call over HTTP/2 lasts behind its connection where nothing ever came: time
 #: for a close over a bad network.
@@ -43,6 +44,25 @@ class Running:
         """
         self._calls += 1
         return self.service.run(entry, transport, ACCEPT)
+
+    async def refuse_by_close(
+        self, transport: ASGITransport, send: Send, refusal: Refused, subprotocol: str | None
+    ) -> None:
+        """Open the WebSocket of a peer that was refused, and close it; then as `leave`.
+
+        Args:
+            transport: to the peer; nothing was sent.
+            send: the server's.
+            refusal: with 401 or 403.
+            subprotocol: what the handshake agrees on.
+        """
+        self._calls += 1
+        try:
+            frame = transport.close_frame(*closing(refusal))  # what comes is dropped from now on
+            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            await send({"type": "websocket.close", "code": frame.code, "reason": frame.reason})
+        finally:
+            await self.leave(transport)
 
     async def leave(self, transport: ASGITransport) -> None:
         """Let what is left of a connection go out: the call may return then.

@@ -80,6 +80,7 @@ class Application:
         heartbeat: Heartbeat,
         admit: Admit | None,
         permissions: Permissions | None,
+        refuse_by: Literal["status", "close"],
         allowed_origins: Sequence[str],
         path_prefix: str,
         subprotocols: Sequence[str],
@@ -92,6 +93,8 @@ class Application:
         check_kind("heartbeat", heartbeat, Heartbeat, "a Heartbeat")
         check_kind("limits", limits, Limits, "a Limits")
         check_seconds("grace", grace, zero=True)
+        if refuse_by not in ("status", "close"):
+            raise ValueError(f"refuse_by is {refuse_by!r}; it must be 'status' or 'close'")
         HandlerErrors(handler_errors)
         self._handler = handler
         self._handler_errors = handler_errors
@@ -99,6 +102,7 @@ class Application:
         self._heartbeat = heartbeat
         self._admit = admit
         self._permissions = permissions
+        self._refuse_by = refuse_by
         self._origins = Origins(allowed_origins)
         self._path_prefix = path_prefix
         self._subprotocols = check_subprotocols(subprotocols)
@@ -310,16 +314,6 @@ class Application:
             return None
         asking = client(scope)
         agreed = subprotocol(scope, self._subprotocols)
-        try:
-            self._check_served_here(running, consumer)
-            asked = request(scope, asking)
-            entry = await running.service.admit(asked, asking, agreed, consumer)
-        except Refused as refusal:
-            # An application may raise one object again and again.
-            refusal.__traceback__ = refusal.__context__ = None
-            running.service.refusals.note(asking.peer, refusal)
-            await self._refuse(scope, send, refusal, consumer)
-            return None
         transport = ASGITransport(
             receive,
             send,
@@ -331,6 +325,21 @@ class Application:
             answered=self._heartbeat.message is not None,
             shares=scope.get("http_version", "1.1") >= "2",
         )
+        try:
+            self._check_served_here(running, consumer)
+            asked = request(scope, asking)
+            entry = await running.service.admit(asked, asking, agreed, consumer)
+        except Refused as refusal:
+            # An application may raise one object again and again.
+            refusal.__traceback__ = refusal.__context__ = None
+            running.service.refusals.note(asking.peer, refusal)
+            if self._refuse_by == "close" and refusal.status in (401, 403):
+                await running.refuse_by_close(transport, send, refusal, agreed)
+                if consumer is not None:
+                    raise
+            else:
+                await self._refuse(scope, send, refusal, consumer)
+            return None
         return running, entry, transport
 
     def _check_served_here(self, running: Running, consumer: object) -> None:
@@ -394,6 +403,7 @@ def application(
     heartbeat: Heartbeat = Heartbeat(message="--heartbeat--"),  # noqa: B008 - immutable
     admit: Admit | None = None,
     permissions: Permissions | None = None,
+    refuse_by: Literal["status", "close"] = "status",
     allowed_origins: Sequence[str] = (),
     path_prefix: str = "/ws/",
     subprotocols: Sequence[str] = (),
@@ -419,6 +429,7 @@ def application(
             send it back. None there: a silent peer is never noticed, which is logged once.
         admit: see `trio_beat.serve`; `Request.scope` is the ASGI scope.
         permissions: see `trio_beat.serve`.
+        refuse_by: see `trio_beat.serve`.
         allowed_origins: see `trio_beat.serve`.
         path_prefix: what the path of a hub's WebSocket begins with, below the place where the
             application is mounted.
@@ -447,6 +458,7 @@ def application(
         heartbeat=heartbeat,
         admit=admit,
         permissions=permissions,
+        refuse_by=refuse_by,
         allowed_origins=allowed_origins,
         path_prefix=path_prefix,
         subprotocols=subprotocols,
