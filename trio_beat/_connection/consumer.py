@@ -19,6 +19,9 @@ class Consumer(ABC):
     #: What the application raised, and the connection's nursery with it; None: nothing.
     failure: BaseException | None = None
 
+    def forget_failure(self) -> None:  # noqa: B027 - most have none
+        """Let go of `failure`, whose traceback refers back to this; it has been dealt with."""
+
     @property
     def user(self) -> str | None:
         """The peer's user; None: not known."""

@@ -95,6 +95,9 @@ class InboxConsumer(Consumer):
         self.request = request
         self.identity = identity
 
+    def forget_failure(self) -> None:
+        self.failure = None
+
     @property
     def user(self) -> str | None:
         return None if self.identity is None else self.identity.user

@@ -208,7 +208,7 @@ class Service:
         """
         life = Life(transport, self.shared, entry.consumer, path=entry.target, response=response)
         life.expire_at(None if entry.identity is None else entry.identity.expires_at)
-        place = entry.place
+        consumer, place = entry.consumer, entry.place
         del entry, transport
         # Not by `run_connection`, of which each quiet connection would keep a frame.
         self.connections.add(life)
@@ -216,10 +216,15 @@ class Service:
             await life.run()
         except BaseException as exc:
             rest = self.contain(exc, life)
-            if rest is exc:
-                raise
-            if rest is not None:
-                raise rest from rest.__cause__
+            try:
+                if rest is exc:
+                    raise
+                if rest is not None:
+                    raise rest from rest.__cause__
+            finally:
+                # Their tracebacks refer to this frame, and by it to the consumer.
+                del rest
+                consumer.forget_failure()
         finally:
             self.connections.discard(life)
             self.places.leave(place)

@@ -34,6 +34,9 @@ class LentConsumer(Consumer):
     def failure(self) -> BaseException | None:  # type: ignore[override]
         return self._consumer.failure
 
+    def forget_failure(self) -> None:
+        self._consumer.forget_failure()
+
     @property
     def user(self) -> str | None:
         return self._consumer.user
