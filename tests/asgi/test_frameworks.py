@@ -50,7 +50,8 @@ def _litestar(app: Application) -> Any:
         await app(scope, receive, send)
 
     handler = asgi("/live", is_mount=True, copy_scope=True)(mounted)
-    return Litestar(route_handlers=[handler], lifespan=[app.lifespan])
+    # Its own configuration of logging would be that of all tests that follow.
+    return Litestar(route_handlers=[handler], lifespan=[app.lifespan], logging_config=None)
 
 
 @pytest.mark.parametrize(
