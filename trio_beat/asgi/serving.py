@@ -56,8 +56,8 @@ HubSource: TypeAlias = (
 #: Trio's loop: of 64 at once the collector costs half of what their beats cost.
 _TURN: Final = 2
 _CLOSED: Final = (
-    "trio_beat.asgi: the application's lifespan is not open; give its `lifespan` to the "
-    "application that it is mounted in"
+    "trio_beat.asgi: the application's lifespan is not open: it has ended, or the application that "
+    "this one is mounted in was not given its `lifespan`"
 )
 _UNANSWERED: Final = (
     "heartbeat.message is None: over ASGI no PONG is seen, and a silent peer cannot be noticed"
