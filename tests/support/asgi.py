@@ -22,6 +22,9 @@ from trio_beat.asgi import Application
 HANGS: Final = 60.0
 #: Events that Hypercorn's queue holds.
 QUEUE: Final = 10
+#: The text heartbeat, and the seconds between two.
+BEAT: Final = "--heartbeat--"
+INTERVAL: Final = 4.0
 
 
 def websocket_scope(target: str = "/ws/news?subscribe-broadcast", **changes: Any) -> dict[str, Any]:
@@ -149,6 +152,11 @@ async def hypercorn(app: Any, **config: Any) -> AsyncIterator[int]:
 def masked(opcode: Opcode, payload: bytes) -> bytes:
     """A client's frame."""
     return Frame(opcode, payload).serialize(mask=True)
+
+
+def ends(app: Application) -> dict[str, int]:
+    """How connections ended so far."""
+    return {str(by): count for by, count in app.statistics().ended.items() if count}
 
 
 class H2Client:
