@@ -14,15 +14,11 @@ from trio.testing import MockClock
 from websockets.frames import Opcode
 
 from tests.support.documents import document
-from tests.support.living import (
-    SOON,
-    Kept,
-    gone,
-    hub_served,
-)
+from tests.support.living import SOON, Kept, echo, gone, hub_served, read
 from tests.support.peer import Peer
 from tests.support.ways import BEATS, WAYS, Way
 from trio_beat import (
+    Compression,
     Connection,
     EndReason,
     Limits,
@@ -135,6 +131,19 @@ async def wrong_frame_is_told(way: Way) -> bool:
     return [None if close is None else close.code for close in codes] == [1007, 1002]
 
 
+async def messages_are_compressed(way: Way) -> bool:
+    try:
+        async with way.serving(echo, compression=Compression()) as place:
+            peer = await place.dial(headers="Sec-WebSocket-Extensions: permessage-deflate\r\n")
+            await peer.send_text("x" * 10_000)
+            assert await read(peer) == "x" * 10_000
+            compressed = peer.received < 1000
+            await peer.aclose()
+    except TypeError:  # it has no such option
+        return False
+    return compressed
+
+
 async def shutdown_is_told(way: Way) -> bool:
     async with way.serving(Kept(), grace=8) as place:
         peers = [await place.dial() for _ in range(3)]
@@ -172,6 +181,7 @@ CAN: Final[dict[str, Callable[[Way], Awaitable[bool]]]] = {
     "a slow handler slows its peer down": handler_slows_its_peer,
     "a slow peer meets the slow policy": slow_policy_is_met,
     "who breaks RFC 6455 is told so": wrong_frame_is_told,
+    "messages may be compressed": messages_are_compressed,
     "all are told of a shutdown": shutdown_is_told,
     "closing at shutdown is spread out": shutdown_is_spread,
 }
