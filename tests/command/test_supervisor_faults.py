@@ -318,6 +318,7 @@ def test_what_cannot_be_is_told(options: list[str], words: str) -> None:
 #: A supervisor of what its first argument says a worker does.
 _PROGRAM = """
 import errno, os, signal, socket, sys
+from trio_beat._command.notify import find_manager
 from trio_beat._command.streams import standard_error
 from trio_beat._command.supervisor import supervise
 
@@ -327,7 +328,9 @@ def no_fork():
 if sys.argv[1] == "no fork":
     os.fork = no_fork
 listeners = [[socket.create_server(("127.0.0.1", 0))] for _ in range(3)]
-result = supervise(listeners, grace=1, announce=lambda: print("ready"), renew=lambda: False)
+announce = lambda: print("ready")
+manager = find_manager()
+result = supervise(listeners, grace=1, announce=announce, renew=lambda: False, manager=manager)
 if isinstance(result, int):
     signal.raise_signal(signal.SIGTERM)  # one more changes nothing
     standard_error().finish()
