@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import subprocess
@@ -35,9 +36,13 @@ def _module(text: str) -> types.ModuleType:
 
 @pytest.fixture(autouse=True)
 def no_module() -> Iterator[None]:
-    """No example outlives its test."""
+    """No example outlives its test, nor does what it makes of logging (as Litestar does)."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers.copy()
     yield
     sys.modules.pop("my_app", None)
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 async def _publish(port: int) -> None:
