@@ -18,8 +18,8 @@ from quart_trio import QuartTrio
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from tests.support.asgi import hypercorn
-from trio_beat import Connection, connect
+from tests.support.asgi import answering, hypercorn
+from trio_beat import Connection
 from trio_beat.asgi import Application, application
 
 pytestmark = pytest.mark.real
@@ -76,5 +76,5 @@ async def test_targets_are_the_same(
 
     async with hypercorn(mount(application(handler)), root_path=root_path) as port:
         url = f"ws://127.0.0.1:{port}{place}/ws/caf%C3%A9?x=%41"
-        async with connect(url) as connection:
+        async with answering(url) as connection:
             assert await connection.receive() == "/ws/caf%C3%A9?x=%41"

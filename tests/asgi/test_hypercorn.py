@@ -10,8 +10,8 @@ import pytest
 import trio
 from websockets.frames import Close, Opcode
 
-from tests.support.asgi import HANGS, h2_client, hypercorn
-from trio_beat import Connection, EndReason, Heartbeat, Limits, connect, open_hub
+from tests.support.asgi import HANGS, answering, h2_client, hypercorn
+from trio_beat import Connection, EndReason, Heartbeat, Limits, open_hub
 from trio_beat.asgi import Application, application
 
 pytestmark = pytest.mark.real
@@ -44,8 +44,7 @@ class TestHTTP1:
         app = application(open_hub(), heartbeat=Heartbeat(0.05, 100, BEAT))
         async with hypercorn(app) as port:
             url = f"ws://127.0.0.1:{port}{TARGET}"
-            heartbeat = Heartbeat(3600, message=BEAT)
-            async with connect(url, heartbeat=heartbeat) as connection:
+            async with answering(url) as connection:
                 for message in ("text", b"bytes", "x" * 100_000):
                     await connection.send(message)
                     assert await connection.receive() == message
@@ -56,7 +55,7 @@ class TestHTTP1:
     async def test_the_close_is_told(self) -> None:
         app = application(behave, heartbeat=RARELY)
         async with hypercorn(app) as port:
-            async with connect(f"ws://127.0.0.1:{port}/close") as connection:
+            async with answering(f"ws://127.0.0.1:{port}/close") as connection:
                 assert [message async for message in connection] == []
                 assert connection.closed is not None
                 assert connection.closed[1:] == (4000, "enough")
@@ -82,7 +81,7 @@ class TestHTTP1:
 
             async def client(port: int) -> None:
                 url = f"ws://127.0.0.1:{port}{TARGET}"
-                async with connect(url) as connection:
+                async with answering(url) as connection:
                     opened.set()
                     assert [message async for message in connection] == []
                     closed.append(connection.closed)

@@ -16,10 +16,10 @@ import httpx
 import pytest
 import trio
 
-from tests.support.asgi import h2_client, hypercorn
+from tests.support.asgi import answering, h2_client, hypercorn
 from tests.support.command import clean_environment
 from tests.support.documents import document, examples
-from trio_beat import Connection, HandshakeRefused, connect
+from trio_beat import Connection, HandshakeRefused
 
 pytestmark = pytest.mark.real
 
@@ -55,7 +55,7 @@ async def _publish(port: int) -> None:
 async def test_a_mounted_application_gets_what_is_published(example: str) -> None:
     target = "/ws/news?subscribe-broadcast"
     async with hypercorn(_module(example).app) as port:
-        async with connect(f"ws://127.0.0.1:{port}{target}") as connection:
+        async with answering(f"ws://127.0.0.1:{port}{target}") as connection:
             await _publish(port)
             assert await connection.receive() == "hello"
         async with h2_client(port) as client:
@@ -72,7 +72,7 @@ async def test_fastapi_mounts_it() -> None:
     app.mount("/ws", module.live)
     async with hypercorn(app) as port:
         url = f"ws://127.0.0.1:{port}/ws/news?subscribe-broadcast"
-        async with connect(url) as connection:
+        async with answering(url) as connection:
             await module.live.hub.publish("broadcast:news", "hello")
             assert await connection.receive() == "hello"
 
@@ -84,15 +84,15 @@ async def _hears(connection: Connection, *messages: str) -> None:
 async def test_an_endpoint_has_its_dependencies_and_a_connection() -> None:
     async with hypercorn(_module(ENDPOINT).app) as port:
         url = f"ws://127.0.0.1:{port}/feed"
-        async with connect(f"{url}?token=token-of-alice") as connection:
+        async with answering(f"{url}?token=token-of-alice") as connection:
             await connection.send("hi")
             await _hears(connection, "hello, alice", "hi")
         with pytest.raises(HandshakeRefused, match="403"):
-            async with connect(f"{url}?token=another"):
+            async with answering(f"{url}?token=another"):
                 raise AssertionError
         origin = {"Origin": "https://evil.example"}
         with pytest.raises(HandshakeRefused, match="Origin"):
-            async with connect(f"{url}?token=token-of-alice", headers=origin):
+            async with answering(f"{url}?token=token-of-alice", headers=origin):
                 raise AssertionError
         async with h2_client(port) as client:
             stream = await client.connect("/feed?token=token-of-alice")
@@ -117,7 +117,7 @@ async def test_the_command_serves_one_alone(tmp_path: Path) -> None:
             target = f"{url}?subscribe-broadcast&publish-broadcast&echo"
             with trio.fail_after(60):
                 # What the listener has taken waits for the server.
-                async with connect(target, connect_timeout=60) as connection:
+                async with answering(target, connect_timeout=60) as connection:
                     await connection.send("hello")
                     await _hears(connection, "hello")
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from websockets.frames import Frame, Opcode
 
+from trio_beat import Connection, Heartbeat, connect
 from trio_beat.asgi import Application
 
 #: Seconds after which a real test hangs.
@@ -147,6 +148,11 @@ async def hypercorn(app: Any, **config: Any) -> AsyncIterator[int]:
                 yield int(url.rpartition(":")[2])
             finally:
                 stop.set()
+
+
+def answering(url: str, **options: Any) -> AbstractAsyncContextManager[Connection]:
+    """Connect as a client of an application does: it sends text heartbeats back and hides them."""
+    return connect(url, heartbeat=Heartbeat(INTERVAL, message=BEAT), **options)
 
 
 def masked(opcode: Opcode, payload: bytes) -> bytes:
