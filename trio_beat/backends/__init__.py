@@ -22,6 +22,8 @@ from .._exceptions import BackendError, UnknownBackend
 from .._protocol.messages import Message
 from .._text import public_backend, split_url
 
+__all__ = ["Backend", "Receiver", "Told", "backend_from_url"]
+
 GROUP: Final = "trio_beat.backends"
 
 #: The extra of this distribution that installs a package, by the module that is imported.
