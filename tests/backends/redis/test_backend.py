@@ -189,10 +189,9 @@ async def test_leaving_closes_everything() -> None:
 async def test_thousands_of_channels_are_subscribed_at_once() -> None:
     async with open_broker() as broker, running(broker) as (backend, _):
         names = [f"channel{number}" for number in range(20_000)]
-        begin = trio.current_time()
-        assert await backend.subscribe(names) == {}
-        assert set((await last(backend, *names)).values()) == {None}
-        assert trio.current_time() - begin < 5
+        with trio.fail_after(60):
+            assert await backend.subscribe(names) == {}
+            assert set((await last(backend, *names)).values()) == {None}
         await backend.unsubscribe(names)
         assert await broker.ask("PUBSUB", "NUMSUB", names[0]) == [names[0].encode(), 0]
 

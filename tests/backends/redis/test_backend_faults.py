@@ -25,7 +25,7 @@ async def test_a_killed_broker_is_away_until_it_answers(caplog: pytest.LogCaptur
         broker.kill()
         await told.until(lambda: told.names() == ["lost", "away"])
         assert told.events[0] == ("lost", ["a", "b"])
-        with trio.fail_after(1):
+        with trio.fail_after(4):  # less than the timeout of a call
             for call in (
                 lambda: backend.publish("a", Message("x"), expire=0),
                 lambda: backend.subscribe(["c"]),
@@ -36,7 +36,7 @@ async def test_a_killed_broker_is_away_until_it_answers(caplog: pytest.LogCaptur
             await backend.unsubscribe(["a"])
         await trio.sleep(0.5)
         await broker.start()
-        await told.until(lambda: told.names() == ["lost", "away", "back"], 3)
+        await told.until(lambda: told.names() == ["lost", "away", "back"])
         assert await backend.subscribe(["a"]) == {}
         await backend.publish("a", Message("x"), expire=0, sender=1)
         assert told.delivered == [("x", 1)]
@@ -53,12 +53,12 @@ async def test_a_stopped_broker_is_away_until_it_answers() -> None:
         begin = trio.current_time()
         with pytest.raises(BackendError, match="has not answered for 1 s"):
             await backend.publish("a", Message("x"), expire=0)
-        assert trio.current_time() - begin < 1.5
+        assert trio.current_time() - begin < 4  # and not the default's 5 s
         assert told.names() == ["lost", "away"]
         await trio.sleep(2)  # its kernel accepts connections
         assert told.names() == ["lost", "away"]
         broker.go_on()
-        await told.until(lambda: told.names()[-1] == "back", 2)
+        await told.until(lambda: told.names()[-1] == "back")
         await backend.subscribe(["a"])
         await backend.publish("a", Message("y"), expire=0, sender=1)
         assert told.delivered[-1] == ("y", 1)
@@ -188,7 +188,7 @@ async def test_one_that_becomes_a_replica_is_left_though_nothing_is_kept() -> No
     ):
         await backend.subscribe(["news"])
         await broker.ask("REPLICAOF", "127.0.0.1", primary.port)
-        await told.until(lambda: told.names() == ["lost", "away"], 5)
+        await told.until(lambda: told.names() == ["lost", "away"])
         with pytest.raises(BackendError, match=r"replica|away|closed"):
             await backend.publish("news", Message("x"), expire=0)
 
@@ -200,7 +200,7 @@ async def test_unreachable_at_the_start_is_an_outage() -> None:
             with pytest.raises(BackendError, match="Connection refused"):
                 await backend.publish("a", Message("x"), expire=0)
             await broker.start()
-            await told.until(lambda: told.names() == ["away", "back"], 3)
+            await told.until(lambda: told.names() == ["away", "back"])
             await backend.publish("a", Message("x"), expire=0)
 
 
@@ -209,10 +209,10 @@ async def test_stopped_at_the_start_is_an_outage() -> None:
         broker.stop()
         begin = trio.current_time()
         async with running(broker, "?timeout=0.5") as (_, told):
-            assert trio.current_time() - begin < 1
+            assert trio.current_time() - begin < 4  # and not the default's 5 s
             assert told.names() == ["away"]
             broker.go_on()
-            await told.until(lambda: told.names() == ["away", "back"], 3)
+            await told.until(lambda: told.names() == ["away", "back"])
 
 
 async def test_a_wrong_configuration_at_the_start_is_an_error() -> None:
@@ -245,7 +245,7 @@ async def test_a_wrong_password_later_is_an_outage(caplog: pytest.LogCaptureFixt
             await told.until(lambda: told.names() == ["away"])
             await trio.sleep(0.3)
             current = "two-s3cret"
-            await told.until(lambda: told.names() == ["away", "back"], 3)
+            await told.until(lambda: told.names() == ["away", "back"])
             assert len(asked) > 2
     assert "the user name or the password" in " ".join(lines(caplog))
     assert "s3cret" not in caplog.text
@@ -259,7 +259,7 @@ async def test_the_password_may_stand_in_a_file_that_changes(tmp_path: Path) -> 
             await broker.ask("CONFIG", "SET", "requirepass", "two")
             path.write_text("two\n")
             await broker.kill_clients()
-            await told.until(lambda: told.names() == ["away", "back"], 3)
+            await told.until(lambda: told.names() == ["away", "back"])
 
 
 class Vault(Exception):  # noqa: N818 - what a secret store raises
