@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.asgi import websocket_scope
 from trio_beat import Refused
+from trio_beat.asgi import scopes
 from trio_beat.asgi.scopes import client, request, subprotocol, target
 
 SENT = "/ws/caf%C3%A9%2Fb"
@@ -51,6 +55,40 @@ class TestTarget:
 
     def test_is_encoded_where_the_server_tells_no_raw_path(self) -> None:
         assert target(_scope(PATH, None, query=b"")) == "/ws/caf%C3%A9/b"
+
+    @pytest.mark.parametrize(
+        ("path", "raw", "root"),
+        [
+            pytest.param("/A" * 4000 + "/", "/live" + "/%41" * 4000, "", id="Litestar"),
+            pytest.param("/ws/" + "/A" * 4000, "/ws%2F" + "/%41" * 4000, "/ws", id="mounted"),
+        ],
+    )
+    def test_is_found_in_one_pass(
+        self, path: str, raw: str, root: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A request with many slashes and escapes keeps the loop no longer than others."""
+        decoded = 0
+
+        def unquote(text: str) -> str:
+            nonlocal decoded
+            decoded += len(text)
+            return urllib.parse.unquote(text)
+
+        monkeypatch.setattr(scopes, "unquote", unquote)
+        assert urllib.parse.unquote(target(_scope(path, raw, root, b""))).startswith("/")
+        assert decoded <= 4 * len(raw)
+
+    @given(
+        st.lists(st.sampled_from(["/", "a", "%2F", "%41", "%C3", "%A9", "%", "é", "%zz"])),
+        st.integers(0, 9),
+        st.sampled_from(["", "/"]),
+    )
+    def test_means_the_path(self, parts: list[str], at: int, slash: str) -> None:
+        raw = "".join(["/", *parts]).encode("latin-1")
+        whole = urllib.parse.unquote(raw.decode("latin-1"))
+        path = "/" + whole[at:].removeprefix("/") + slash
+        scope = websocket_scope(path=path, raw_path=raw, query_string=b"")
+        assert urllib.parse.unquote(target(scope)) in (path, path.removesuffix("/"))
 
     def test_does_not_cut_within_a_name(self) -> None:
         assert target(_scope("/lively/ws", "/lively/ws", "/live", b"")) == "/lively/ws"

@@ -51,15 +51,29 @@ def _places(root: str) -> Iterator[str]:
 
 def _as_sent(path: str, raw: bytes | None) -> str:
     """A path as it was sent: the end of the whole one, where the server tells that."""
-    whole = "" if raw is None else raw.decode("latin-1").partition("?")[0]
-    ends = [whole[at:] for at, letter in enumerate(whole) if letter == "/"]
-    for end in ends:
-        if unquote(end) == path:
-            return end
-    for end in ends:
-        if f"{unquote(end)}/" == path:
-            return end
+    if raw is not None:
+        whole = raw.decode("latin-1").partition("?")[0]
+        for wanted in (path, path.removesuffix("/")):
+            if (end := _end(whole, wanted)) is not None:
+                return end
     return quote(path, safe=_PATH)
+
+
+def _end(whole: str, wanted: str) -> str | None:
+    """The end of a path as it was sent, from a slash on, that means what is wanted.
+
+    In one pass, since strangers choose both: to decode each end that there is would take the square
+    of their length. No character goes over a slash, so that its parts can be decoded one by one.
+    """
+    if not unquote(whole).endswith(wanted):
+        return None
+    left, at = len(wanted), len(whole)
+    for part in reversed(whole.split("/")[1:]):
+        at -= len(part) + 1
+        left -= len(unquote(part)) + 1
+        if left <= 0:
+            break
+    return whole[at:] if left == 0 and wanted else None
 
 
 def client(scope: Scope) -> Client:
