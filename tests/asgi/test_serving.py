@@ -21,6 +21,23 @@ from trio_beat import (
 from trio_beat.asgi import application
 
 
+async def _slowly(connection: Connection) -> None:
+    async for _ in connection:
+        await trio.sleep(0.9)
+
+
+async def _say_all(played: Played, count: int) -> None:
+    for number in range(count):
+        await played.says(str(number))
+
+
+async def _closed(played: Played) -> dict[str, Any]:
+    """The close that a connection is told, behind heartbeats."""
+    while (event := await played.next())["type"] != "websocket.close":
+        assert event["text"] == BEAT
+    return event
+
+
 class TestConnections:
     async def test_a_handler_has_messages_and_request(self, autojump_clock: MockClock) -> None:
         seen: list[object] = []
@@ -190,17 +207,65 @@ class TestBeats:
 
 
 class TestReading:
-    """The server's queue never fills up."""
+    """The server's queue is not full for long."""
 
-    async def test_a_full_inbox_ends_its_connection(self, autojump_clock: MockClock) -> None:
-        app = application(idle, limits=Limits(inbound=2))
-        async with app.lifespan(), playing(app) as played:
-            with trio.fail_after(1):
+    @pytest.mark.parametrize(("version", "seconds"), [("1.1", 4), ("2", 1)])
+    async def test_a_full_inbox_ends_its_connection(
+        self, version: str, seconds: float, autojump_clock: MockClock
+    ) -> None:
+        # What is not received for so long is no silence.
+        app = application(idle, heartbeat=Heartbeat(0.1, 3, BEAT), limits=Limits(inbound=2))
+        async with app.lifespan(), playing(app, Played(http_version=version)) as played:
+            with trio.fail_after(seconds + 0.01):
                 for _ in range(100):
                     await played.says("more")
-                closed = await played.next()
+            closed = await _closed(played)
             assert closed["code"] == 1013
             assert closed["reason"] == "too many messages wait"
+            await played.leaves()
+            await played.returned.wait()
+            assert ends(app) == {"inbox-full": 1}
+
+    @pytest.mark.parametrize("served", ["handler", "hub"])
+    @pytest.mark.parametrize("version", ["1.1", "2"])
+    async def test_a_burst_does_not_end_the_connection_of_a_prompt_application(
+        self, version: str, served: str, autojump_clock: MockClock
+    ) -> None:
+        handler_or_hub = echo if served == "handler" else open_hub()
+        app = application(handler_or_hub, limits=Limits(inbound=2))
+        target = "/ws/news?subscribe-broadcast&publish-broadcast&echo"
+        async with (
+            app.lifespan(),
+            playing(app, Played(target, http_version=version)) as played,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(_say_all, played, 200)
+            got = [(await played.next())["text"] for _ in range(200)]
+            assert got == [str(number) for number in range(200)]
+            assert not ends(app)
+
+    async def test_over_http1_a_handler_that_goes_on_holds_its_peer_back(
+        self, autojump_clock: MockClock
+    ) -> None:
+        app = application(_slowly, heartbeat=Heartbeat(0.5, 3, BEAT), limits=Limits(inbound=2))
+        async with app.lifespan(), playing(app) as played:
+            await _say_all(played, 50)
+            assert not ends(app)
+            await played.leaves()
+            await played.returned.wait()
+            assert ends(app) == {"peer": 1}
+
+    async def test_over_http2_neighbours_wait_for_no_slow_handler(
+        self, autojump_clock: MockClock
+    ) -> None:
+        app = application(_slowly, limits=Limits(inbound=2))
+        async with app.lifespan(), playing(app, Played(http_version="2")) as played:
+            await played.says("one")
+            await trio.sleep(10)  # it has taken all, and gets its second again
+            begun = trio.current_time()
+            await _say_all(played, 50)
+            assert trio.current_time() - begun <= 1
+            assert (await _closed(played))["code"] == 1013
             await played.leaves()
             await played.returned.wait()
             assert ends(app) == {"inbox-full": 1}

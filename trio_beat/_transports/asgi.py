@@ -6,9 +6,12 @@ functions wait where they like: Hypercorn's `send` waits for the socket in a shi
 1. What is sent is sent in tasks of the application's, not of the connection's: one at a time, and
    only while something is to be sent. A connection ends without waiting for them, and an event
    whose sending has begun is never cut off.
-2. Somebody always receives. Hypercorn's queue holds ten messages, and one that is full stops the
-   reading of a whole HTTP/2 connection, with all of its streams. The reader receives in its own
-   task; while it is away, another task does. Too many messages that wait end the connection.
+2. Somebody receives. Hypercorn's queue holds ten messages, and one that is full stops the reading
+   of a whole HTTP/2 connection, with all of its streams. The reader receives in its own task; while
+   it is away, another task does. Too many messages that wait end the connection, but not at once:
+   an application that takes them gets time for it, so that many in one packet end no connection
+   whose application is prompt. Neighbours wait as long; so over HTTP/2 that time is short, and is
+   given again only when all was taken.
 3. Only a message proves life, and so the text heartbeat does. Where there is none, no silence
    counts.
 4. A stream is ended by ``websocket.close``, also that of a dead peer: where an application just
@@ -47,6 +50,10 @@ ACCEPT: Final = b"accept"
 #: What a peer is told that is taken for dead, should it live: it goes away, as TCP would.
 _ABORTED: Final[ASGIEvent] = {"type": "websocket.close", "code": 1001, "reason": ""}
 _NO_STATUS: Final = 1005
+#: Seconds for which nothing is received while too many messages wait: in which none of them is
+#: taken, over HTTP/1.1; over HTTP/2, altogether until none waits.
+_HOLD: Final = 4.0
+_SHARED_HOLD: Final = 1.0
 
 
 class StartSoon(Protocol):
@@ -90,6 +97,7 @@ class ASGITransport(Transport):
         "_events",
         "_failed",
         "_gone",
+        "_held",
         "_inbound",
         "_keeping",
         "_last",
@@ -146,6 +154,8 @@ class ASGITransport(Transport):
         self._reading = False
         #: Of the task that receives while the reader is away; None: there is none.
         self._keeping: trio.CancelScope | None = None
+        #: Seconds for which nothing was received, see `_hold`.
+        self._held = 0.0
         #: Nothing comes any more; what comes is dropped; nothing is sent behind a close.
         self._gone = self._deaf = self._closing = False
         #: Bytes of what is being sent, and sent so far. Invariant: a task sends while not 0.
@@ -174,8 +184,10 @@ class ASGITransport(Transport):
                 elif self._failed is not None:
                     raise self._failed()
                 elif self._keeping is not None:
+                    self._held = 0.0
                     await self._wait_for_news()
                 else:  # not in a coroutine of its own, which each quiet connection would keep
+                    self._held = 0.0
                     try:
                         self._note(await self._receive())
                     except Exception as exc:  # of the server, or of a middleware
@@ -187,7 +199,10 @@ class ASGITransport(Transport):
 
     def _keep(self) -> None:
         """Let another task receive while the reader is away."""
-        if self._keeping is not None or self._gone:
+        if self._keeping is not None:
+            self._tell()  # there may be room again
+            return
+        if self._gone:
             return
         self._keeping = trio.CancelScope()
         try:
@@ -199,13 +214,30 @@ class ASGITransport(Transport):
         try:
             with scope:
                 while not (self._reading or self._gone):
-                    self._note(await self._receive())
+                    if self._full:
+                        await self._hold()
+                    else:
+                        self._note(await self._receive())
         except Exception as exc:
             self._gone = True
             self._fail_by("receive", exc)
         finally:
             self._keeping = None
             self._tell()
+
+    @property
+    def _full(self) -> bool:
+        """Whether nothing is received for now, since as many wait as may."""
+        if self._deaf or len(self._events or ()) < self._inbound:
+            return False
+        return self._held < (_SHARED_HOLD if self.shares else _HOLD)
+
+    async def _hold(self) -> None:
+        """Wait until the reader has taken what waits, or for no longer than that may last."""
+        begun = trio.current_time()
+        with trio.move_on_after((_SHARED_HOLD if self.shares else _HOLD) - self._held):
+            await self._wait_for_news()
+        self._held += trio.current_time() - begun
 
     def _note(self, event: ASGIEvent) -> None:
         self._received += 1
@@ -238,6 +270,8 @@ class ASGITransport(Transport):
         events, self._events = self._events, None
         if events is None:
             return None
+        if not self.shares:
+            self._held = 0.0
         self._read_size = sum(_size(event) for event in events if isinstance(event, str | bytes))
         return events
 
@@ -336,12 +370,13 @@ class ASGITransport(Transport):
         if not self._answered:
             return False
         now = trio.current_time()
-        if self._before is None or self._before[0] != self._received:
+        if self._full or self._before is None or self._before[0] != self._received:
             self._before = (self._received, now)
         return now - self._before[1] > patience
 
     def close_frame(self, code: int, reason: str) -> CloseFrame:
         self._deaf = True
+        self._tell()
         return make_close(code, reason)
 
     async def finish(self, *, answered: bool) -> None:

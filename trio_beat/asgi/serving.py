@@ -434,9 +434,10 @@ def application(
         path_prefix: what the path of a hub's WebSocket begins with, below the place where the
             application is mounted.
         subprotocols: names that the application speaks, the preferred one first.
-        limits: what the application holds at most. Over ASGI no peer can be held back: where
-            `Limits.inbound` messages wait for a handler, and as many behind them, the connection
-            ends with ``inbox-full``. The server has limits of its own for messages and handshakes.
+        limits: what the application holds at most. Over ASGI a peer can be held back for a short
+            while only: where `Limits.inbound` messages wait for a handler, and as many behind them,
+            for longer than that, the connection ends with ``inbox-full``. The server has limits of
+            its own for messages and handshakes.
         grace: seconds in which connections are closed when the lifespan ends.
         observer: see `trio_beat.serve`.
 
