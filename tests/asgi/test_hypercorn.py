@@ -71,6 +71,7 @@ class TestHTTP1:
             answer = await client.get(f"http://127.0.0.1:{port}/nowhere", headers=headers)
             assert answer.status_code == 404
             assert answer.text.startswith("nothing at '/nowhere', expected /ws/<facility>")
+            assert len(answer.headers.get_list("date")) == 1
             answer = await client.get(f"http://127.0.0.1:{port}/nowhere")
             assert answer.status_code == 426
 

@@ -42,6 +42,8 @@ async def refuse(scope: Scope, send: Send, refusal: Refused) -> None:
     kind = _DENIAL if websocket else "http.response"
     headers, body = refusal_fields(refusal)
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers]
+    # The server adds its own, and a response has one (RFC 9110, sections 5.3 and 6.6.1).
+    pairs = [pair for pair in pairs if pair[0] != b"date"]
     if scope.get("http_version", "1.1") >= "2":
         # HTTP/2 has no headers for the connection (RFC 9113, section 8.2.2).
         pairs = [pair for pair in pairs if pair[0] != b"connection"]
