@@ -62,6 +62,30 @@ class TestLifespan:
         assert failed["message"].startswith("UnknownBackend: no backend for ")
         assert "secret" not in failed["message"]
         assert "secret" not in caplog.text
+        (record,) = caplog.records
+        assert record.message == f"the application did not start: {failed['message']}"
+        assert record.exc_info is None
+
+    async def test_tells_a_server_that_raises_no_more(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As Hypercorn does, which shows what its exception is raised behind."""
+
+        def broken() -> Any:
+            raise ZeroDivisionError("secret")
+
+        async def receive() -> Any:
+            return {"type": "lifespan.startup"}
+
+        async def send(event: Any) -> None:
+            raise EOFError(event["type"])
+
+        with pytest.raises(EOFError, match=r"startup\.failed") as caught:
+            await application(hub=broken)({"type": "lifespan"}, receive, send)
+        assert caught.value.__context__ is None
+        (record,) = caplog.records
+        assert record.exc_info is not None
+        assert record.exc_info[0] is ZeroDivisionError
 
     async def test_opens_what_opens_a_hub_again(self, autojump_clock: MockClock) -> None:
         async with open_hub() as hub:
@@ -182,6 +206,16 @@ class TestBlocks:
                     raise AssertionError
         assert played.sent[0]["status"] == 403
 
+    async def test_an_endpoint_that_has_accepted_is_told(self, autojump_clock: MockClock) -> None:
+        app, played = application(), Played()
+        await played.receive()
+        await played.says("hi")
+        async with app.lifespan():
+            with pytest.raises(RuntimeError, match=r"do not call its accept\(\)"):
+                async with app.connection(played.scope, played.receive, played.send):
+                    raise AssertionError
+        assert not played.sent
+
     async def test_a_call_without_handler_and_hub_is_404(self, autojump_clock: MockClock) -> None:
         app = application()
         async with app.lifespan():
@@ -196,9 +230,13 @@ class TestAsyncio:
         ("kind", "event"),
         [("lifespan", "lifespan.startup"), ("websocket", "websocket.connect"), ("http", "")],
     )
-    def test_refuses_in_one_line(self, kind: str, event: str) -> None:
+    def test_refuses_in_one_line(
+        self, kind: str, event: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         scope = {**websocket_scope(), "type": kind}
         sent = asyncio.run(answer(application(echo), scope, event))
+        (record,) = [it for it in caplog.records if it.name.startswith("trio_beat")]
+        assert "hypercorn --worker-class trio" in record.message
         if kind == "lifespan":
             assert [it["type"] for it in sent] == ["lifespan.startup.failed"]
             text = sent[0]["message"]

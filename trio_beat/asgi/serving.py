@@ -29,7 +29,7 @@ from .._checks import check_kind, check_prefix, check_seconds, check_subprotocol
 from .._connection.connection import Connection
 from .._connection.consumer import Consumer
 from .._connection.handler import Handler, HandlerErrors
-from .._exceptions import HubClosed, Refused
+from .._exceptions import BackendError, HubClosed, Refused
 from .._heartbeat import Heartbeat
 from .._log import get_logger
 from .._observer import Observer
@@ -40,7 +40,7 @@ from .._server.limits import Limits, ServerStatistics
 from .._server.origins import Origins
 from .._server.service import Entry, Service
 from .._transports.asgi import ASGITransport, Receive, Send
-from .answers import in_trio, refuse, refuse_asyncio
+from .answers import NOT_TRIO, in_trio, refuse, refuse_asyncio
 from .block import BlockConsumer
 from .running import Running
 from .scopes import Scope, client, request, subprotocol
@@ -58,6 +58,10 @@ _TURN: Final = 2
 _CLOSED: Final = (
     "trio_beat.asgi: the application's lifespan is not open: it has ended, or the application that "
     "this one is mounted in was not given its `lifespan`"
+)
+_ACCEPTED: Final = (
+    "the WebSocket was accepted already; do not call its accept(), since `Application` does that "
+    "once the peer is admitted"
 )
 _UNANSWERED: Final = (
     "heartbeat.message is None: over ASGI no PONG is seen, and a silent peer cannot be noticed"
@@ -154,7 +158,7 @@ class Application:
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
         if not in_trio():
-            raise RuntimeError("trio_beat.asgi runs under Trio, and another event loop runs here")
+            raise RuntimeError(NOT_TRIO)
         if self._running is not None:
             raise RuntimeError("the application's lifespan is open already")
         if self._heartbeat.message is None:
@@ -229,7 +233,7 @@ class Application:
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not in_trio():
-            self._tell_once("a call without Trio")
+            self._tell_once(NOT_TRIO)
             await refuse_asyncio(scope, receive, send)
             return
         match scope["type"]:
@@ -258,7 +262,8 @@ class Application:
             send: the server's function.
 
         Raises:
-            Refused: the peer was refused, and is answered already.
+            Refused: the peer was refused, and is answered already; or it has left.
+            RuntimeError: the endpoint has accepted the WebSocket; that is seen by a message.
         """
         return Plain(self._connection(scope, receive, send))
 
@@ -305,8 +310,8 @@ class Application:
         Args:
             consumer: makes the connection's consumer; then a refusal is raised as well.
         """
-        if (await receive())["type"] != "websocket.connect":
-            return None  # the peer has left already
+        if not await _asks(receive):
+            return None
         running = self._running
         if running is None:
             self._tell_once(_CLOSED)
@@ -360,7 +365,7 @@ class Application:
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         """Open the lifespan for a server that serves this application alone."""
         await receive()
-        started = False
+        started, failed = False, ""
         try:
             async with self.lifespan():
                 started = True
@@ -369,16 +374,32 @@ class Application:
         except Exception as exc:
             if started:
                 raise
-            _log.error("the application did not start", exc_info=exc)
-            message = f"{type(exc).__name__}: {exc}"
-            await send({"type": "lifespan.startup.failed", "message": message})
-            return
-        await send({"type": "lifespan.shutdown.complete"})
+            failed = f"{type(exc).__name__}: {exc}"
+            # What a hub cannot be opened with is no bug, and said in one line.
+            bug = None if isinstance(exc, BackendError) else exc
+            _log.error("the application did not start: %s", failed, exc_info=bug)
+        if failed:
+            # Hypercorn raises here, and shows what it would be raised behind.
+            await send({"type": "lifespan.startup.failed", "message": failed})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
             _log.warning("%s", text)
+
+
+async def _asks(receive: Receive) -> bool:
+    """Whether a peer waits for the handshake's answer; it may have left already.
+
+    Raises:
+        RuntimeError: it was answered.
+    """
+    kind = (await receive())["type"]
+    if kind not in ("websocket.connect", "websocket.disconnect"):
+        raise RuntimeError(f"{kind!r} was received: {_ACCEPTED}")
+    return bool(kind == "websocket.connect")
 
 
 def _check_served(handler: object, hub: object, admit: object, permissions: object) -> None:
