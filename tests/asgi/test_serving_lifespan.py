@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,6 +30,20 @@ from trio_beat import (
     open_hub,
 )
 from trio_beat.asgi import application
+
+
+@asynccontextmanager
+async def _failing(fail: trio.Event) -> AsyncIterator[Hub]:
+    """A hub that fails once it is told to."""
+
+    async def wait() -> None:
+        await fail.wait()
+        raise ZeroDivisionError
+
+    async with open_hub() as opened, trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        yield opened
+        nursery.cancel_scope.cancel()
 
 
 class TestLifespan:
@@ -105,21 +120,36 @@ class TestLifespan:
             with pytest.raises(HubClosed, match="has no hub"):
                 _ = app.hub
 
+    async def test_a_hub_that_fails_is_told_though_a_send_hangs(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fail = trio.Event()
+        app, played = application(hub=partial(_failing, fail)), Played()
+        async with trio.open_nursery() as nursery:
+
+            async def live() -> None:
+                with pytest.raises(ZeroDivisionError):
+                    async with app.lifespan():
+                        nursery.start_soon(played.run, app)
+                        await played.next()
+                        played.stuck = trio.Event()
+                        await app.hub.publish("broadcast:news", "hello")
+                        fail.set()
+                        await trio.sleep_forever()
+                assert played.stuck is not None
+                assert played.stuck.is_set()
+
+            nursery.start_soon(live)
+            await trio.sleep(100)
+            assert played.stuck is not None
+            played.stuck.set()
+            (record,) = [it for it in caplog.records if it.levelno == logging.ERROR]
+            assert "ends once the server has given up what it sends" in record.message
+            assert record.exc_info is not None
+
     async def test_a_hub_that_fails_ends_its_connections(self, autojump_clock: MockClock) -> None:
         fail = trio.Event()
-
-        async def failing() -> None:
-            await fail.wait()
-            raise ZeroDivisionError
-
-        @asynccontextmanager
-        async def hub() -> AsyncIterator[Hub]:
-            async with open_hub() as opened, trio.open_nursery() as nursery:
-                nursery.start_soon(failing)
-                yield opened
-                nursery.cancel_scope.cancel()
-
-        app = application(hub=hub)
+        app = application(hub=partial(_failing, fail))
         played = Played()
         async with trio.open_nursery() as nursery:
             with pytest.raises(ZeroDivisionError):

@@ -59,6 +59,8 @@ _CLOSED: Final = (
     "trio_beat.asgi: the application's lifespan is not open: it has ended, or the application that "
     "this one is mounted in was not given its `lifespan`"
 )
+#: Hypercorn's shielded `send` may last until TCP gives up, and what failed is raised no sooner.
+_HELD: Final = "the application has failed; it ends once the server has given up what it sends"
 _ACCEPTED: Final = (
     "the WebSocket was accepted already; do not call its accept(), since `Application` does that "
     "once the peer is admitted"
@@ -164,22 +166,27 @@ class Application:
         if self._heartbeat.message is None:
             self._tell_once(_UNANSWERED)
         async with trio.open_nursery() as nursery:
-            async with AsyncExitStack() as stack:
-                hub = await self._open_hub(stack)
-                running = Running(self._service(hub), hub, nursery.start_soon)
-                try:
-                    tasks = await stack.enter_async_context(trio.open_nursery())
-                    await running.service.start(tasks)
-                    self._running = running
-                    yield
-                    await running.drain(self._grace)
-                    tasks.cancel_scope.cancel()
-                except BaseException:
-                    await running.give_up()
-                    raise
-                finally:
-                    self._running = None
-                    running.service.tell()
+            try:
+                async with AsyncExitStack() as stack:
+                    hub = await self._open_hub(stack)
+                    running = Running(self._service(hub), hub, nursery.start_soon)
+                    try:
+                        tasks = await stack.enter_async_context(trio.open_nursery())
+                        await running.service.start(tasks)
+                        self._running = running
+                        yield
+                        await running.drain(self._grace)
+                        tasks.cancel_scope.cancel()
+                    except BaseException:
+                        await running.give_up()
+                        raise
+                    finally:
+                        self._running = None
+                        running.service.tell()
+            except Exception as exc:
+                if nursery.child_tasks:
+                    _log.error(_HELD, exc_info=exc)
+                raise
             nursery.cancel_scope.cancel()
 
     async def _open_hub(self, stack: AsyncExitStack) -> Hub | None:
