@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, WebSocket
 from hypercorn.middleware.dispatcher import TrioDispatcherMiddleware
 from litestar import Litestar, asgi
 from quart_trio import QuartTrio
@@ -19,7 +19,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from tests.support.asgi import answering, hypercorn
-from trio_beat import Connection
+from tests.support.harness import echo
+from trio_beat import Connection, HandshakeRefused, Identity, Request, open_hub
 from trio_beat.asgi import Application, application
 
 pytestmark = pytest.mark.real
@@ -78,3 +79,45 @@ async def test_targets_are_the_same(
         url = f"ws://127.0.0.1:{port}{place}/ws/caf%C3%A9?x=%41"
         async with answering(url) as connection:
             assert await connection.receive() == "/ws/caf%C3%A9?x=%41"
+
+
+@pytest.mark.parametrize("mount", [_starlette, _fastapi])
+async def test_the_mount_without_its_slash_is_no_place(
+    mount: Callable[[Application], Any],
+) -> None:
+    async with hypercorn(mount(application(echo))) as port:
+        url = f"ws://127.0.0.1:{port}/live"
+        async with answering(f"{url}/") as connection:
+            await connection.send("hello")
+            assert await connection.receive() == "hello"
+        with pytest.raises(HandshakeRefused, match="403"):
+            async with answering(url):
+                raise AssertionError
+
+
+async def test_what_a_dependency_found_out_is_an_identity() -> None:
+    async def admit(request: Request) -> Identity:
+        assert request.scope is not None
+        return Identity(user=request.scope["state"]["user"])
+
+    async def user(websocket: WebSocket) -> None:
+        websocket.state.user = "alice"
+
+    live = application(hub=open_hub(), admit=admit)
+    app = FastAPI(lifespan=live.lifespan)
+
+    @app.websocket("/feed", dependencies=[Depends(user)])
+    async def feed(websocket: WebSocket) -> None:
+        scope, receive, send = websocket.scope, websocket.receive, websocket.send
+        async with live.connection(scope, receive, send) as connection:
+            assert connection.identity is not None
+            await connection.send(connection.identity.user or "")
+            await trio.sleep_forever()
+
+    async with (
+        hypercorn(app) as port,
+        answering(f"ws://127.0.0.1:{port}/feed") as connection,
+    ):
+        assert await connection.receive() == "alice"
+        await live.hub.disconnect(user="alice")
+        assert (await connection.wait_closed()).code == 4003

@@ -23,7 +23,7 @@ from trio_beat import Connection, HandshakeRefused
 
 pytestmark = pytest.mark.real
 
-ALONE, STARLETTE, QUART, LITESTAR, ENDPOINT = examples("asgi", "python")
+ALONE, STARLETTE, QUART, LITESTAR, ENDPOINT, TESTING = examples("asgi", "python")
 
 
 def _module(text: str) -> types.ModuleType:
@@ -97,6 +97,14 @@ async def test_an_endpoint_has_its_dependencies_and_a_connection() -> None:
         async with h2_client(port) as client:
             stream = await client.connect("/feed?token=token-of-alice")
             await client.until(lambda: b"hello, alice" in client.received.get(stream, b""))
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx` with")
+def test_an_application_is_tested_by_starlettes_client() -> None:
+    _module(STARLETTE)
+    test: dict[str, Any] = {}
+    exec(TESTING, test)
+    test["test_what_is_published_is_heard"]()
 
 
 @pytest.mark.slow
