@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ._checks import check_kind, check_text, check_token, check_whole
+from ._plain import leaves
 from ._text import public_backend
 
 #: Statuses that `Refused` may have: client and server errors, and those that send elsewhere. Any
@@ -295,7 +296,9 @@ def split_unexpected(
         What this package did not expect, and the rest: what the application raised, cancellations
         and exits.
     """
+    # A group may come as a copy: Trio splits cancellations from it.
+    known = set() if expected is None else set(map(id, leaves(expected)))
     rest, unexpected = split(
-        exc, lambda e: e is expected or not isinstance(e, Exception | BaseExceptionGroup)
+        exc, lambda e: id(e) in known or not isinstance(e, Exception | BaseExceptionGroup)
     )
     return unexpected, rest

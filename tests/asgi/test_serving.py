@@ -98,9 +98,18 @@ class TestConnections:
             await played.returned.wait()
             assert not played.sent
 
-    async def test_a_failing_handler_is_the_servers(self, autojump_clock: MockClock) -> None:
-        async def handler(connection: Connection) -> None:
+    @pytest.mark.parametrize("group", [True, False])
+    async def test_a_failing_handler_is_the_servers(
+        self, group: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def fail() -> None:
             raise ZeroDivisionError
+
+        async def handler(connection: Connection) -> None:
+            if group:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(fail)
+            await fail()
 
         app = application(handler)
         async with app.lifespan():
@@ -108,6 +117,8 @@ class TestConnections:
             with pytest.raises(ExceptionGroup) as caught:
                 await played.run(app)
             assert caught.group_contains(ZeroDivisionError)
+            assert ends(app) == {"handler": 1}
+            assert not [it for it in caplog.records if it.levelno >= logging.WARNING]
             assert [event.get("code") for event in played.sent] == [None, 1011]
 
     async def test_a_server_that_fails_ends_one_connection(self, autojump_clock: MockClock) -> None:

@@ -245,6 +245,23 @@ class TestHandlerEnds:
         assert peer.connection.closed == Closed(EndReason.HANDLER, 1011, "internal error")
         assert trio.current_time() == 1
 
+    async def test_what_its_nursery_raises_propagates(self, autojump_clock: MockClock) -> None:
+        """A group, of which Trio leaves a copy."""
+
+        async def fail() -> None:
+            await trio.sleep(1)
+            raise ZeroDivisionError
+
+        async def handler(connection: Connection) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+
+        with pytest.raises(ZeroDivisionError), trio.fail_after(10):
+            async with open_pair(handler) as peer:
+                await trio.sleep_forever()
+        assert peer.closed == (1011, "internal error")
+        assert peer.connection.closed == Closed(EndReason.HANDLER, 1011, "internal error")
+
     async def test_raising_after_the_peer_closed_propagates_too(
         self, autojump_clock: MockClock
     ) -> None:
