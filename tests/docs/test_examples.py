@@ -31,7 +31,7 @@ _EXAMPLES = {
     "ws4redis": {"python": 2, "sh": 2, "nginx": 1},
     "identity": {"python": 1, "sh": 2},
     "hook": {"python": 2},
-    "asgi": {"python": 5},
+    "asgi": {"python": 6},
     "compression": {"python": 2},
     "testing": {"python": 3},
     "systemd": {"ini": 2, "python": 1},
