@@ -51,9 +51,11 @@ ACCEPT: Final = b"accept"
 _ABORTED: Final[ASGIEvent] = {"type": "websocket.close", "code": 1001, "reason": ""}
 _NO_STATUS: Final = 1005
 #: Seconds for which nothing is received while too many messages wait: in which none of them is
-#: taken, over HTTP/1.1; over HTTP/2, altogether until none waits.
+#: taken, over HTTP/1.1; over HTTP/2, altogether until none waits. There a server may have 100
+#: streams in a connection (Hypercorn's default), and all together must not hold up a neighbour's
+#: answer for the 12 seconds that it has by default.
 _HOLD: Final = 4.0
-_SHARED_HOLD: Final = 1.0
+_SHARED_HOLD: Final = 0.1
 
 
 class StartSoon(Protocol):
@@ -230,14 +232,20 @@ class ASGITransport(Transport):
         """Whether nothing is received for now, since as many wait as may."""
         if self._deaf or len(self._events or ()) < self._inbound:
             return False
-        return self._held < (_SHARED_HOLD if self.shares else _HOLD)
+        return self._held < self._longest_hold
+
+    @property
+    def _longest_hold(self) -> float:
+        return _SHARED_HOLD if self.shares else _HOLD
 
     async def _hold(self) -> None:
         """Wait until the reader has taken what waits, or for no longer than that may last."""
-        begun = trio.current_time()
-        with trio.move_on_after((_SHARED_HOLD if self.shares else _HOLD) - self._held):
+        begun, longest = trio.current_time(), self._longest_hold
+        with trio.move_on_after(longest - self._held) as scope:
             await self._wait_for_news()
-        self._held += trio.current_time() - begun
+        # What is left may be too little to be seen on the clock.
+        over = scope.cancelled_caught
+        self._held = longest if over else self._held + trio.current_time() - begun
 
     def _note(self, event: ASGIEvent) -> None:
         self._received += 1
