@@ -15,7 +15,7 @@ from tests.support.receivers import Recorder
 from trio_beat import Message
 from trio_beat.backends.redis.errors import Disconnected, ReplyError
 from trio_beat.backends.redis.opening import Greeting
-from trio_beat.backends.redis.pubsub import READ, PubSub
+from trio_beat.backends.redis.pubsub import KEPT, READ, SMALL, PubSub
 
 BEHIND = Greeting("valkey", (9, 1, 2), "standalone", "master")
 BEFORE = Greeting("redis", (7, 0, 15), "standalone", "master")
@@ -220,6 +220,36 @@ async def test_the_copy_of_a_publisher_that_has_gone_keeps_its_sender(greeting: 
         await there.broker.send(message(b"news", b"x"))
         await there.told.until(lambda: len(there.told.delivered) == 2)
         assert there.told.delivered == [("x", "me"), ("x", None)]
+
+
+async def _last(there: Opened, channel: str, payload: bytes) -> Message:
+    """The last message that is told where the broker has this one."""
+    messages: list[Message | None] = []
+    async with trio.open_nursery() as nursery:
+        told = lambda _, message: messages.append(message)  # noqa: E731
+        nursery.start_soon(there.pubsub.last, [channel], told)
+        if len(payload) > SMALL:
+            await there.broker.command()
+            await there.broker.send(reply(len(payload)))
+        await there.broker.command()
+        await there.broker.send(reply(payload))
+    (message,) = messages
+    assert message is not None
+    assert message.payload == payload.decode()
+    return message
+
+
+async def test_a_last_message_is_made_once_for_all_who_are_told() -> None:
+    """So it is compressed once, too."""
+    async with opened() as there:
+        first = await _last(there, "news", b"x" * SMALL)
+        assert await _last(there, "news", b"x" * SMALL) is first
+        assert await _last(there, "sports", b"x" * SMALL) is first
+        for number in range(KEPT):
+            await _last(there, "news", b"%d" % number)
+        assert await _last(there, "news", b"x" * SMALL) is not first
+        large = await _last(there, "news", b"x" * (SMALL + 1))
+        assert await _last(there, "news", b"x" * (SMALL + 1)) is not large
 
 
 async def test_a_message_is_kept_in_the_same_step(autojump_clock: trio.testing.MockClock) -> None:

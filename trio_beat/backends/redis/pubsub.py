@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import trio
@@ -59,6 +59,8 @@ LARGEST: Final = 2**24
 #: Last messages that are asked for at a time, and bytes of one; larger ones come one by one.
 WINDOW: Final = 256
 SMALL: Final = 2**15
+#: Small last messages that are kept as they were told.
+KEPT: Final = 64
 #: Since this version of Redis an own copy comes behind the reply; with Valkey it always does.
 _OWN_BEHIND: Final = (7, 2)
 #: Seconds above which a message is kept for ever: some thousand years. A broker keeps milliseconds
@@ -118,6 +120,9 @@ class PubSub(Connection):
         self.software: str | None = None
         self._window = trio.Semaphore(WINDOW)
         self._large = trio.Lock()
+        #: Many who come back at once are told the same one, so that its frame, and what it is
+        #: compressed to, are made once.
+        self._small = lru_cache(KEPT)(to_message)
         self.heard: dict[bytes, str] = {}
         #: Confirmed, and to come next.
         self._own: _Publish | None = None
@@ -239,7 +244,10 @@ class PubSub(Connection):
         if isinstance(reply, int):
             self._not_kept(channel, "no text" if reply < 0 else f"larger than {LARGEST} bytes")
             reply = None
-        told(channel, None if reply is None else to_message(reply))
+        if reply is None:
+            told(channel, None)
+        else:
+            told(channel, self._small(reply) if len(reply) <= SMALL else to_message(reply))
 
     async def _for_each(
         self,
