@@ -11,7 +11,7 @@ from trio_websocket import ConnectionClosed, WebSocketRequest
 from tests.support.peer import HANDSHAKE, dial
 from tests.support.serving import ask, status
 from tests.support.trio_websocket import ProgramHandler, accepted, running, whole
-from trio_beat import Connection, EndReason, Identity, Limits, Refused, open_hub
+from trio_beat import Closed, Connection, EndReason, Identity, Limits, Refused, open_hub
 from trio_beat import Request as PeerRequest
 from trio_beat.trio_websocket import TrioWebSocketService, open_service
 
@@ -89,18 +89,29 @@ async def test_too_many_pending_are_refused(patient_clock: trio.testing.MockCloc
 async def test_one_that_is_accepted_and_not_served_is_closed(
     patient_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    closed: list[Closed | None] = []
+    over = trio.Event()
+
     async def forget(service: TrioWebSocketService, request: WebSocketRequest) -> None:
         ws = await request.accept()
         with pytest.raises(ConnectionClosed):
             await ws.get_message()
-        with pytest.raises(RuntimeError, match="closed"):
-            await service.run(ws)
+        # It is no mistake to be late: a program may have asked its database meanwhile.
+        closed.append(await service.run(ws))
+        async with service.watched(ws) as watched:
+            closed.append(watched.closed)
+            with pytest.raises(ConnectionClosed):
+                await ws.get_message()
+        over.set()
 
     with caplog.at_level(logging.ERROR):
         async with running(forget, handler=echo) as running_one:
             peer = await dial(running_one.port)
             assert await peer.closed() is None
+            with trio.fail_after(60):
+                await over.wait()
             await peer.aclose()
+    assert closed == [Closed(EndReason.LOST, 1006, "")] * 2
     assert "neither run nor watched" in caplog.text
 
 

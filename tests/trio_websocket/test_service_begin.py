@@ -136,11 +136,19 @@ async def test_a_frame_that_is_being_sent_is_not_torn(
         await peer.aclose()
 
 
-@pytest.mark.parametrize("call", ["run", "keep_alive"])
+@pytest.mark.parametrize("call", ["run", "keep_alive", "watched"])
 async def test_a_peer_that_does_not_take_it_is_aborted(
     call: str, patient_clock: trio.testing.MockClock
 ) -> None:
     closed: list[Closed] = []
+
+    async def watch(service: TrioWebSocketService, ws: WebSocketConnection) -> Closed:
+        async with service.watched(ws) as watched:
+            assert (watched.latency, watched.missed_beats) == (None, 0)
+            with pytest.raises(ConnectionClosed):
+                await ws.get_message()
+            assert watched.closed is not None
+        return watched.closed
 
     async def send_much(service: TrioWebSocketService, request: WebSocketRequest) -> None:
         ws = await request.accept()
@@ -152,7 +160,10 @@ async def test_a_peer_that_does_not_take_it_is_aborted(
 
             nursery.start_soon(send)
             await trio.testing.wait_all_tasks_blocked(0.1)
-            closed.append(await getattr(service, call)(ws))
+            if call == "watched":
+                closed.append(await watch(service, ws))
+            else:
+                closed.append(await getattr(service, call)(ws))
 
     limits = Limits(handshake_timeout=2)
     async with running(send_much, handler=echo, limits=limits) as running_one:
@@ -197,11 +208,12 @@ async def test_one_that_is_closed_without_the_service_waits_for_none(
         await ws.aclose(4001, "not you")
         took.append(trio.current_time() - begin)
         with pytest.raises(RuntimeError, match="closed"):
-            await service.keep_alive(ws)
+            await service.handle_request(request)
+        assert (await service.keep_alive(ws)).by is EndReason.HANDLER
 
     limits = Limits(handshake_timeout=300)
     with caplog.at_level(logging.ERROR):
-        async with running(close, limits=limits) as running_one:
+        async with running(close, handler=echo, limits=limits) as running_one:
             peer = await dial(running_one.port)
             close_frame = await peer.closed()
             assert close_frame is not None

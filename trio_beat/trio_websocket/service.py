@@ -109,8 +109,7 @@ class TrioWebSocketService:
         self._unread.discard(stream)
 
     def forget(self, stream: ServiceStream) -> None:
-        """A stream is closed, or the service has taken it."""
-        self._unread.discard(stream)
+        """The service has taken a stream."""
         self._streams.pop(stream.name, None)
 
     # What a program calls.
@@ -198,7 +197,7 @@ class TrioWebSocketService:
             ws: over a stream of this service.
 
         Returns:
-            How it ended.
+            How it ended; at once where it had ended before.
 
         Raises:
             RuntimeError: it is not over such a stream, or the service has it already.
@@ -206,6 +205,8 @@ class TrioWebSocketService:
         """
         self._check_serves()
         stream = self._find(ws.remote)
+        if (before := stream.closed_before(ws)) is not None:
+            return before
         pending, first = stream.lend(ws)
         stream.owned_by(pending.abort)
         life, place = None, None
@@ -243,22 +244,28 @@ class TrioWebSocketService:
 
         Args:
             ws: over a stream of this service.
-            task_status: gets what is known of the peer, once messages are read.
+            task_status: gets what is known of the peer, once messages are read; or once it has
+                ended, where no message was.
 
         Returns:
-            How it ended.
+            How it ended; at once where it had ended before.
 
         Raises:
             RuntimeError: it is not over such a stream, or the service has it already.
         """
         stream = self._find(ws.remote)
+        if (before := stream.closed_before(ws)) is not None:
+            task_status.started(Watched(before))
+            return before
         pending, first = stream.lend(ws)
         stream.owned_by(pending.abort)
         life = None
         try:
             try:
                 if not await stream.settled():
-                    return stream.left()
+                    left = stream.left()
+                    task_status.started(Watched(left))
+                    return left
                 life = self._watch(pending, first, stream)
             finally:
                 if life is None:
@@ -276,6 +283,8 @@ class TrioWebSocketService:
         """Watch the peer of a WebSocket while a block lasts, see `keep_alive`.
 
         When the block is left, the WebSocket is closed with 1000, as by a handler that returns.
+        The block runs also where the WebSocket has ended before, or its peer did not take what was
+        being sent: there ``ws`` raises `trio_websocket.ConnectionClosed`, as it does later.
 
         Args:
             ws: over a stream of this service.
@@ -289,7 +298,9 @@ class TrioWebSocketService:
             watched = await nursery.start(self.keep_alive, ws)
             assert isinstance(watched, Watched)
             yield watched
-            watched._life.end_nowait(*stream.why())  # noqa: SLF001 - of this package
+            life = watched._watched  # noqa: SLF001 - of this package
+            if isinstance(life, Life):
+                life.end_nowait(*stream.why())
 
     def _watch(self, pending: Pending, first: FirstRequest, stream: ServiceStream) -> Life:
         shared, parts = self._service.shared, self._parts
@@ -338,8 +349,8 @@ class TrioWebSocketService:
         stream = self._streams.get(remote) if isinstance(remote, str) else None
         if stream is None:
             raise RuntimeError(
-                "this is not over a stream of the service, or it is closed, or the service has it "
-                "already; give trio-websocket service.listeners(...), or service.stream(...)"
+                "this is not over a stream of the service, or the service has it already; give "
+                "trio-websocket service.listeners(...), or service.stream(...)"
             )
         return stream
 

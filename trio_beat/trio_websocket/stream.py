@@ -61,7 +61,7 @@ class Owner(Protocol):
         """The stream's head was read, or nothing will come of it."""
 
     def forget(self, stream: ServiceStream) -> None:
-        """It is closed, or taken."""
+        """The service has taken it."""
 
 
 class ServiceStream(trio.abc.Stream):
@@ -127,9 +127,19 @@ class ServiceStream(trio.abc.Stream):
 
     def take(self) -> tuple[Pending, FirstRequest]:
         """Take the socket, with its request: trio-websocket is told that the stream has ended."""
+        if self._accepted or self._answered or (self._over and not self._taken):
+            raise RuntimeError("the request was answered already, or its stream is closed")
         taken = self._release()
         self.end()
         return taken
+
+    def closed_before(self, websocket: WebSocketConnection) -> Closed | None:
+        """How a WebSocket ended that the service has not taken; None: it is open, or taken."""
+        closed = websocket.closed
+        if self._taken or closed is None:
+            return None
+        by = EndReason.LOST if closed.code == 1006 else EndReason.HANDLER
+        return Closed(by, int(closed.code), closed.reason or "")  # it may be an enumeration's
 
     def lend(self, websocket: WebSocketConnection) -> tuple[Pending, FirstRequest]:
         """Take the socket of a WebSocket that was accepted; its reader waits here."""
@@ -338,7 +348,6 @@ class ServiceStream(trio.abc.Stream):
         if self._accepted and sent[0] == _CLOSE:
             # Nothing can be done any more with the WebSocket but wait for the peer.
             self._accepted = False
-            self._owner.forget(self)
         self._accepted = self._accepted or sent.startswith(_SWITCHING)
         if self._reader.parked:
             self._reader.resume(outcome.Value(b""))  # a time limit begins
@@ -388,8 +397,7 @@ class ServiceStream(trio.abc.Stream):
                 await self._linger()
         finally:
             self._abort()
-            if not self._taken:
-                self._owner.forget(self)
+            self._owner.read(self)
             self.end()
         await trio.lowlevel.checkpoint()
 

@@ -119,24 +119,28 @@ class WatchedConsumer(Consumer):
 
 
 class Watched:
-    """A WebSocket of which the service watches the peer."""
+    """A WebSocket of which the service watches the peer.
 
-    __slots__ = ("_life",)
+    One that had ended before the service began has `closed` from the start.
+    """
 
-    def __init__(self, life: Life) -> None:
-        self._life = life
+    __slots__ = ("_watched",)
+
+    def __init__(self, watched: Life | Closed) -> None:
+        self._watched = watched
 
     @property
     def closed(self) -> Closed | None:
         """How it ended; None while it is open."""
-        return self._life.closed
+        watched = self._watched
+        return watched if isinstance(watched, Closed) else watched.closed
 
     @property
     def latency(self) -> float | None:
         """Seconds that the last answered PING took to come back; None before the first."""
-        return self._life.latency
+        return None if isinstance(self._watched, Closed) else self._watched.latency
 
     @property
     def missed_beats(self) -> int:
         """Beats that the peer has missed in a row so far."""
-        return self._life.missed
+        return 0 if isinstance(self._watched, Closed) else self._watched.missed
