@@ -1,112 +1,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeAlias
 
 import pytest
 import trio
 import trio.testing
 import trio_websocket
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+from trio_websocket import ConnectionClosed, WebSocketConnection
 from websockets.frames import Frame, Opcode
 
-from tests.support.harness import tls_contexts
-from tests.support.peer import HANDSHAKE, Peer, dial
+from tests.support.kept import (
+    BEATS,
+    BytewiseStream,
+    MemoryStream,
+    answer,
+    in_memory,
+    kept,
+    over_streams,
+    unix_pair,
+)
+from tests.support.peer import HANDSHAKE, Peer
 from trio_beat import Closed, EndReason, Heartbeat
 from trio_beat.trio_websocket import keep_alive, open_service, private
 
-BEATS = Heartbeat(1.0, 2)
-MemoryStream: TypeAlias = trio.StapledStream[
-    trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
-]
-
 needs_tcp_info = pytest.mark.needs_tcp_info
-
-
-class Kept:
-    """A WebSocket that is kept alive."""
-
-    def __init__(self, ws: WebSocketConnection) -> None:
-        self.ws = ws
-        self.closed: Closed | None = None
-        self.over = trio.Event()
-        #: When it was over.
-        self.at = 0.0
-
-    async def run(self, heartbeat: Heartbeat) -> None:
-        self.closed = await keep_alive(self.ws, heartbeat=heartbeat)
-        self.at = trio.current_time()
-        self.over.set()
-
-
-@asynccontextmanager
-async def kept(
-    *, tls: bool = False, queue: int = 1, heartbeat: Heartbeat = BEATS
-) -> AsyncIterator[tuple[Kept, Peer]]:
-    """A WebSocket that a program has accepted, and its peer.
-
-    Args:
-        tls: over TLS.
-        queue: messages that may wait for the program.
-        heartbeat: how it beats.
-    """
-    made: list[Kept] = []
-
-    async def handle(request: WebSocketRequest) -> None:
-        one = Kept(await request.accept())
-        made.append(one)
-        await one.run(heartbeat)
-
-    for_server, for_client = tls_contexts() if tls else (None, None)
-    serve = partial(
-        trio_websocket.serve_websocket,
-        handle,
-        "127.0.0.1",
-        0,
-        for_server,
-        message_queue_size=queue,
-        disconnect_timeout=1,
-    )
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve)
-        peer = await dial(server.port, ssl_context=for_client)
-        while not made:  # noqa: ASYNC110 - another task's
-            await trio.sleep(0.01)
-        yield made[0], peer
-        nursery.cancel_scope.cancel()
-    await peer.aclose()
-
-
-class BytewiseStream(trio.abc.Stream):
-    """Sends a byte at a time, and tells of each."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-        self.sent: Callable[[], object] = int
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        for byte in bytes(data):
-            await self._stream.send_all(bytes([byte]))
-            self.sent()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-async def answer(peer: Peer) -> None:
-    """Answer PINGs until the stream ends."""
-    while (frame := await peer.frame()) is not None:
-        if frame.opcode is Opcode.PING:
-            await peer.pong(frame)
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -226,41 +145,14 @@ async def test_a_text_heartbeat_is_sent(patient_clock: trio.testing.MockClock) -
         assert await one.ws.get_message() == "--beat--"
 
 
-@asynccontextmanager
-async def in_memory() -> AsyncIterator[tuple[Kept, Peer]]:
-    """The same over a stream of which no kernel tells anything."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        await theirs.send_all(HANDSHAKE.format(target="/", headers="").encode())
-        request = await trio_websocket.wrap_server_stream(nursery, ours)
-        one = Kept(await request.accept())
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await theirs.receive_some(1)
-        nursery.start_soon(one.run, BEATS)
-        yield one, Peer(theirs)
-        nursery.cancel_scope.cancel()
-
-
 async def test_over_a_unix_socket(patient_clock: trio.testing.MockClock) -> None:
-    ours, theirs = trio.socket.socketpair()
-    async with trio.open_nursery() as nursery:
-        stream = trio.SocketStream(theirs)
-        await stream.send_all(HANDSHAKE.format(target="/", headers="").encode())
-        request = await trio_websocket.wrap_server_stream(nursery, trio.SocketStream(ours))
-        one = Kept(await request.accept())
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await stream.receive_some(1)
-        nursery.start_soon(one.run, BEATS)
-        peer = Peer(stream)
+    async with over_streams(*unix_pair()) as (one, peer):
         with trio.move_on_after(20):
             await answer(peer)
         assert one.closed is None
         with trio.fail_after(60):
             await one.over.wait()
         assert one.closed == Closed(EndReason.MISSED_BEATS, 1006, "2 in a row")
-        await peer.aclose()
 
 
 async def test_without_a_kernel_pongs_prove_life(autojump_clock: trio.testing.MockClock) -> None:

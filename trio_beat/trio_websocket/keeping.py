@@ -7,7 +7,9 @@
    does not, PONGs and messages do, and nobody is judged while the queue is full.
 3. A beat is judged as that of any other connection (`Verdict`). Where the peer cannot send, since
    nothing is read, only the kernel judges, by what is not acknowledged.
-4. A dead peer's stream is closed below trio-websocket, so that its reader and the program's
+4. A closing handshake is judged like that, too, since trio-websocket waits for it without a limit.
+   No PING follows a close frame (RFC 6455, section 5.5.1), which itself asks for an answer.
+5. A dead peer's stream is closed below trio-websocket, so that its reader and the program's
    `get_message` end. The closing handshake would wait for the peer.
 """
 
@@ -134,14 +136,21 @@ class _Keeper:
     def _beat(self, beat: Beat) -> None:
         """Judge the last beat, and send the next one; called in the clock's task."""
         try:
-            if self._ws.closed is None and not self._waiting.cancel_called:
+            if not self._waiting.cancel_called and not self._is_over():
                 self._dead = self._judge(whole=beat.whole)
                 if self._dead is None:
-                    self._start_sending()
+                    if self._ws.closed is None:
+                        self._start_sending()
                     return
         except BaseException as exc:  # it is the program's, and ends no other's beats
             self._failure = exc
         self._waiting.cancel()
+
+    def _is_over(self) -> bool:
+        """Whether it is closed, and not only being closed; `private.ended` does not tell of all."""
+        if self._ws.closed is None:
+            return False
+        return private.ended(self._ws) is None or not private.is_read(self._ws)
 
     def _judge(self, *, whole: bool) -> Closed | None:
         """Judge the beat that has passed; None: the peer lives, as far as is known."""

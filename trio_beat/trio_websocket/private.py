@@ -30,6 +30,7 @@ NAMES: Final = (
     "_send_channel",
     "_message_size",
     "_close_handshake",
+    "_reader_running",
     "_for_testing_peer_closed_connection",
 )
 
@@ -139,6 +140,11 @@ def ended(ws: WebSocketConnection) -> trio.Event | None:
     """Set when it is closed; None: not known."""
     found = getattr(ws, "_close_handshake", None)
     return found if isinstance(found, trio.Event) else None
+
+
+def is_read(ws: WebSocketConnection) -> bool:
+    """Whether its reader runs, as far as that is known."""
+    return getattr(ws, "_reader_running", False) is True
 
 
 def peer_closed(ws: WebSocketConnection) -> bool:
