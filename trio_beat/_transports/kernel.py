@@ -8,7 +8,7 @@ takes tells of the peer:
    peer is dropped that takes `_LITTLE` bytes within the time that it may be silent; and one that
    takes nothing goes in its time, since a dead peer's socket is full soon.
    Of a Unix socket Linux tells how much the peer has not read; less of it is an excuse for some
-   beats (`_LASTS`), as long as something is left.
+   beats (`LASTS`), as long as something is left.
 2. Nothing tells that the network loses packets: no beat is granted for that.
 3. Where the reader does not listen, only TCP itself notices that a peer is gone, when it has sent
    the PINGs again often enough: a beat's write then fails.
@@ -41,7 +41,7 @@ _RETRIES: Final = 6
 _LITTLE: Final = 65536
 #: Beats for which it excuses a silence that the peer of a Unix socket has read something, where it
 #: has not read all: Linux counts what is written in pieces of 36 KiB, each when all of it is read.
-_LASTS: Final = 3
+LASTS: Final = 3
 _TCP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 #: How a peer over a Unix socket is called.
 LOCAL: Final = "local"
@@ -181,7 +181,7 @@ class KernelTransport(Transport):
             moved = before is not None and (
                 min(before.acknowledged, before.before_ping) > 0 or 0 < waiting < before.waiting
             )
-            lasts = _LASTS if moved else max(0 if before is None else before.lasts - 1, 0)
+            lasts = LASTS if moved else max(0 if before is None else before.lasts - 1, 0)
             self._looked = _Look(
                 0, queued, 0, held, False, known=False, waiting=waiting, lasts=lasts
             )

@@ -31,7 +31,7 @@ from .._protocol.frames import PING_SIZE
 from .._transports.kernel import peer_name
 from . import private
 from .clock import beats
-from .kernel import Kernel, Seen
+from .kernel import Kernel, Seen, Unread
 from .stream import ServiceStream
 
 _log = get_logger("trio_beat.trio_websocket")
@@ -102,10 +102,12 @@ class _Keeper:
         sock = private.socket_of(ws)
         kernel = None if sock is None else Kernel(sock)
         self._kernel = kernel if kernel is not None and kernel.tells else None
+        self._unread = None if sock is None or self._kernel is not None else Unread(sock)
         self._plain = isinstance(private.stream(ws), trio.SocketStream)
         #: None: `ws.ping` must be called, and waited for.
         self._send_ping = private.ping(ws)
         self._progress = private.progress(ws)
+        self._sender: object = None
         self._number = 0
         self._pings = 0
         self._ponged = False
@@ -173,8 +175,9 @@ class _Keeper:
 
     def _look(self) -> Seen | None:
         """What is known of the last beat; None: nothing."""
+        unsent = self._sending is not None
         if self._kernel is not None:
-            return self._kernel.look()
+            return self._kernel.look(unsent=unsent)
         full = private.queue_is_full(self._ws)
         if full is None:
             return None
@@ -184,7 +187,11 @@ class _Keeper:
             self._ponged = True
         heard = self._ponged or progress != self._progress
         self._ponged, self._progress = False, progress
-        return Seen(heard, full, lossy=False)
+        # A stream that takes some of a message takes the PING behind it later.
+        before, self._sender = self._sender, private.sender(self._ws) if unsent else None
+        takes = self._sender is not None and self._sender != before
+        takes = takes or (self._unread is not None and self._unread.falls())
+        return Seen(heard, full or takes, lossy=False)
 
     def _start_sending(self) -> None:
         if self._sending is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from .._transports.kernel import unread
+from .._transports.kernel import LASTS, unread
 from .._transports.tcp_info import delivery, received, undelivered
 
 
@@ -40,13 +40,23 @@ class Kernel:
         sock: Trio's.
     """
 
-    __slots__ = ("_acknowledged", "_before_ping", "_received", "_retransmitted", "_sock", "_stuck")
+    __slots__ = (
+        "_acknowledged",
+        "_before_ping",
+        "_received",
+        "_retransmitted",
+        "_sock",
+        "_stuck",
+        "_unsent",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._received = received(sock)
         self._acknowledged = self._before_ping = self._retransmitted = 0
         self._stuck: tuple[int, float] | None = None
+        #: At the last look the PING of the beat before was not sent yet.
+        self._unsent = False
 
     @property
     def tells(self) -> bool:
@@ -58,14 +68,21 @@ class Kernel:
         """Whether all that was sent had been acknowledged at the last look, and it is open."""
         return self._before_ping == self._acknowledged and self._sock.fileno() >= 0
 
-    def look(self) -> Seen | None:
-        """Look at what came since the last time; None: the kernel tells nothing."""
+    def look(self, *, unsent: bool) -> Seen | None:
+        """Look at what came since the last time; None: the kernel tells nothing.
+
+        Args:
+            unsent: the PING of the last beat waits for a message that is being sent: it stands
+                behind bytes of which the kernel does not know yet.
+        """
         count, now = received(self._sock), delivery(self._sock)
         if count is None or now is None:
             return None
         moved = now.acknowledged > self._acknowledged
-        # The PING of the last beat stands behind so many bytes.
-        behind = moved and now.acknowledged <= self._before_ping
+        # The PING of the last beat stands behind so many bytes, if it was sent when it was due.
+        late = unsent or self._unsent
+        behind = moved and (late or now.acknowledged <= self._before_ping)
+        self._unsent = unsent
         lossy = moved and now.retransmitted > self._retransmitted
         heard = count != self._received
         self._received = count
@@ -97,3 +114,23 @@ class Kernel:
             self._stuck = (now.acknowledged, trio.current_time())
             return False
         return trio.current_time() - self._stuck[1] > patience and now.last_ack > patience
+
+
+class Unread:
+    """Looks once a beat at what a Unix socket's peer has not read, where Linux tells.
+
+    Args:
+        sock: Trio's.
+    """
+
+    __slots__ = ("_lasts", "_sock", "_waiting")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._waiting = self._lasts = 0
+
+    def falls(self) -> bool:
+        """Whether the peer has read something lately, and has more to read."""
+        before, self._waiting = self._waiting, undelivered(self._sock)
+        self._lasts = LASTS if self._waiting < before else max(self._lasts - 1, 0)
+        return self._waiting > 0 and self._lasts > 0

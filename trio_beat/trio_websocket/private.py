@@ -136,6 +136,22 @@ def progress(ws: WebSocketConnection) -> object:
     return getattr(ws, "_message_size", None), waiting
 
 
+def sender(ws: WebSocketConnection) -> object:
+    """What changes as the stream takes what is being sent; None: nothing is, or it is not known.
+
+    Its sender sleeps while the stream takes nothing, and each sleep has a frame of its own.
+    """
+    lock = getattr(ws, "_stream_lock", None)
+    task = lock.statistics().owner if isinstance(lock, trio.StrictFIFOLock) else None
+    if task is None:
+        return None
+    try:
+        *_, (frame, _) = task.iter_await_frames()
+    except (TypeError, ValueError):  # it awaits what Trio cannot look into
+        return None
+    return frame
+
+
 def ended(ws: WebSocketConnection) -> trio.Event | None:
     """Set when it is closed; None: not known."""
     found = getattr(ws, "_close_handshake", None)
