@@ -97,14 +97,24 @@ def test_a_wrong_close_frame_is_a_failure(data: bytes, code: int) -> None:
 
 def test_a_lone_answer_is_known() -> None:
     frames = Frames(None)
-    frames.number = 7
-    assert frames.answers(ping(7))
-    assert not frames.answers(ping(8))
-    assert not frames.answers(ping(7) + ping(7))
+    frames.pinged(7)
+    assert frames.answer(ping(7)) == 7
+    assert frames.answer(ping(8)) is None
+    assert frames.answer(ping(7) + ping(7)) is None
     # The same bytes within a message are the message's.
     frames.take(frame(Opcode.TEXT, b"x" * 100)[:50])
-    assert not frames.answers(ping(7))
+    assert frames.answer(ping(7)) is None
     assert not frames.between
+
+
+def test_each_answer_is_handed_on_where_others_send_pings() -> None:
+    frames = Frames(None)
+    frames.pinged(7)
+    frames.number = None
+    frames.pinged(8)
+    assert frames.answer(ping(8)) is None
+    data = ping(8)
+    assert frames.take(data) == (data, [(8,)])
 
 
 def test_pongs_are_told_and_handed_on() -> None:

@@ -37,9 +37,15 @@ async def test_the_names_are_there() -> None:
     assert private.progress(ws) == (0, 0)
     assert private.ended(ws) is not None
     assert private.peer_closed(ws) is False
-    assert private.expect_pong(ws, b"1234") is not None
-    private.forget_pong(ws, b"1234")
-    assert private.expect_pong(ws, b"1234") is not None
+    assert private.is_read(ws)
+    assert private.sender(ws) is None
+    event = private.expect_pong(ws, b"1234")
+    assert event is not None
+    assert list(private.awaited(ws)) == [b"1234"]
+    private.forget_pong(ws, b"1234", trio.Event())  # the program's own
+    assert list(private.awaited(ws)) == [b"1234"]
+    private.forget_pong(ws, b"1234", event)
+    assert list(private.awaited(ws)) == []
 
 
 async def test_what_is_missing_is_not_known() -> None:
@@ -51,8 +57,11 @@ async def test_what_is_missing_is_not_known() -> None:
     assert private.queue_is_full(ws) is None
     assert private.progress(ws) == (None, None)
     assert private.peer_closed(ws) is False
+    assert private.is_read(ws) is False
+    assert private.sender(ws) is None
     assert private.expect_pong(ws, b"1234") is None
-    private.forget_pong(ws, b"1234")
+    assert list(private.awaited(ws)) == []
+    private.forget_pong(ws, b"1234", trio.Event())
     with socket.socket() as sock:
         assert private.send_nowait(ws, sock, b"1234", None) is False
 
@@ -73,6 +82,7 @@ async def test_a_beat_is_sent_at_once_where_nobody_sends() -> None:
     with one, two:
         assert private.send_nowait(ws, one, b"1234", "beat")
         assert two.recv(100) == b"\x89\x041234\x81\x04beat"
+        assert not private.send_nowait(ws, one, b"1234", "more than the smallest buffer " * 100)
         async with private_lock(ws):
             assert not private.send_nowait(ws, one, b"1234", None)
         one.setblocking(False)

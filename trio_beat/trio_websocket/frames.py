@@ -5,7 +5,8 @@ What comes is handed on as it is, except that (RFC 6455, section 5):
 1. A head is handed on whole: what has come of one waits.
 2. A close frame is not handed on. It is an event, and what comes behind it does not count.
 3. A text heartbeat that comes whole is left out. A PONG is handed on, unless it is all that came
-   and answers the beat that was sent last.
+   and answers the beat that was sent last. Where the implementation above sends PINGs of its
+   own, it gets each PONG.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ class Frames:
         self._held = b""
         #: Bytes that are yet to come of the frame whose head has come.
         self._left = 0
-        #: The number of the PING that was sent last, or -1.
-        self.number = -1
+        #: The number of the PING that was sent last, or -1. None: the implementation above sends
+        #: PINGs, too, which may carry the same number: it gets all PONGs.
+        self.number: int | None = -1
         #: The peer has closed, or broken the rules.
         self.over = False
 
@@ -63,11 +65,16 @@ class Frames:
         """Whether what was handed on ends where a frame does."""
         return not self._left
 
-    def answers(self, data: bytes | bytearray | memoryview) -> bool:
-        """Whether this is all that came, and answers the PING that was sent last."""
+    def pinged(self, number: int) -> None:
+        """A PING of ours is sent."""
+        if self.number is not None:
+            self.number = number
+
+    def answer(self, data: bytes | bytearray | memoryview) -> int | None:
+        """The number of the PING that was sent last, if this is all that came, and answers it."""
         if len(data) != _SHORTEST_HEAD + PING_SIZE or data[:2] != _ANSWER or not self.between:
-            return False
-        return _number(data, 0) == self.number
+            return None
+        return self.number if _number(data, 0) == self.number else None
 
     def take(self, data: bytes) -> tuple[bytes, list[Pong | PeerClose | Failure]]:
         """Go on over bytes that have come.

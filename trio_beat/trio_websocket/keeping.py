@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 import trio
@@ -108,10 +109,11 @@ class _Keeper:
         self._send_ping = private.ping(ws)
         self._progress = private.progress(ws)
         self._sender: object = None
-        self._number = 0
+        #: What the last PING carried: a number that the program's own PINGs hardly have.
+        self._number = random.getrandbits(32)
         self._pings = 0
         self._ponged = False
-        #: Set by PONGs, where no bytes are counted; by what the PINGs carried.
+        #: Set by PONGs, where they are waited for; by what the PINGs carried.
         self._expected: dict[bytes, trio.Event] = {}
         #: Of the sending under way; None: there is none.
         self._sending: trio.CancelScope | None = None
@@ -176,15 +178,15 @@ class _Keeper:
     def _look(self) -> Seen | None:
         """What is known of the last beat; None: nothing."""
         unsent = self._sending is not None
+        for payload in [payload for payload, event in self._expected.items() if event.is_set()]:
+            del self._expected[payload]
+            self._ponged = True
         if self._kernel is not None:
             return self._kernel.look(unsent=unsent)
         full = private.queue_is_full(self._ws)
         if full is None:
             return None
         progress = private.progress(self._ws)
-        for payload in [payload for payload, event in self._expected.items() if event.is_set()]:
-            del self._expected[payload]
-            self._ponged = True
         heard = self._ponged or progress != self._progress
         self._ponged, self._progress = False, progress
         # A stream that takes some of a message takes the PING behind it later.
@@ -196,8 +198,14 @@ class _Keeper:
     def _start_sending(self) -> None:
         if self._sending is not None:
             return
-        self._number = (self._number + 1) & 0xFFFFFFFF
-        payload = self._number.to_bytes(PING_SIZE, "big")
+        awaited = private.awaited(self._ws)
+        payload = self._next_payload()
+        while payload in awaited:
+            payload = self._next_payload()
+        if self._kernel is not None and awaited:
+            # A peer may answer the last PING only (RFC 6455, section 5.5.3); trio-websocket then
+            # takes the program's PINGs before it as answered, where it knows ours.
+            self._expects(payload)
         if self._plain and self._kernel is not None and self._kernel.idle:
             message = self._heartbeat.message
             with self._kernel.borrowed() as sock:
@@ -206,10 +214,14 @@ class _Keeper:
         self._sending = trio.CancelScope(shield=True)
         self._nursery.start_soon(self._send, self._sending, payload)
 
+    def _next_payload(self) -> bytes:
+        self._number = (self._number + 1) & 0xFFFFFFFF
+        return self._number.to_bytes(PING_SIZE, "big")
+
     async def _send(self, scope: trio.CancelScope, payload: bytes) -> None:
         try:
             with scope:
-                if self._send_ping is not None and self._expects(payload):
+                if self._send_ping is not None and (self._kernel or self._expects(payload)):
                     await self._send_ping(payload)
                 elif self._send_ping is None and self._pings < _MOST_PINGS:
                     self._pings += 1
@@ -225,13 +237,12 @@ class _Keeper:
 
     def _expects(self, payload: bytes) -> bool:
         """Whether the answer to a PING will be known."""
-        if self._kernel is not None:
-            return True
         if len(self._expected) >= _MOST_PINGS:
             return False
         event = private.expect_pong(self._ws, payload)
         if event is None:
-            self._send_ping = None  # then it is waited for
+            if self._kernel is None:
+                self._send_ping = None  # then it is waited for
             return False
         self._expected[payload] = event
         return True
@@ -247,8 +258,8 @@ class _Keeper:
 
     def finish_sending(self) -> None:
         """Give what is being sent a little time, and expect no answers."""
-        for payload in self._expected:
-            private.forget_pong(self._ws, payload)
+        for payload, event in self._expected.items():
+            private.forget_pong(self._ws, payload, event)
         if self._sending is not None:
             self._sending.deadline = trio.current_time() + _LAST_SEND
 
@@ -270,7 +281,7 @@ def _closed(ws: WebSocketConnection) -> Closed:
     closed = ws.closed
     if closed is None:  # a client's, and it was never open
         return Closed(EndReason.LOST, 1006, "")
-    code, reason = closed.code, closed.reason or ""
+    code, reason = int(closed.code), closed.reason or ""  # it may be an enumeration's
     if private.peer_closed(ws):
         return Closed(EndReason.PEER, code, reason)
     by = {1006: EndReason.LOST, 1009: EndReason.TOO_BIG}.get(code, EndReason.HANDLER)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, cast
 
 import trio
@@ -33,6 +33,10 @@ NAMES: Final = (
     "_reader_running",
     "_for_testing_peer_closed_connection",
 )
+
+#: Characters of a text that any empty buffer of a socket takes: Linux makes none smaller than 4.5
+#: KiB (``SOCK_MIN_SNDBUF``), of which half is for data.
+_LITTLE: Final = 512
 
 
 def stream(ws: WebSocketConnection) -> trio.abc.Stream | None:
@@ -84,12 +88,14 @@ def send_nowait(
     # Who holds the lock may have sent half of a frame.
     if lock.locked() or protocol.state is not ConnectionState.OPEN:
         return False
+    if message is not None and len(message) > _LITTLE:
+        return False
     data = protocol.send(Ping(payload=payload))
     if message is not None:
         data += protocol.send(TextMessage(data=message))
     try:
         sent = sock.send(data)
-        if sent < len(data):  # a buffer that is smaller than a beat: half a frame cannot be mended
+        if sent < len(data):  # the smallest of buffers: half a frame cannot be mended
             sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return False
@@ -101,7 +107,7 @@ def expect_pong(ws: WebSocketConnection, payload: bytes) -> trio.Event | None:
 
     Args:
         ws: over which the PING is sent next.
-        payload: of the PING.
+        payload: of the PING; none of `awaited`.
     """
     pings: Any = getattr(ws, "_pings", None)
     if not isinstance(pings, OrderedDict):
@@ -110,11 +116,17 @@ def expect_pong(ws: WebSocketConnection, payload: bytes) -> trio.Event | None:
     return event
 
 
-def forget_pong(ws: WebSocketConnection, payload: bytes) -> None:
+def forget_pong(ws: WebSocketConnection, payload: bytes, event: trio.Event) -> None:
     """Undo `expect_pong`, where the PONG has not come."""
     pings: Any = getattr(ws, "_pings", None)
-    if isinstance(pings, OrderedDict):
-        pings.pop(payload, None)
+    if isinstance(pings, OrderedDict) and pings.get(payload) is event:
+        del pings[payload]
+
+
+def awaited(ws: WebSocketConnection) -> Collection[bytes]:
+    """What PINGs carried whose PONGs are waited for, as far as that is known."""
+    pings: Any = getattr(ws, "_pings", None)
+    return pings if isinstance(pings, OrderedDict) else ()
 
 
 def queue_is_full(ws: WebSocketConnection) -> bool | None:

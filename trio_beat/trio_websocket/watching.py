@@ -8,20 +8,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
+from websockets.frames import Opcode
 
 from .._connection.beating import Engine
 from .._connection.consumer import Consumer
 from .._connection.life import Life
 from .._exceptions import Closed, EndReason
 from .._protocol.events import Event, Failure, PeerClose, Pong
-from .._protocol.messages import BeatFrames, Outgoing
+from .._protocol.messages import BeatFrames, OtherFrames, Outgoing
 from .._server.refusals import GOING_AWAY
 from .._transports.tcp import TCPTransport
 from .._transports.tls import TLSTransport
 from .frames import Frames
+
+_PING: Final = 0x80 | Opcode.PING
 
 if TYPE_CHECKING:
     _Base: TypeAlias = TCPTransport
@@ -39,8 +42,8 @@ class _Watched(_Base):
 
     def _parse(self, data: bytearray | memoryview | bytes) -> Sequence[Event]:
         frames = self.frames
-        if frames.answers(data):
-            return self._reads.pongs(frames.number)
+        if (number := frames.answer(data)) is not None:
+            return self._reads.pongs(number)
         passed, found = frames.take(bytes(data))
         events: list[Event] = [event for event in found if type(event) is Pong]
         if passed:
@@ -52,7 +55,9 @@ class _Watched(_Base):
 
     def write_nowait(self, item: Outgoing) -> int:
         if type(item) is BeatFrames:
-            self.frames.number = item.number
+            self.frames.pinged(item.number)
+        elif type(item) is OtherFrames and item.frame[0] == _PING:
+            self.frames.number = None
         return super().write_nowait(item)
 
 
