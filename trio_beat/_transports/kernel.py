@@ -128,6 +128,35 @@ def send_gathered(sock: socket.socket, buffers: Sequence[bytes | memoryview]) ->
     return sock.send(b"".join(first_bytes(buffers, _LITTLE)))
 
 
+class Stuck(NamedTuple):
+    """Output of which the peer's kernel acknowledges nothing, see `stuck`."""
+
+    acknowledged: int  #: bytes when that began
+    since: float  #: when that was, by Trio's clock, in seconds
+    for_long: bool  #: so long that the peer is out of reach
+
+
+def stuck(sock: socket.socket, before: Stuck | None, patience: float) -> Stuck | None:
+    """Look whether nothing that was sent is acknowledged, once a beat.
+
+    Args:
+        sock: it.
+        before: what the last look gave.
+        patience: seconds after which the peer is out of reach.
+
+    Returns:
+        What is stuck; None: nothing is, or it is not known.
+    """
+    now = delivery(sock)
+    if now is None or not (now.in_flight or now.probes):
+        return None
+    at = trio.current_time()
+    if before is None or before.acknowledged != now.acknowledged:
+        return Stuck(now.acknowledged, at, for_long=False)
+    for_long = at - before.since > patience and now.last_ack > patience
+    return before._replace(for_long=for_long)
+
+
 class _Look(NamedTuple):
     """What was seen at a beat."""
 
@@ -155,8 +184,7 @@ class KernelTransport(Transport):
     _socket: socket.socket
     #: At the last beat; None where that was not a silent one.
     _looked: _Look | None
-    #: What was acknowledged when output got stuck, and when that was.
-    _stuck: tuple[int, float] | None
+    _stuck: Stuck | None
 
     def _begin_looking(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -218,14 +246,8 @@ class KernelTransport(Transport):
         self.abort()
 
     def unreachable(self, patience: float) -> bool:
-        now = delivery(self._socket)
-        if now is None or not (now.in_flight or now.probes):
-            self._stuck = None
-            return False
-        if self._stuck is None or self._stuck[0] != now.acknowledged:
-            self._stuck = (now.acknowledged, trio.current_time())
-            return False
-        return trio.current_time() - self._stuck[1] > patience and now.last_ack > patience
+        self._stuck = stuck(self._socket, self._stuck, patience)
+        return self._stuck is not None and self._stuck.for_long
 
 
 class SocketTransport(KernelTransport, FramingTransport):

@@ -11,9 +11,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import trio
-
-from .._transports.kernel import LASTS, unread
+from .._transports.kernel import LASTS, Stuck, stuck, unread
 from .._transports.tcp_info import delivery, received, undelivered
 
 
@@ -54,7 +52,7 @@ class Kernel:
         self._sock = sock
         self._received = received(sock)
         self._acknowledged = self._before_ping = self._retransmitted = 0
-        self._stuck: tuple[int, float] | None = None
+        self._stuck: Stuck | None = None
         #: At the last look the PING of the beat before was not sent yet.
         self._unsent = False
 
@@ -106,14 +104,8 @@ class Kernel:
 
     def unreachable(self, patience: float) -> bool:
         """Whether nothing that was sent is acknowledged, see `Transport.unreachable`."""
-        now = delivery(self._sock)
-        if now is None or not (now.in_flight or now.probes):
-            self._stuck = None
-            return False
-        if self._stuck is None or self._stuck[0] != now.acknowledged:
-            self._stuck = (now.acknowledged, trio.current_time())
-            return False
-        return trio.current_time() - self._stuck[1] > patience and now.last_ack > patience
+        self._stuck = stuck(self._sock, self._stuck, patience)
+        return self._stuck is not None and self._stuck.for_long
 
 
 class Unread:
