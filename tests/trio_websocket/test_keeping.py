@@ -190,6 +190,19 @@ async def test_without_the_names_nobody_is_judged(
         monkeypatch.undo()
 
 
+async def test_without_what_sends_a_ping_each_is_waited_for(
+    patient_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private, "ping", lambda _: None)
+    async with kept(tls=True) as (one, peer):
+        with trio.move_on_after(6):
+            await answer(peer)
+        assert one.closed is None
+        with trio.fail_after(60):  # two PINGs, and more, are in flight
+            await one.over.wait()
+        assert one.closed == Closed(EndReason.MISSED_BEATS, 1006, "2 in a row")
+
+
 async def test_without_a_kernel_no_pong_is_waited_for_in_the_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -202,7 +202,7 @@ class _Keeper:
         payload = self._next_payload()
         while payload in awaited:
             payload = self._next_payload()
-        if self._kernel is not None and awaited:
+        if self._kernel is not None and self._send_ping is not None and awaited:
             # A peer may answer the last PING only (RFC 6455, section 5.5.3); trio-websocket then
             # takes the program's PINGs before it as answered, where it knows ours.
             self._expects(payload)
