@@ -33,7 +33,7 @@ async def test_those_with_the_number_of_a_beat_are_answered(
         assert beat is not None
         assert beat.opcode is Opcode.PING
         await peer.pong(beat)
-        await peer.send_frame(Opcode.BINARY, beat.data)
+        await peer.send_frame(Opcode.BINARY, bytes(beat.data))
         frame = await peer.frame()
         assert frame == beat
         await peer.pong(beat)
