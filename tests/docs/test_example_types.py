@@ -26,6 +26,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = path.stem.replace("-", "_")
             (folder / f"{name}_{number}.py").write_text(example)
     assert len(list(folder.iterdir())) > 20
+    # The module that another example imports.
+    (folder / "my_app.py").write_text(examples("asgi", "python")[1])
     return folder
 
 
