@@ -43,8 +43,8 @@ def heard(sock: socket.socket) -> list[bytes]:
 def test_states_are_a_datagram_each(address: str, told: socket.socket) -> None:
     manager = Manager(address)
     manager.ready()
-    manager.reloading()
-    manager.ready()
+    with manager.reloading():
+        pass
     manager.stopping()
     first, reloading, again, last = heard(told)
     assert (first, again, last) == (b"READY=1", b"READY=1", b"STOPPING=1")
@@ -55,6 +55,22 @@ def test_states_are_a_datagram_each(address: str, told: socket.socket) -> None:
     manager.stopping()
     manager.close()
     assert heard(told) == []
+
+
+def test_files_that_are_read_before_it_serves_or_at_the_end_are_not_told(
+    address: str, told: socket.socket
+) -> None:
+    """Its end would tell that the server is ready."""
+    manager = Manager(address)
+    with manager.reloading():
+        pass
+    assert heard(told) == []
+    manager.ready()
+    manager.stopping()
+    with manager.reloading():
+        pass
+    assert heard(told) == [b"READY=1", b"STOPPING=1"]
+    manager.close()
 
 
 async def test_without_one_nothing_is_done() -> None:
@@ -165,6 +181,10 @@ def test_it_is_found_in_the_environment(
         ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getppid())}, 1),
         ({"WATCHDOG_USEC": "0"}, 1),
         ({"WATCHDOG_USEC": "x"}, 1),
+        ({"WATCHDOG_USEC": "-1"}, 1),
+        ({"WATCHDOG_USEC": "9" * 400}, 1),
+        ({"WATCHDOG_USEC": "9" * 5000}, 1),
+        ({"WATCHDOG_USEC": str(2**64 - 1)}, 2),  # "infinity" of systemd
     ):
         manager = find(monkeypatch, NOTIFY_SOCKET=address, **variables)
         manager.ready()

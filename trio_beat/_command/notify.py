@@ -3,15 +3,18 @@
 1. Telling never waits, and never fails: what is not taken is told again, once a second at most.
 2. The watchdog is told from the loop that serves: where that stands still, nothing is told.
 3. One process tells. Variables do not go on to those that it starts.
+4. A signal to read files again may come at any time. It is told only while the server serves: the
+   end of reading is told by the same text as the begin of serving.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import trio
@@ -24,6 +27,8 @@ _SOCKET: Final = "NOTIFY_SOCKET"
 _USEC: Final = "WATCHDOG_USEC"
 _PID: Final = "WATCHDOG_PID"
 _ALIVE: Final = b"WATCHDOG=1"
+#: Digits of a number of microseconds, at most: systemd's have 64 bits.
+_DIGITS: Final = 20
 #: Seconds until what was not taken is told again.
 _AGAIN: Final = 1.0
 
@@ -60,18 +65,30 @@ class Manager:
         #: The last state, where it was not taken.
         self._untold = b""
         self._failing = False
+        #: It accepts, and does not shut down yet.
+        self._serves = False
 
     def ready(self) -> None:
-        """Tell that the server accepts, or has read again what it was to."""
+        """Tell that the server accepts."""
+        self._serves = True
         self._tell(b"READY=1")
 
-    def reloading(self) -> None:
-        """Tell that files are read again; `ready` follows."""
+    @contextlib.contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Tell that files are read again while the context lasts; nothing before `ready`."""
+        if not self._serves:
+            yield
+            return
         # The clock that systemd compares with (``Type=notify-reload``).
         self._tell(b"RELOADING=1\nMONOTONIC_USEC=%d" % (time.monotonic_ns() // 1000))
+        try:
+            yield
+        finally:
+            self._tell(b"READY=1")
 
     def stopping(self) -> None:
         """Tell that the server shuts down."""
+        self._serves = False
         self._tell(b"STOPPING=1")
 
     def tick(self, *, alive: bool = True) -> None:
@@ -136,7 +153,9 @@ def find_manager() -> Manager:
 def _watchdog(every: str | None, pid: str | None) -> float | None:
     if every is None or (pid and pid != str(os.getpid())):
         return None
-    if not (every.isascii() and every.isdecimal() and int(every) > 0):
-        _log.warning("%s is ignored: %r is no number of microseconds", _USEC, every)
+    number = every.isascii() and every.isdecimal() and len(every) <= _DIGITS
+    if not (number and int(every) > 0):
+        shown = every[:_DIGITS]
+        _log.warning("%s is ignored: %r is no number of microseconds", _USEC, shown)
         return None
     return int(every) / 10**6

@@ -268,10 +268,9 @@ async def _obey(
     async for number in signals:
         name = signal.Signals(number).name
         if number in RENEWING:
-            manager.reloading()
-            if prepared.renew() and prepared.context is not None:
-                served.public.replace_ssl_context(prepared.context)
-            manager.ready()
+            with manager.reloading():
+                if prepared.renew() and prepared.context is not None:
+                    served.public.replace_ssl_context(prepared.context)
         elif number in QUITTING:
             _log.warning("%s, leaving at once", name)
             manager.stopping()

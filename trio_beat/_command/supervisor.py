@@ -256,10 +256,9 @@ class _Supervisor:
     def _obey(self, number: int) -> None:
         name = signal.Signals(number).name
         if number in RENEWING:
-            self._manager.reloading()
-            if self._renew():
-                self._pass_on(number)
-            self._manager.ready()
+            with self._manager.reloading():
+                if self._renew():
+                    self._pass_on(number)
         elif number in QUITTING or (number in STOPPING and self._until is not None):
             again = " again" if number in STOPPING else ""
             _log.warning("%s%s, leaving at once", name, again)
