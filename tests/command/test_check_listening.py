@@ -13,7 +13,7 @@ import trio
 
 from tests.support.certificates import ServerFiles
 from tests.support.checks import found, row
-from tests.support.command import answering, command
+from tests.support.command import answering, command, run_command
 from trio_beat._command.checks.listening import check_listening
 from trio_beat._command.checks.section import Section
 from trio_beat._command.settings import load_settings
@@ -208,6 +208,28 @@ class TestUnix:
         monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
         section = await checked("--port=0", f"--internal-bind=unix:{tmp_path / 'x'}")
         assert f"no file may be made in {tmp_path}" in section.findings[0].text
+
+    async def test_one_that_was_left_in_a_folder_of_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / "x"))
+        monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+        section = await checked(f"--uds={tmp_path / 'x'}")
+        assert states(section) == ["unusable"]
+        assert f"no file may be made in {tmp_path}" in section.findings[0].text
+
+    async def test_what_the_server_would_be_told_is_told(self, tmp_path: Path) -> None:
+        """It looks as the server does, and leaves what it finds."""
+        path, lock = tmp_path / "x", tmp_path / "x.lock"
+        lock.write_text("another program's")
+        section = await checked(f"--uds={path}")
+        assert states(section) == ["unusable"]
+        done = run_command(f"--uds={path}")
+        assert done.returncode == 2
+        [finding] = section.findings
+        assert done.stderr == f"trio-beat: {finding.text.removeprefix('--uds: ')}\n"
+        assert lock.read_text() == "another program's"
 
     async def test_what_is_no_place(self) -> None:
         section = await checked("--port=0", "--internal-bind=8001")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_beat._server.unix import UnixListener
+from trio_beat._server.unix import UnixListener, check_way
 
 pytest.importorskip("fcntl", reason="locks a path")  # see `tests.support.hidden`
 
@@ -204,3 +205,39 @@ def test_a_process_that_was_forked_leaves_the_file(tmp_path: Path) -> None:
     assert not path.exists()
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_lock_that_was_removed_meanwhile_ends_nothing(tmp_path: Path, another: bool) -> None:
+    """What cleans up a folder may do that; then the next server makes a lock of its own."""
+    path, lock = tmp_path / "x", tmp_path / "x.lock"
+
+    class Robbed(UnixListener):
+        def listen(self, backlog: int = 0, /) -> None:
+            lock.unlink()
+            if another:
+                lock.touch()
+            super().listen(backlog)
+
+    with Robbed(str(path), 0o600), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    assert lock.exists() is another
+
+
+def test_what_another_user_has_left_in_a_shared_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    leave_stale(path)
+    tmp_path.chmod(0o1777)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 12345)  # root may remove everything
+        for begin in (check_way, functools.partial(UnixListener, mode=0o600)):
+            with pytest.raises(PermissionError, match="ran as another user") as caught:
+                begin(str(path))
+            assert caught.value.errno == errno.EPERM
+            assert os.listdir(tmp_path) == ["x"]
+    check_way(str(path))
+    assert os.listdir(tmp_path) == ["x"]
+    UnixListener(str(path), 0o600).close()
+    assert os.listdir(tmp_path) == []

@@ -102,6 +102,15 @@ class UnixListener(socket.socket):
             _log.warning("cannot remove %s: %s", self._path, exc.strerror)
 
 
+def check_way(path: str) -> None:
+    """Raise `OSError` where a server could not begin at a path at which nobody listens.
+
+    Nothing is left there, and the file of a socket that was left stays. It needs a folder.
+    """
+    with _alone(path), contextlib.suppress(FileNotFoundError):
+        _check_removable(path)
+
+
 def check_length(path: str) -> None:
     """Raise `OSError` where a path is too long for a socket."""
     length = len(os.fsencode(path))
@@ -121,8 +130,12 @@ def _alone(path: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.unlink(lock)
-        os.close(held)
+        try:
+            # Where it was removed meanwhile, another server may have made one of its own.
+            if _is_at(held, lock):
+                os.unlink(lock)
+        finally:
+            os.close(held)
 
 
 def _lock(lock: str) -> int:
@@ -180,11 +193,21 @@ def _make_way(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
+            _check_removable(path)
             os.unlink(path)
         except BlockingIOError:  # more wait there than may
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
         else:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _check_removable(path: str) -> None:
+    """Raise `OSError` where this user may make files in a folder, and not remove this one."""
+    file, folder = os.lstat(path), os.stat(os.path.dirname(path) or os.curdir)
+    owners = (0, file.st_uid, folder.st_uid)
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in owners:
+        text = "a server has left it that ran as another user, who alone may remove it"
+        raise OSError(errno.EPERM, f"{text} ({os.path.dirname(path) or os.curdir} is sticky)")
 
 
 def _identity(path: str) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from ..settings import Settings
 from .section import Section
 
 if sys.platform != "win32":
-    from ..._server.unix import check_length
+    from ..._server.unix import check_length, check_way
 
 #: What a place is: nobody listens there; a trio-beat does; something else does; or nobody can.
 State: TypeAlias = Literal["free", "trio-beat", "taken", "unusable"]
@@ -184,7 +184,9 @@ async def _unix(option: str, path: str, secure: bool) -> _Place:
             stream = await trio.open_unix_socket(path)
         except (FileNotFoundError, ConnectionRefusedError):
             # Where nobody listens any more the file is replaced.
-            return place
+            why = _in_the_way(path)
+            if not why:
+                return place
         except OSError as exc:  # the server asks likewise, and leaves the file alone
             why = exc.strerror or str(exc)
         else:
@@ -207,13 +209,23 @@ def _unusable(name: str) -> str:
             check_length(name)
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        if not path.parent.is_dir():
-            return f"there is no folder {path.parent}"
-        # Another user may be the one that runs the server.
-        return "" if os.access(path.parent, os.W_OK) else f"no file may be made in {path.parent}"
+        return "" if path.parent.is_dir() else f"there is no folder {path.parent}"
     except OSError as exc:
         return exc.strerror or str(exc)
     return "" if stat.S_ISSOCK(mode) else "there is a file that is no socket"
+
+
+def _in_the_way(path: str) -> str:
+    """Why no server can begin at a path at which nobody listens; empty: it can."""
+    folder = Path(path).parent
+    if not os.access(folder, os.W_OK):
+        return f"no file may be made in {folder}"
+    try:
+        if sys.platform != "win32":
+            check_way(path)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return ""
 
 
 def _bound(listeners: Sequence[socket.socket], port: int) -> frozenset[str | tuple[str, int]]:
