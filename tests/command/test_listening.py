@@ -183,6 +183,21 @@ async def test_systemd_opens_the_sockets(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+async def test_workers_that_are_ended_while_they_start_leave_no_file(tmp_path: Path) -> None:
+    """A signal that comes as soon as there is a file waits until it can be obeyed."""
+    path = tmp_path / "x.sock"
+    # They would start without a broker as well.
+    options = ["--workers=2", "--backend=redis://127.0.0.1:1/0", f"--uds={path}"]
+    with started(tmp_path, [*_COMMAND, *options]) as running:
+        with trio.fail_after(60):
+            while not path.exists():  # noqa: ASYNC110 - a file has no event
+                await trio.sleep(0.001)
+        assert running.end() == 0
+        assert not path.exists()
+        assert "Traceback" not in running.log()
+
+
+@pytest.mark.real
 @pytest.mark.slow
 async def test_workers_accept_from_what_they_share(
     valkey: Broker, prefix: str, tmp_path: Path

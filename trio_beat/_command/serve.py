@@ -24,9 +24,10 @@ from .notify import find_manager
 from .prepared import Prepared
 from .process import Started, run
 from .settings import Settings, load_settings
+from .signals import held_back
 from .streams import standard_error
 from .title import show_worker
-from .worker import Worker
+from .worker import SIGNALS, Worker
 from .workers import check_workers
 
 if sys.platform != "win32":
@@ -73,16 +74,18 @@ def serve(arguments: Sequence[str]) -> int:
 
 def _supervise(settings: Settings, prepared: Prepared, started: Started) -> int:
     """Run the workers; in each of them, be one."""
-    listeners = listen_for_workers(settings, started.inherited)
+    importlib.import_module("trio_beat._server.http")  # which workers share
     # In a worker, too, this is left when it ends; only the supervisor removes the file of a socket.
     with contextlib.ExitStack() as stack:
+        # A signal that would end it now would leave that file: it waits for `supervise`.
+        stack.enter_context(held_back(SIGNALS))
+        listeners = listen_for_workers(settings, started.inherited)
         for listener in (listener for own in listeners for listener in own):
             stack.enter_context(listener)
         internal = stack.enter_context(listening(settings.internal_bind, settings.workers))
         warn_if_exposed(settings, listeners[0])
         if prepared.api_tokens.tokens is not None:
             warn_if_readable(internal[0])
-        importlib.import_module("trio_beat._server.http")  # which workers share
         result: int | Worker = 2
         if sys.platform != "win32":
             result = supervise(

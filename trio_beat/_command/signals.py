@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -37,6 +38,23 @@ def caught(numbers: Iterable[int]) -> Iterator[AsyncIterator[int]]:
             yield signals
     finally:
         ignore(numbers)
+
+
+@contextmanager
+def held_back(numbers: Iterable[int]) -> Iterator[None]:
+    """Let signals wait until the context ends, or they are let in (pthread_sigmask(3)).
+
+    Windows has no such thing.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    numbers = tuple(numbers)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def ignore(numbers: Iterable[int]) -> None:

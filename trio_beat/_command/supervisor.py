@@ -371,6 +371,8 @@ def _signals() -> Iterator[socket.socket]:
         wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         for number in (*SIGNALS, signal.SIGCHLD):
             signal.signal(number, take_no_notice)
+        # Those that came while it listened have waited.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             yield ours
         finally:
