@@ -78,6 +78,52 @@ def test_when_it_is_valid(
     assert all(words in it.text for it in findings)
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "words"),
+    [
+        (-30, 30, None),
+        (-30, 3.5, "that of Between expires in 3 days; then clients"),
+        (-30, -1, "that of Between has expired, it was valid until"),
+        (1, 30, "that of Between is not valid before"),
+    ],
+)
+def test_when_those_behind_it_are_valid(
+    begin: float, end: float, words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients refuse it with one that has expired, though it is valid and its authority trusted."""
+    now = datetime.now(UTC)
+    root, between, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+
+    def issued(
+        name: str, of: str, span: tuple[float, float], by: ec.EllipticCurvePrivateKey, key: Any
+    ) -> bytes:
+        issuer, subject = (
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, it)]) for it in (of, name)
+        )
+        serial, (since, until) = x509.random_serial_number(), (now + timedelta(it) for it in span)
+        alternative = x509.SubjectAlternativeName([x509.DNSName(name.lower())])
+        constraints = x509.BasicConstraints(ca=key is not own, path_length=None)
+        made = (
+            x509.CertificateBuilder(issuer, subject, key.public_key(), serial, since, until)
+            .add_extension(constraints, critical=True)
+            .add_extension(alternative, critical=False)
+            .sign(by, hashes.SHA256())
+        )
+        return made.public_bytes(Encoding.PEM)
+
+    (tmp_path / "ca.pem").write_bytes(issued("Root", "Root", (-99, 99), root, root))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    path = tmp_path / "all.pem"
+    path.write_bytes(
+        issued("chat.example", "Between", (-1, 90), between, own)
+        + issued("Between", "Root", (begin, end), root, between)
+        + own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    section = check_certificate(load_settings([f"--tls-cert={path}"]))
+    assert found(section) == ([] if words is None else [("warning", "certificate")])
+    assert all(words in it.text for it in section.findings if words is not None)
+
+
 def test_one_that_this_machine_trusts(
     authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

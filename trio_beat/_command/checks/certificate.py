@@ -4,6 +4,8 @@
    it: the extra ``server`` has no other.
 2. Python tells what is in a certificate only where the client trusts it. So it trusts this very one
    (`ssl.VERIFY_X509_PARTIAL_CHAIN`), at any time.
+3. Those behind it in the file are of authorities; a client checks their dates as well (RFC 5280,
+   section 6.1.3).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ _DAY: Final = 86_400
 _ANY_TIME: Final = 0x200000
 #: Turns of both ends after which a handshake in memory is over, or hangs.
 _TURNS: Final = 10
+_NEED: Final = "clients that need it refuse"
 #: What an authority's name in the standard library is missing with.
 _UNKNOWN_ISSUER: Final = frozenset({18, 19, 20, 21})
 
@@ -54,6 +57,7 @@ def check_certificate(settings: Settings) -> Section:
         text = "has no subjectAltName: no browser accepts it (RFC 9110, section 4.3.4)"
         section.fail("certificate", f"--tls-cert: {settings.tls_cert} {text}")
     _check_time(section, shown)
+    _check_chain(section, str(settings.tls_cert), shown)
     if not _is_trusted(context):
         section.note(
             "certificate",
@@ -79,6 +83,32 @@ def _check_time(section: Section, shown: dict[str, Any]) -> None:
         section.warn(
             "certificate", f"the certificate expires in {days} days: renew it, then SIGHUP"
         )
+
+
+def _check_chain(section: Section, path: str, shown: dict[str, Any]) -> None:
+    """Say which of the authorities' certificates in the file are out of date, or soon will be.
+
+    That is a warning, as a client may know another way to an authority that it trusts.
+    """
+    file = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    file.load_verify_locations(path)
+    now, own = time.time(), (shown["issuer"], shown["serialNumber"])
+    # Of the standard library's types for these values some do not fit.
+    others: list[dict[str, Any]] = file.get_ca_certs()
+    for other in others:
+        if (other["issuer"], other["serialNumber"]) == own:
+            continue
+        begin, end = (ssl.cert_time_to_seconds(other[it]) for it in ("notBefore", "notAfter"))
+        names = [value for part in other["subject"] for _, value in part] or ["an authority"]
+        what = f"behind the certificate in the file, that of {names[-1]}"
+        since, until = (time.strftime("%Y-%m-%d", time.gmtime(it)) for it in (begin, end))
+        days = int((end - now) // _DAY)
+        if begin > now:
+            section.warn("certificate", f"{what} is not valid before {since}: {_NEED}")
+        elif end <= now:
+            section.warn("certificate", f"{what} has expired, it was valid until {until}: {_NEED}")
+        elif days < SOON:
+            section.warn("certificate", f"{what} expires in {days} days; then {_NEED}")
 
 
 def _shown(server: ssl.SSLContext) -> dict[str, Any]:
