@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +58,11 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         return
     body = json.dumps(
-        [scope["client"][0], scope["scheme"], dict(scope["headers"])[b"host"].decode()]
+        [
+            (scope["client"] or ["local"])[0],
+            scope["scheme"],
+            dict(scope["headers"])[b"host"].decode(),
+        ]
     )
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -107,6 +113,30 @@ async def test_one_proxy(tmp_path: Path) -> None:
                     by_handler, by_app = await told(port, files)
             assert by_handler == [CLIENT, True, host]
             assert by_app == [CLIENT, "https", host]
+
+
+async def test_over_a_unix_socket(tmp_path: Path) -> None:
+    files = ServerFiles(tmp_path, "127.0.0.1", "localhost")
+    [port] = free_ports(1)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # nginx may be another user
+        path = f"{folder}/beat.sock"
+        for trusted, expected in ((["unix"], [CLIENT, True]), (["127.0.0.1"], ["local", False])):
+            options: dict[str, Any] = {"trusted_proxies": trusted, "uds": path, "uds_mode": 0o666}
+            async with serving(handler, app=app, **options):
+                http = SERVER.format(
+                    port=port,
+                    tls=tls(files),
+                    upstream=f"unix:{path}",
+                    own="off",
+                    scheme="$scheme",
+                    more="",
+                )
+                async with nginx(http, tmp_path, port):
+                    with trio.fail_after(60):
+                        by_handler, by_app = await told(port, files)
+            assert by_handler == [*expected, "localhost"]
+            assert by_app == [expected[0], "https" if expected[1] else "http", "localhost"]
 
 
 async def test_a_chain_of_two(tmp_path: Path) -> None:
