@@ -83,6 +83,25 @@ def test_a_proxy_that_is_not_trusted_has_all_peers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--uds=x", "--trusted-proxy=127.0.0.1,::1"], "does not name unix"),
+        (["--uds=x", "--trusted-proxy=127.0.0.1,unix"], None),
+        (["--uds=x", "--port=1", "--trusted-proxy=127.0.0.1"], None),
+        (["--uds=x", "--fd=3", "--trusted-proxy=127.0.0.1"], None),
+        (["--fd=3", "--trusted-proxy=unix"], None),
+        (["--uds=x", "--port=1", "--trusted-proxy=unix"], None),
+        (["--trusted-proxy=unix"], None),  # systemd may open the socket
+    ],
+)
+def test_a_trusted_proxy_is_where_peers_come_from(options: list[str], words: str | None) -> None:
+    for behind, idle in (("nginx", None), (None, 60), (None, None)):
+        section = check_proxies(load_settings(options), behind, idle)
+        assert found(section) == ([] if words is None else [("warning", "forwarding")])
+        assert all(words in it.text for it in section.findings if words is not None)
+
+
+@pytest.mark.parametrize(
     ("interval", "names"),
     [("4", ""), ("40", "HAProxy (50 s)"), ("50", "nginx (60 s), HAProxy (50 s), AWS ALB (60 s)")],
 )

@@ -6,6 +6,7 @@ import sys
 from typing import Final, NamedTuple
 
 from ..._heartbeat import Heartbeat
+from ..._server.proxies import UNIX
 from ..settings import Settings
 from .section import Section, seconds
 
@@ -117,6 +118,7 @@ def check_proxies(settings: Settings, behind: str | None, idle: float | None) ->
     """
     section = Section("proxy")
     section.data = {"behind": behind, "idle_timeout": idle, "interval": settings.interval}
+    _check_trusted(section, settings)
     if behind is None and idle is None:
         _check_usual(section, settings.interval)
         return section
@@ -144,6 +146,19 @@ def check_proxies(settings: Settings, behind: str | None, idle: float | None) ->
             "limits",
         )
     return section
+
+
+def _check_trusted(section: Section, settings: Settings) -> None:
+    """Warn where the proxies that are trusted are not where peers come from."""
+    # Sockets that systemd opens are not seen here: ``unix`` may be right without --uds.
+    path_alone = settings.uds is not None and not settings.listens_on_port(given=False)
+    named = not settings.trusted_proxy or UNIX in settings.trusted_proxy
+    if path_alone and not named and not settings.fd:
+        section.warn(
+            "forwarding",
+            f"--trusted-proxy does not name {UNIX}, and all peers come by --uds: no proxy is "
+            "believed there, and they have one address",
+        )
 
 
 def _check_usual(section: Section, interval: float) -> None:
