@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -205,6 +206,36 @@ def test_a_process_that_was_forked_leaves_the_file(tmp_path: Path) -> None:
     assert not path.exists()
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is a race that is not won")
+def test_a_link_that_is_put_in_its_place_leads_nowhere(tmp_path: Path) -> None:
+    """The server may be root, and the folder another user's."""
+    path, victim = tmp_path / "x", tmp_path / "victim"
+    victim.touch(0o600)
+
+    class Swapped(UnixListener):
+        def bind(self, address: object, /) -> None:
+            super().bind(str(address))
+            path.unlink()
+            path.symlink_to(victim)
+
+    with pytest.raises(OSError, match="another user has put a file there"):
+        Swapped(str(path), 0o666)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
+def test_it_has_its_mode_where_there_is_no_proc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, change = tmp_path / "x", os.chmod
+
+    def chmod(name: str, mode: int, **options: bool) -> None:
+        change(f"{tmp_path}/none" if name.startswith("/proc") else name, mode, **options)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    with UnixListener(str(path), 0o666):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
 
 
 @pytest.mark.parametrize("another", [False, True])

@@ -79,7 +79,7 @@ class UnixListener(socket.socket):
         self.bind(self._path)
         self._made = _identity(self._file)
         if stat.S_IMODE(os.lstat(self._path).st_mode) != mode:
-            os.chmod(self._path, mode)
+            _set_mode(self._path, mode)
 
     def close(self) -> None:
         """Remove the path, if it is still that of this socket and process, and close."""
@@ -199,6 +199,26 @@ def _make_way(path: str) -> None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
         else:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _set_mode(path: str, mode: int) -> None:
+    """Set the mode of a socket's file.
+
+    Who may write to its folder may put a link in its place: where that leads, nothing is changed.
+    """
+    if sys.platform != "linux":
+        os.chmod(path, mode, follow_symlinks=os.chmod not in os.supports_follow_symlinks)
+        return
+    held = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(held).st_mode):
+            raise OSError(errno.EEXIST, "another user has put a file there meanwhile")
+        # Linux has no call for that of a descriptor without access (open(2), "O_PATH").
+        os.chmod(f"/proc/self/fd/{held}", mode)
+    except FileNotFoundError:  # there is no /proc, as in a bare chroot(2)
+        os.chmod(path, mode)
+    finally:
+        os.close(held)
 
 
 def _check_removable(path: str) -> None:
