@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,22 @@ def test_when_those_behind_it_are_valid(
     section = check_certificate(load_settings([f"--tls-cert={path}"]))
     assert found(section) == ([] if words is None else [("warning", "certificate")])
     assert all(words in it.text for it in section.findings if words is not None)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="there is no /dev/fd")
+def test_one_that_can_be_read_once(authority: trustme.CA, tmp_path: Path) -> None:
+    """A pipe, as a shell's ``<(...)`` is, has nothing more when it is read again."""
+    issued = authority.issue_cert("chat.example")
+    (tmp_path / "key.pem").write_bytes(issued.private_key_pem.bytes())
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, issued.cert_chain_pems[0].bytes())
+        os.close(writing)
+        options = [f"--tls-cert=/dev/fd/{reading}", f"--tls-key={tmp_path / 'key.pem'}"]
+        section = check_certificate(load_settings(options))
+    finally:
+        os.close(reading)
+    assert found(section) == [PRIVATE]
 
 
 def test_one_that_this_machine_trusts(

@@ -91,7 +91,10 @@ def _check_chain(section: Section, path: str, shown: dict[str, Any]) -> None:
     That is a warning, as a client may know another way to an authority that it trusts.
     """
     file = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    file.load_verify_locations(path)
+    try:
+        file.load_verify_locations(path)
+    except OSError:  # it is a pipe, or is renewed right now: it could be read a moment ago
+        return
     now, own = time.time(), (shown["issuer"], shown["serialNumber"])
     # Of the standard library's types for these values some do not fit.
     others: list[dict[str, Any]] = file.get_ca_certs()
