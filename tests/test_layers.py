@@ -57,6 +57,7 @@ WITHIN: Final = {
     ),
     "asgi": (
         ("__init__",),
+        ("making",),
         ("serving",),
         ("answers", "block", "running"),
         ("scopes",),
@@ -143,7 +144,8 @@ WITHIN: Final = {
     ),
     "trio_websocket": (
         ("__init__",),
-        ("keeping", "service"),
+        ("keeping", "opening"),
+        ("service",),
         ("listeners",),
         ("stream",),
         ("sockets",),

@@ -2,6 +2,7 @@
 
 ::
 
+    making    application
     serving   Application: connections, and the lifespan
     running   what runs while the lifespan lasts
     block     the application side of a connection that an endpoint has
@@ -12,6 +13,7 @@ See `application`. It runs under Trio, for example by ``hypercorn --worker-class
 mounted in an application of Starlette, FastAPI, Quart-Trio or Litestar.
 """
 
-from .serving import Application, application
+from .making import application
+from .serving import Application
 
 __all__ = ["Application", "application"]

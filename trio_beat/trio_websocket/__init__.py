@@ -6,7 +6,8 @@
     clock        the clock of all `keeping` that beats at one interval
     kernel       what the kernel tells of a peer, for `keeping`
     private      the names of trio-websocket that `keeping` reads, and are not public
-    service      open_service, TrioWebSocketService: its handler or hub, below trio-websocket
+    opening      open_service
+    service      TrioWebSocketService: its handler or hub, below trio-websocket
     listeners    listeners whose streams are the service's
     stream       the stream below trio-websocket
     sockets      sockets, taken out of Trio's streams
@@ -16,7 +17,8 @@
 """
 
 from .keeping import keep_alive
-from .service import TrioWebSocketService, open_service
+from .opening import open_service
+from .service import TrioWebSocketService
 from .watching import Watched
 
 __all__ = ["keep_alive", "open_service", "TrioWebSocketService", "Watched"]
