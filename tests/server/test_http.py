@@ -26,7 +26,7 @@ UPLOAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345"
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Read the whole of a request, and answer it; or fail, or never end, where it says so."""
+    """Read the whole of a request, and answer it; or do what its path says."""
     if scope["type"] == "lifespan":
         return
     if scope["type"] == "websocket":
@@ -36,7 +36,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await trio.sleep_forever()
         await send({"type": "websocket.close"})
         return
-    while (await receive()).get("more_body"):
+    while scope["path"] != "/unread" and (await receive()).get("more_body"):
         pass
     if scope["path"] == "/fail":
         raise ZeroDivisionError
@@ -164,6 +164,25 @@ async def test_what_stands_behind_the_last_request_is_no_reason_to_refuse_it(
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert answer.endswith(b"\r\n\r\nanswer")
             assert answer.count(b"HTTP/1.1 ") == 1
+            await stream.aclose()
+
+
+async def test_an_answer_before_the_rest_of_a_body_says_that_it_is_the_last(
+    patient_clock: trio.testing.MockClock,
+) -> None:
+    """Otherwise the next request, which may be one to publish, is lost."""
+    unread = UPLOAD.replace(b"/ ", b"/unread ", 1)
+    async with serving(app=app) as server:
+        for read, answered in ((True, UPLOAD + b"67890"), (False, unread)):
+            stream = await open_stream(server, answered)
+            answer = await read_until(stream, b"answer")
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.lower().count(b"\r\nconnection: close\r\n") == (not read)
+            if read:
+                await stream.send_all(GET)
+                assert (await read_until(stream, b"answer")).startswith(b"HTTP/1.1 200 ")
+            else:
+                assert await stream.receive_some() == b""
             await stream.aclose()
 
 

@@ -134,7 +134,10 @@ class Protocol(H11Protocol):
             more += _SECURITY
         elif self.upgraded and response.status_code >= 200:
             more.append(_CLOSE)
-        if trio.current_time() >= self._kept_until:
+        # Before the rest of a body no other request can be read. The client has to know that
+        # (RFC 9112, section 9.6), or it sends one that is lost.
+        cut_short = not self.upgraded and self.expects_body
+        if cut_short or trio.current_time() >= self._kept_until:
             self.keep_alive_requests = self.config.keep_alive_max_requests
         return replace(response, headers=[*response.headers, *more])
 
