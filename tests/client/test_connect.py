@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
+from typing import get_type_hints
 
 import pytest
 import trio
@@ -13,7 +14,7 @@ from websockets.frames import Close, Frame, Opcode
 from tests.support.cancelling import CancelledAfter
 from tests.support.fake_server import URL, FakeServer, answer_pings, connect_to_silence, fake_server
 from tests.support.peer import Peer
-from trio_beat import Closed, ConnectionClosed, EndReason, connect
+from trio_beat import Closed, ConnectionClosed, EndReason, connect, reconnecting
 
 __all__ = ["fake_server"]  # a fixture
 
@@ -36,6 +37,24 @@ class TestBlock:
                 assert await connection.receive() == message
             assert connection.path == "/ws/news?subscribe-broadcast"
         assert connection.closed == Closed(EndReason.HANDLER, 1000, "")
+
+    async def test_may_return_from_a_function(
+        self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock
+    ) -> None:
+        async def greet(peer: Peer) -> None:
+            await peer.send_text("hello")
+            await answer_pings(peer)
+
+        async def greeting() -> str | bytes:
+            async with connect(URL) as connection:
+                return await connection.receive()
+            # Nothing here: a context whose type says that it may swallow an exception would have
+            # type checkers ask for a result.
+
+        nursery.start_soon(fake_server.play, greet)
+        assert await greeting() == "hello"
+        for context in (connect, reconnecting):
+            assert get_type_hints(context.__aexit__)["return"] is type(None)
 
     async def test_keeps_the_order_of_what_is_sent(
         self, fake_server: FakeServer, nursery: trio.Nursery, autojump_clock: MockClock

@@ -72,7 +72,7 @@ class connect(ClientContext):  # noqa: N801 - is called like a function
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         assert self._session is not None
         connection, remaining = self._session.connection, exc
         try:
@@ -85,9 +85,10 @@ class connect(ClientContext):  # noqa: N801 - is called like a function
         assert closed is not None
         if is_lost(closed) and (remaining is None or _is_end_of(connection, remaining)):
             raise ConnectionLost(closed) from None
+        # Nothing is swallowed: only a loss cancels the block, and that was raised. By the type of
+        # what is returned, checkers know that the block's own `return` is the function's.
         if remaining is not exc and remaining is not None:
             raise remaining
-        return remaining is None
 
 
 def _is_end_of(connection: Connection, exc: BaseException) -> bool:
