@@ -133,7 +133,7 @@ async def test_a_port_in_use() -> None:
     ("handler", "hub", "options", "wrong"),
     [
         (None, False, {}, "a handler or a hub is needed"),
-        (stay, False, {"permissions": Permissions()}, "permissions are of no use beside a handler"),
+        (stay, False, {"permissions": Permissions()}, "permissions are of no use"),
         (stay, False, {"path_prefix": "ws/"}, "path_prefix is 'ws/'"),
         (stay, False, {"path_prefix": "/ws"}, "path_prefix is '/ws'"),
         (stay, False, {"path_prefix": ""}, "path_prefix is ''"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import pytest
 import trio
@@ -23,7 +24,7 @@ from tests.support.trio_websocket import (
     watched,
     whole,
 )
-from trio_beat import Closed, Connection, EndReason, Heartbeat, Limits, open_hub
+from trio_beat import Closed, Connection, EndReason, Heartbeat, Limits, Permissions, open_hub
 from trio_beat import Request as PeerRequest
 from trio_beat.testing import cancelled_at
 from trio_beat.trio_websocket import TrioWebSocketService, open_service
@@ -417,6 +418,9 @@ async def test_misuse_is_named() -> None:
             client = trio.SSLStream(a, ssl.create_default_context(), server_hostname="localhost")
             with pytest.raises(ValueError, match="server's"):
                 service.stream(client)
+    for handler in (None, print):
+        with pytest.raises(ValueError, match="are of no use without a hub, or beside a handler"):
+            open_service(cast("Any", handler), permissions=Permissions())
     with pytest.raises(ValueError, match="refuse_by"):
         open_service(echo, refuse_by="no")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="prefix"):

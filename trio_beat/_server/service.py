@@ -322,5 +322,5 @@ def _check_served(
         check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
     if permissions is not None:
         check_kind("permissions", permissions, Permissions, "a Permissions, or None")
-        if handler is not None:
-            raise ValueError("permissions are of no use beside a handler, which decides itself")
+        if handler is not None or hub is None:
+            raise ValueError("permissions are of no use without a hub, or beside a handler")

@@ -82,7 +82,8 @@ def open_service(
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: an argument is outside its range.
+        ValueError: an argument can never be right, or there are `permissions` beside a handler, or
+            without a hub.
     """
     check_prefix(path_prefix)
     check_kind("limits", limits, Limits, "a Limits")
