@@ -6,12 +6,15 @@ message names the argument, its value, and what is allowed.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
 import ssl
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Awaitable, Iterable
+from typing import Final, TypeVar
+
+_T = TypeVar("_T")
 
 #: The name of a header, a subprotocol (RFC 9110, section 5.6.2).
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -39,6 +42,19 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], expected
     """
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; it must be {expected}")
+
+
+def check_async(name: str, answer: Awaitable[_T]) -> Awaitable[_T]:
+    """Check that a function of the application is an async one, and return what it gave.
+
+    Args:
+        name: the argument's that the function was, for the message.
+        answer: what calling it gave, which is not quoted: it may be secret.
+    """
+    if not inspect.isawaitable(answer):
+        kind = type(answer).__name__
+        raise TypeError(f"{name}() gave a {kind} at once; it must be an async function")
+    return answer
 
 
 def check_whole(name: str, value: int, *, least: int = 1) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -244,6 +246,27 @@ class TestHandlerEnds:
         assert peer.closed == (1011, "internal error")
         assert peer.connection.closed == Closed(EndReason.HANDLER, 1011, "internal error")
         assert trio.current_time() == 1
+
+    async def test_one_that_is_no_async_function_is_told(self, autojump_clock: MockClock) -> None:
+        def handler(connection: Connection) -> None:
+            """What a type checker would not have let through."""
+
+        async def generator(connection: Connection) -> AsyncIterator[None]:
+            yield
+
+        async def wait(connection: Connection) -> None:
+            await trio.sleep(1)
+
+        wrong: list[tuple[Any, str]] = [(handler, "NoneType"), (generator, "async_generator")]
+        for given, kind in wrong:
+            text = rf"^handler\(\) gave a {kind} at once; it must be an async function$"
+            with pytest.raises(TypeError, match=text):
+                async with open_pair(given) as peer:
+                    await trio.sleep_forever()
+            assert peer.closed == (1011, "internal error")
+        # What gives something to await is as good as one.
+        async with open_pair(lambda connection: wait(connection)) as peer:
+            assert await peer.wait_closed() == (1000, "")
 
     async def test_what_its_nursery_raises_propagates(self, autojump_clock: MockClock) -> None:
         """A group, of which Trio leaves a copy."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
-from .._checks import check_subprotocols
+from .._checks import check_async, check_subprotocols
 from .address import Address, Headers, check_context, check_headers, make_address
-
-_T = TypeVar("_T")
 
 #: The arguments ``url`` and ``headers`` of `connect`.
 URL: TypeAlias = str | Callable[[], Awaitable[str]]
@@ -73,20 +70,10 @@ class Destination:
         """
         address = self._fixed
         if self._ask_url is not None:
-            url = await _ask("url", self._ask_url)
+            url = await check_async("url", self._ask_url())
             address = make_address(url, *self._rest, self._default_context)
         assert address is not None
         if self._ask_headers is not None:
-            pairs = check_headers(await _ask("headers", self._ask_headers))
+            pairs = check_headers(await check_async("headers", self._ask_headers()))
             address = replace(address, headers=pairs)
         return address
-
-
-async def _ask(name: str, ask: Callable[[], Awaitable[_T]]) -> _T:
-    answer: Any = ask()
-    if not inspect.isawaitable(answer):
-        # Not quoted: it may be secret.
-        kind = type(answer).__name__
-        raise TypeError(f"{name}() gave a {kind} at once; it must be an async callable")
-    result: _T = await answer
-    return result

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import trio
 
+from .._checks import check_async
 from .._exceptions import ConnectionClosed, EndReason, split
 from .._identity import Identity
 from .._log import get_logger
@@ -212,7 +213,7 @@ class HandlerConsumer(InboxConsumer):
 
     async def _run(self, engine: Engine) -> None:
         try:
-            await self._handler(self.connection(engine))
+            await check_async("handler", self._handler(self.connection(engine)))
             engine.end_nowait(EndReason.HANDLER, 1000, "")
         except BaseException as exc:
             rest = self._deal_with(exc, engine)

@@ -23,6 +23,7 @@ import trio
 from websockets import datastructures
 
 from .._channels.hub import Hub
+from .._checks import check_async
 from .._connection.consumer import Consumer
 from .._connection.expiry import Expiry
 from .._connection.life import Life
@@ -246,7 +247,7 @@ class Gate:
         admit = self._ask
 
         async def call() -> Identity | None:
-            identity = await admit(request)
+            identity = await check_async("admit", admit(request))
             if identity is not None and not isinstance(identity, Identity):
                 kind = type(identity).__name__
                 raise TypeError(f"admit returned an object of type {kind}; it must be an Identity")

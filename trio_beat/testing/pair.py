@@ -324,10 +324,10 @@ def _known(handler: Handler) -> Handler:
     if not callable(handler):
         return handler  # the server says what is wrong
 
-    async def run(connection: Connection) -> None:
+    def run(connection: Connection) -> Awaitable[object]:
         # None: the socket was given to the server by somebody else.
         if (end := _connecting.get(None)) is not None:
             end.handled_by(connection)
-        await handler(connection)
+        return handler(connection)
 
     return run
