@@ -10,6 +10,7 @@ import pytest
 
 import trio_beat
 from tests.support.documents import document
+from tests.test_public import PACKAGES
 
 
 def _packages() -> list[str]:
@@ -38,6 +39,7 @@ def _shown() -> dict[str, list[str]]:
 
 def test_it_has_all_packages() -> None:
     assert set(_shown()) == set(_packages())
+    assert set(_packages()) == {package.__name__ for package in PACKAGES}
 
 
 @pytest.mark.parametrize("package", _packages())
