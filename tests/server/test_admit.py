@@ -20,20 +20,8 @@ from tests.support.harness import tls_contexts
 from tests.support.hub import reached
 from tests.support.peer import HANDSHAKE, Peer, dial, reset
 from tests.support.serving import RARELY, deserted, serving, status
-from trio_beat import (
-    Connection,
-    EndReason,
-    HandshakeDeclined,
-    Identity,
-    Limits,
-    Refused,
-    Request,
-    Server,
-    open_hub,
-    serve,
-)
+from trio_beat import Connection, EndReason, Limits, Refused, Request, Server, open_hub, serve
 from trio_beat._server.pending import PendingTCP
-from trio_beat.testing import open_pair
 
 TARGET = "/ws/news?subscribe-broadcast&token=s3cret"
 REQUEST = HANDSHAKE.format(target=TARGET, headers="Cookie: session=s3cret\r\n").encode()
@@ -139,18 +127,6 @@ async def test_a_refused_peer_gets_status_text_and_headers(
     assert head.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     assert b"\r\nWWW-Authenticate: Bearer\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2" in head
     assert "refused: 401 no such session" in caplog.text
-    assert "s3cret" not in caplog.text
-
-
-async def test_one_that_is_no_async_function_is_told(
-    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
-) -> None:
-    given: Any = lambda request: Identity(user="s3cret")  # noqa: E731
-    with pytest.raises(HandshakeDeclined) as caught:
-        async with open_pair(stay, admit=given):
-            pass
-    assert caught.value.status == 500
-    assert "admit() gave a Identity at once; it must be an async function" in caplog.text
     assert "s3cret" not in caplog.text
 
 

@@ -15,6 +15,7 @@ from tests.support.pairs import declined, hub_pairs
 from trio_beat import (
     Connection,
     EndReason,
+    HandshakeDeclined,
     Identity,
     Permissions,
     Refused,
@@ -35,6 +36,18 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def as_bob(_: Request) -> Identity:
     return BOB
+
+
+async def test_an_admit_that_is_no_async_function_is_told(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    given: Any = lambda request: Identity(user="s3cret")  # noqa: E731
+    with pytest.raises(HandshakeDeclined) as caught:
+        async with open_pair(idle, admit=given):
+            pass
+    assert caught.value.status == 500
+    assert "admit() gave a Identity at once; it must be an async function" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 async def test_a_handler_finds_it(autojump_clock: MockClock) -> None:
