@@ -328,7 +328,8 @@ class Hub:
             channels: their keys.
 
         Raises:
-            BackendError, ConnectionClosed, HubClosed: as for `subscribe`.
+            BackendError, ConnectionClosed, HubClosed, TypeError, ValueError: as for `subscribe`, on
+                entering the context.
         """
         await self.subscribe(subscriber, channels)
         try:
@@ -466,16 +467,17 @@ def open_hub(
 
     Args:
         backend: its URL, or one that is made already and used for nothing else.
-        expire: seconds for which the last message of a channel is kept; 0: not at all.
-        backend_lost: what happens to subscribers of channels of which messages may have been lost,
-            because the backend was away.
+        expire: seconds for which the last message of a channel is kept; 0: not at all; `math.inf`:
+            as long as the backend does.
+        backend_lost: what happens to subscribers that may have missed messages of an outage.
         backend_grace: seconds for which is waited for a backend that is away: subscribing waits so
             long, and only then are subscribers told, where the backend is not back before.
         observer: is told what is published and delivered; None: it is only counted.
 
     Raises:
-        BackendError: the backend cannot be made, or cannot start. On entering the context. One
-            whose broker is not reached is waited for instead, see `Hub.available`.
+        BackendError: the backend cannot be made (`UnknownBackend`: none has the URL's scheme), or
+            cannot start. On entering the context. One whose broker is not reached is waited for
+            instead, see `Hub.available`.
         TypeError: an argument is of another type.
         ValueError: `expire` or `backend_grace` is negative, or not a number.
     """

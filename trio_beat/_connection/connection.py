@@ -61,7 +61,10 @@ class Connection:
 
     @property
     def path(self) -> str:
-        """The request's target, as it was sent."""
+        """The request's target as it was sent: its path, and its query where it has one.
+
+        `Request.path` is the path alone.
+        """
         return self._engine.path
 
     @property
@@ -105,7 +108,7 @@ class Connection:
 
     @property
     def peer(self) -> str:
-        """The peer's address, for people."""
+        """The peer's address, for people; ``local`` over a Unix socket."""
         return self._engine.peer
 
     @property
@@ -128,9 +131,8 @@ class Connection:
         """Send a message, text or binary by its type.
 
         Waits while earlier ones wait for the peer to take them, while this one is compressed, and
-        until it is on its way.
-        Where nothing needs to wait, this can always be cancelled, and lets other tasks run at
-        regular counts.
+        until it is on its way. Where nothing needs to wait, this can still be cancelled, and lets
+        other tasks run now and then.
 
         Args:
             message: what to send; the frame of a `Message` is made once, however often it is sent.
@@ -201,7 +203,8 @@ class Connection:
         A message that is taken is returned: where a scope cancels this, none is lost.
 
         Raises:
-            ConnectionClosed: the peer has closed, and all that it sent was received.
+            ConnectionClosed: the connection has ended. Where the peer has closed it, all that came
+                before is given first.
         """
         try:
             return await self._application.receive()
@@ -222,7 +225,7 @@ class Connection:
             raise StopAsyncIteration from None
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection.
+        """Close the connection; does nothing once it has ended.
 
         A server's handler is cancelled, also where it is the one that asks; a client's block goes
         on. The close frame is sent at once; the handshake goes on in the connection's own task.

@@ -309,15 +309,15 @@ async def serve(
             IPv4 and IPv6; ``::`` likewise, where the system must have IPv6.
         uds: path of a Unix socket. One that an ended server has left is replaced. It is removed
             when the server drains or ends, where it is still this one. None: there is none.
-        uds_mode: of its file; who may write to it, may connect.
+        uds_mode: mode of its file (chmod(2)), 0o660 unless given; who may write to it, may connect.
         sockets: those that listen already, or are bound: of TCP, or Unix sockets. The server takes
             them over, and closes them when it drains or ends; a path of theirs stays.
         handler_errors: ``raise``: what a handler raises propagates. ``close``: it is logged with
             its traceback, counted, and ends its own connection only.
         heartbeat: how connections beat, and when they count as dead.
-        hub: where connections subscribe and publish, as their URLs ask for. Beside a handler it
-            does no more than to disconnect (`Hub.disconnect`), where there is an `admit`: then
-            handshakes wait while its backend is away.
+        hub: where connections subscribe and publish, as their URLs ask for. Beside a handler URLs
+            ask for nothing: there it is for `Hub.disconnect` alone, which needs an `admit`. With
+            both, handshakes wait while its backend is away. None: there is none.
         admit: an async function, called with the `Request` of each WebSocket before it is opened.
             It returns who the peer is, an `Identity`, or None for an anonymous one; it raises
             `Refused` to give another answer. A connection whose identity has expired is closed with

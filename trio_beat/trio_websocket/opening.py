@@ -56,13 +56,14 @@ def open_service(
 ) -> AbstractAsyncContextManager[TrioWebSocketService]:
     """Open a service for a program that uses trio-websocket.
 
-    A context manager, around the program's server. All arguments are those of `trio_beat.serve`.
+    A context manager, around the program's server. All arguments are those of `trio_beat.serve`,
+    and mean the same, also where they are None, unless said here.
 
     Args:
         handler: an async function, called with each `trio_beat.Connection`. None: connections do
             what their URLs ask for of `hub`; where there is no hub either, the service only watches
             (`TrioWebSocketService.keep_alive`).
-        hub: where connections subscribe and publish.
+        hub: where connections subscribe and publish; a `trio_beat.Hub` that is open.
         handler_errors: ``raise``: what a handler raises propagates out of `handle_request`, and so
             out of trio-websocket's server. ``close``: it is logged, and ends its own connection.
         heartbeat: how connections beat, and when they count as dead.
@@ -74,7 +75,7 @@ def open_service(
         subprotocols: that the program speaks, the preferred one first.
         compression: compress messages of `handle_request` for peers that offer it, as
             `trio_beat.serve` does; None: for none. What trio-websocket accepts is plain.
-        trusted_proxies: whose X-Forwarded headers are believed.
+        trusted_proxies: addresses and networks whose X-Forwarded headers are believed.
         forwarded_host: believe their X-Forwarded-Host, too.
         limits: what is held at most.
         grace: seconds that `TrioWebSocketService.drain` takes at most.

@@ -145,7 +145,8 @@ class TrioWebSocketService:
             request: over a stream of this service.
 
         Raises:
-            RuntimeError: it is not over such a stream, or was answered already.
+            RuntimeError: it is not over such a stream, or was answered already; or the service has
+                neither handler nor hub.
             Exception: what the handler raised, see ``handler_errors`` of `open_service`.
         """
         self._check_serves()
@@ -184,7 +185,8 @@ class TrioWebSocketService:
             How it ended; at once where it had ended before.
 
         Raises:
-            RuntimeError: it is not over such a stream, or the service has it already.
+            RuntimeError: it is not over such a stream, or the service has it already; or has
+                neither handler nor hub.
             Exception: what the handler raised, see ``handler_errors`` of `open_service`.
         """
         self._check_serves()
@@ -272,6 +274,10 @@ class TrioWebSocketService:
 
         Args:
             ws: over a stream of this service.
+
+        Raises:
+            RuntimeError: it is not over such a stream, or the service has it already. On entering
+                the context.
         """
         return Plain(self._watched(ws))
 
