@@ -116,6 +116,7 @@ async def test_one_proxy(tmp_path: Path) -> None:
 
 
 async def test_over_a_unix_socket(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="locks a path")  # see `tests.support.hidden`
     files = ServerFiles(tmp_path, "127.0.0.1", "localhost")
     [port] = free_ports(1)
     with tempfile.TemporaryDirectory() as folder:
