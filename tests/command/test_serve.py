@@ -39,6 +39,10 @@ pytestmark = pytest.mark.real
         (["--host=2001:db8::1"], "cannot listen on [2001:db8::1]:8000"),
         (["--host=no such host"], "cannot listen on no such host:8000"),
         (["--host=a..b"], "cannot listen on a..b:8000"),
+        (
+            ["lisen", "ws://host/"],
+            "no command: they are listen, publish, check and token; the server",
+        ),
     ],
 )
 def test_bad_configuration_is_one_line_and_exit_code_2(options: list[str], words: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from .arguments import ConfigurationError
 from .extras import auth_extra, server_extra
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _client(name)(rest)
             case ["token", *rest]:
                 return _token()(rest)
+            case [name, *_] if name[:1] not in ("", "-") and name != "check":
+                return _no_command()
             case _:
                 if arguments is None:
                     with server_extra("hiding a secret of the command line"):
@@ -59,6 +62,12 @@ def _client(name: str) -> Callable[[Sequence[str]], int]:
     from .clients import COMMANDS
 
     return COMMANDS[name]
+
+
+def _no_command() -> NoReturn:
+    # Not quoted: a value that was meant for an option may be secret.
+    text = "what comes first is no command: they are listen, publish, check and token"
+    raise ConfigurationError(f"{text}; the server takes options alone (see --help)")
 
 
 def _server() -> Callable[[Sequence[str]], int]:
