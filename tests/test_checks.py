@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import ssl
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -21,6 +23,9 @@ from tests.support.harness import idle, linked
 from tests.support.hub import Listener
 from tests.support.serving import serving
 from trio_beat import Connection, Heartbeat, Limits, Message, connect, open_hub, reconnecting, serve
+from trio_beat.backends.memory import MemoryBackend
+from trio_beat.testing import cancelled_at, check_backend, open_pair, open_pairs
+from trio_beat.trio_websocket import open_service
 
 __all__ = ["fake_server"]  # a fixture
 
@@ -359,3 +364,42 @@ def test_the_command_says_it_in_one_line(arguments: list[bytes], text: str) -> N
     assert done.returncode == 2
     assert text in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+class TestAsyncio:
+    @pytest.mark.parametrize(
+        "context",
+        [
+            lambda: connect("ws://127.0.0.1:1/"),
+            lambda: reconnecting("ws://127.0.0.1:1/"),
+            open_hub,
+            lambda: open_pair(nothing),
+            lambda: open_pairs(nothing),
+            lambda: open_service(nothing),
+        ],
+        ids=["connect", "reconnecting", "open_hub", "open_pair", "open_pairs", "open_service"],
+    )
+    def test_context(self, context: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+        async def enter() -> None:
+            async with context():
+                raise AssertionError
+
+        with pytest.raises(
+            RuntimeError, match=r"^trio_beat runs under Trio, and not under asyncio"
+        ):
+            asyncio.run(enter())
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda: serve(nothing, 0),
+            lambda: check_backend(MemoryBackend),
+            lambda: cancelled_at(1, trio.sleep_forever),
+        ],
+        ids=["serve", "check_backend", "cancelled_at"],
+    )
+    def test_call(self, call: Callable[[], Coroutine[object, object, object]]) -> None:
+        with pytest.raises(
+            RuntimeError, match=r"^trio_beat runs under Trio, and not under asyncio"
+        ):
+            asyncio.run(call())

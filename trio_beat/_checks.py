@@ -14,6 +14,8 @@ import ssl
 from collections.abc import Awaitable, Iterable
 from typing import Final, TypeVar
 
+import trio
+
 _T = TypeVar("_T")
 
 #: The name of a header, a subprotocol (RFC 9110, section 5.6.2).
@@ -55,6 +57,21 @@ def check_async(name: str, answer: Awaitable[_T]) -> Awaitable[_T]:
         kind = type(answer).__name__
         raise TypeError(f"{name}() gave a {kind} at once; it must be an async function")
     return answer
+
+
+def in_trio() -> bool:
+    """Whether Trio runs the caller."""
+    return trio.lowlevel.in_trio_run() and trio.lowlevel.in_trio_task()
+
+
+def check_trio() -> None:
+    """Check that Trio runs the caller; what Trio itself raises elsewhere does not say so.
+
+    Raises:
+        RuntimeError: asyncio does, or nothing.
+    """
+    if not in_trio():
+        raise RuntimeError("trio_beat runs under Trio, and not under asyncio: see trio.run")
 
 
 def check_whole(name: str, value: int, *, least: int = 1) -> None:

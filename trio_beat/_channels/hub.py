@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import trio
 
-from .._checks import check_kind, check_seconds, check_text
+from .._checks import check_kind, check_seconds, check_text, check_trio
 from .._exceptions import BackendError, HubClosed
 from .._observer import Notifier, Observer
 from .._plain import Plain
@@ -467,8 +467,7 @@ def open_hub(
 
     Args:
         backend: its URL, or one that is made already and used for nothing else.
-        expire: seconds for which the last message of a channel is kept; 0: not at all; `math.inf`:
-            as long as the backend does.
+        expire: seconds to keep a channel's last message; 0: not at all; `math.inf`: no limit.
         backend_lost: what happens to subscribers that may have missed messages of an outage.
         backend_grace: seconds for which is waited for a backend that is away: subscribing waits so
             long, and only then are subscribers told, where the backend is not back before.
@@ -493,6 +492,7 @@ def open_hub(
 async def _open_hub(
     backend: str | Backend, expire: float, lost: BackendLost, grace: float, notify: Notifier
 ) -> AsyncIterator[Hub]:
+    check_trio()
     made = backend_from_url(backend) if isinstance(backend, str) else backend
     hub = Hub(made, expire, lost, grace, notify)
     async with hub.running():

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import trio
 
+from .._checks import check_trio
 from .._connection.connection import Connection
 from .._heartbeat import Heartbeat
 from .._plain import Plain
@@ -62,6 +63,7 @@ class ClientContext:
     async def _enter(self) -> None:
         if self._entered:
             raise RuntimeError("this context was entered before; make another one")
+        check_trio()
         self._entered = True
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()

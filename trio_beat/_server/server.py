@@ -33,6 +33,7 @@ from .._checks import (
     check_seconds,
     check_server_context,
     check_subprotocols,
+    check_trio,
 )
 from .._connection.handler import Handler
 from .._heartbeat import Heartbeat
@@ -371,6 +372,7 @@ async def serve(
         ValueError: an argument can never be right, there is neither `handler` nor `hub`, there are
             `permissions` beside a handler, or there is nowhere to listen.
     """
+    check_trio()
     check_prefix(path_prefix)
     server = Server(
         handler=handler,

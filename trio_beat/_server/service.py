@@ -315,11 +315,11 @@ def _check_served(
     if not nothing and handler is None and hub is None:
         raise ValueError("a handler or a hub is needed")
     if handler is not None and not callable(handler):
-        raise TypeError(f"handler is {handler!r}; it must be an async function, or None")
+        raise TypeError(f"handler is {handler!r}; it must be an async function, or None with a hub")
     if admit is not None and not callable(admit):
         raise TypeError(f"admit is {admit!r}; it must be an async function, or None")
     if hub is not None:
-        check_kind("hub", hub, Hub, "a Hub as open_hub gives it, or None")
+        check_kind("hub", hub, Hub, "a Hub, as `async with open_hub()` gives it, or None")
     if permissions is not None:
         check_kind("permissions", permissions, Permissions, "a Permissions, or None")
         if handler is not None or hub is None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import trio
-
 from .._exceptions import Refused
 from .._protocol.refusal import refusal_fields
 from .._transports.asgi import Receive, Send
@@ -18,11 +16,6 @@ NOT_TRIO: Final = (
     "trio_beat.asgi runs under Trio, and this server runs asyncio: start it with "
     "'hypercorn --worker-class trio', or use another server that runs Trio"
 )
-
-
-def in_trio() -> bool:
-    """Whether Trio runs the caller."""
-    return trio.lowlevel.in_trio_run() and trio.lowlevel.in_trio_task()
 
 
 async def refuse(scope: Scope, send: Send, refusal: Refused) -> None:

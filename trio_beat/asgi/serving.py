@@ -25,7 +25,7 @@ import trio
 
 from .._channels.hub import Hub, open_hub
 from .._channels.permissions import Permissions
-from .._checks import check_kind, check_prefix, check_seconds, check_subprotocols
+from .._checks import check_kind, check_prefix, check_seconds, check_subprotocols, in_trio
 from .._connection.connection import Connection
 from .._connection.consumer import Consumer
 from .._connection.handler import Handler, HandlerErrors
@@ -40,7 +40,7 @@ from .._server.limits import Limits, ServerStatistics
 from .._server.origins import Origins
 from .._server.service import Entry, Service
 from .._transports.asgi import ASGITransport, Receive, Send
-from .answers import NOT_TRIO, in_trio, refuse, refuse_asyncio
+from .answers import NOT_TRIO, refuse, refuse_asyncio
 from .block import BlockConsumer
 from .running import Running
 from .scopes import Scope, client, request, subprotocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._checks import check_trio
 from .calling import (
     check_cancellation,
     check_concurrency,
@@ -59,6 +60,7 @@ async def check_backend(
         AssertionError: it does not; the message quotes the sentence of the contract that is
             broken, and says what was seen.
     """
+    check_trio()
     await check_delivery(make)
     await check_last(make)
     await check_names(make)

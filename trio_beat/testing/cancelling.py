@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from .._checks import check_trio
+
 
 async def cancelled_at(step: int, call: Callable[[], Awaitable[object]]) -> bool:
     """Make a call, and cancel it at one of its awaits.
@@ -17,6 +19,7 @@ async def cancelled_at(step: int, call: Callable[[], Awaitable[object]]) -> bool
     Returns:
         Whether it was cancelled; False: it came to its end without waiting so often.
     """
+    check_trio()
     canceller = _Canceller(step)
     trio.lowlevel.add_instrument(canceller)
     try:

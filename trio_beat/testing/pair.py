@@ -18,7 +18,7 @@ import trio
 
 from .._channels.hub import Hub
 from .._channels.permissions import Permissions
-from .._checks import check_prefix
+from .._checks import check_prefix, check_trio
 from .._connection.connection import Connection
 from .._connection.handler import Handler
 from .._exceptions import HandshakeFailed
@@ -205,6 +205,7 @@ def open_pairs(
 
 @asynccontextmanager
 async def _open_pairs(handler: Handler | None, options: ServeOptions) -> AsyncIterator[Pairs]:
+    check_trio()
     server = _make_server(handler, options)
     ended: BaseException | None = None
     try:

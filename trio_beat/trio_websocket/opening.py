@@ -18,7 +18,7 @@ import trio
 
 from .._channels.hub import Hub
 from .._channels.permissions import Permissions
-from .._checks import check_kind, check_prefix, check_seconds, check_subprotocols
+from .._checks import check_kind, check_prefix, check_seconds, check_subprotocols, check_trio
 from .._connection.handler import Handler
 from .._heartbeat import Heartbeat
 from .._identity import Identity
@@ -91,6 +91,7 @@ def open_service(
     check_seconds("grace", grace, zero=True)
     if refuse_by not in ("status", "close"):
         raise ValueError(f"refuse_by is {refuse_by!r}; it must be 'status' or 'close'")
+    check_trio()
     serves = handler is not None or hub is not None
     service = Service(
         handler=handler if serves else _no_handler,
